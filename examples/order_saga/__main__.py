@@ -1,0 +1,204 @@
+"""The story of two orders and one `kill -9`, told and checked. `make demo` runs it.
+
+Everything happens in worker processes (`worker.py`); this program starts them, kills one, and looks at what is left.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.text import Text
+
+from durably import DurablyError
+from examples.order_saga.report import promises, read_hub, runs_line, runs_of, stock_line, table_of
+from examples.order_saga.shop import Shop
+
+PATIENCE_S = 30.0
+STOCK = {"book": 10, "chair": 8, "lamp": 5}
+
+
+class StoryError(Exception):
+    """The story did not go as told."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the story happens, and where it is told."""
+
+    folder: Path
+    step_s: float
+    console: Console
+
+    @property
+    def shop_db(self) -> Path:
+        """The shop's own database."""
+        return self.folder / "shop.db"
+
+    @property
+    def hub_url(self) -> str:
+        """The hub: one file with everything durably knows."""
+        return f"sqlite:///{self.folder / 'hub.db'}"
+
+    def headline(self, text: str) -> None:
+        """Begin a chapter."""
+        self.console.print(f"\n[bold cyan]{text}[/]")
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        self.console.print(Text(f"  {text}"), soft_wrap=True)
+
+
+class Worker:
+    """A worker process; a thread relays what it prints. Leaving the `with` block never leaves a process behind."""
+
+    def __init__(self, stage: Stage, *order_ids: str) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - starts our own program
+            [sys.executable, "-m", "examples.order_saga.worker", stage.hub_url, *order_ids],
+            env={**os.environ, "SHOP_DB": str(stage.shop_db), "SHOP_STEP_S": str(stage.step_s)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self._stage = stage
+        self._relay = threading.Thread(target=self._relay_lines)
+        self._relay.start()
+
+    def _relay_lines(self) -> None:
+        for line in self._process.stdout or ():
+            self._stage.say(f"worker {self.pid} │ {line.rstrip()}")
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """`kill -9`: no handler runs, nothing is flushed, nobody is told."""
+        self._process.send_signal(signal.SIGKILL)
+        if self._process.wait() != -signal.SIGKILL:
+            raise StoryError(f"worker {self.pid} ended before it could be killed")
+
+    def wait(self) -> None:
+        """Return when it has seen its orders through."""
+        try:
+            code = self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise StoryError(f"worker {self.pid} was not done after {PATIENCE_S:.0f} s") from None
+        self._relay.join()
+        if code != 0:
+            raise StoryError(f"worker {self.pid} ended with exit code {code}, see what it printed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()  # harmless when it has ended
+        self._process.wait()
+        self._relay.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def tell(stage: Stage) -> dict[str, Any]:
+    """Tell the story, and return what there is to know of it."""
+    shop = Shop(stage.shop_db)
+    shop.create(STOCK)
+
+    stage.headline("1. A worker takes order-1: a lamp and three books, to Bergen")
+    with Worker(stage, "order-1") as worker:
+        wait_until_booked(shop, "order-1", worker)
+        stage.headline("2. kill -9 at the worst moment: the parcel is booked, nobody knows yet")
+        worker.kill()
+    stage.say(f"worker {worker.pid} is dead")
+    stage.say(f"runs so far: {runs_line(runs_of(shop), 'order-1')}")
+
+    stage.headline("3. A new worker opens the hub and goes on in the middle")
+    with Worker(stage, "order-1") as worker:
+        worker.wait()
+    stage.say(f"runs in all: {runs_line(runs_of(shop), 'order-1')}")
+
+    stage.headline("4. order-2: the payment gateway is busy, and nobody can deliver to Atlantis")
+    stock_before = shop.stock()
+    stage.say(f"stock before: {stock_line(stock_before)}")
+    with Worker(stage, "order-2") as worker:
+        worker.wait()
+    stage.say(f"stock after:  {stock_line(shop.stock())}")
+
+    stage.headline("5. What the hub has recorded (runs: counted by the shop)")
+    orders = asyncio.run(read_hub(stage.hub_url, ["order-1", "order-2"]))
+    runs = runs_of(shop)
+    for record in orders.values():
+        stage.console.print(table_of(record, runs))
+
+    return {
+        "orders": {order_id: asdict(record) for order_id, record in orders.items()},
+        "runs": [asdict(run) for run in runs],
+        "stock": {"at_first": STOCK, "before_order_2": stock_before, "at_last": shop.stock()},
+        "parcels": dict(shop.query("SELECT order_id, count(*) FROM shipments GROUP BY 1")),
+        "payments": dict(shop.query("SELECT order_id, sum(amount) FROM payments GROUP BY 1")),
+        "promises": promises(shop, orders, runs, stock_before),
+    }
+
+
+def wait_until_booked(shop: Shop, order_id: str, worker: Worker) -> None:
+    """Watch the carrier's table, because a sleep would only guess. The answer that follows takes seconds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not shop.query("SELECT 1 FROM shipments WHERE order_id = ?", order_id):
+        if not worker.is_alive():
+            raise StoryError(f"worker {worker.pid} ended before it booked the parcel")
+        if time.monotonic() > deadline:
+            raise StoryError(f"no parcel was booked in {PATIENCE_S:.0f} s")
+        time.sleep(0.01)
+
+
+def main() -> int:
+    """Run the story; the exit code is 0 if every promise was kept."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.order_saga", description="An order saga and a kill -9."
+    )
+    parser.add_argument("--fast", action="store_true", help="steps take no time to watch them")
+    parser.add_argument(
+        "--json", action="store_true", help="print a summary as JSON; the story goes to stderr"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="an empty folder for the databases; else a fresh temporary one"
+    )
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder or Path(tempfile.mkdtemp(prefix="order-saga-"))
+    stage = Stage(folder, 0.02 if arguments.fast else 0.4, Console(stderr=arguments.json, highlight=False))
+    stage.console.print("[bold]Two orders, one kill -9[/]")
+    stage.say(f"databases: {folder}/shop.db (the shop's own) and hub.db (all that durably keeps)")
+    try:
+        summary = tell(stage)
+    except (StoryError, DurablyError) as error:
+        print(f"make demo: failed: {error}", file=sys.stderr)
+        return 1
+    stage.headline("6. Checked")
+    for promise, kept in summary["promises"].items():
+        stage.console.print(f"  {'[green]✓[/]' if kept else '[bold red]✗ NOT TRUE:[/]'} {promise}")
+    if arguments.json:
+        print(json.dumps(summary, indent=2))
+    if not all(summary["promises"].values()):
+        print("make demo: failed: a promise was not kept, see above", file=sys.stderr)
+        return 1
+    stage.console.print("\n[bold green]make demo: ok[/]")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The shop's own database, as any business has one. It knows nothing of workflows, except a column for a key.
+
+Besides the business it keeps a log of the runs of each step, so that the demo can prove what ran how often.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from durably import ActivityContext
+
+log = logging.getLogger(__name__)
+
+SCHEMA = """
+CREATE TABLE stock       (sku TEXT PRIMARY KEY, pieces INTEGER NOT NULL CHECK (pieces >= 0));
+CREATE TABLE stock_moves (idempotency_key TEXT PRIMARY KEY, order_id TEXT NOT NULL);
+CREATE TABLE payments    (payment_id INTEGER PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE,
+                          order_id TEXT NOT NULL, amount INTEGER NOT NULL);
+CREATE TABLE shipments   (shipment_id INTEGER PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE,
+                          order_id TEXT NOT NULL);
+
+-- Not business: one row per run of a step, written when it begins. A run that was killed never says how it ended.
+CREATE TABLE runs (run_id INTEGER PRIMARY KEY, order_id TEXT NOT NULL, step TEXT NOT NULL,
+                   attempt INTEGER NOT NULL, ended TEXT);
+"""
+
+
+class Shop:
+    """The database file. Safe to use from many threads and processes.
+
+    Args:
+        path: The file.
+        step_s: How long each step takes, in seconds: long enough to watch it.
+    """
+
+    def __init__(self, path: str | Path, step_s: float = 0.0) -> None:
+        self._path = path
+        self._step_s = step_s
+
+    def create(self, stock: dict[str, int]) -> None:
+        """Make a new shop with something to sell."""
+        with closing(self._connect()) as db:
+            db.execute("PRAGMA journal_mode = WAL")  # readers need not wait for a writer
+            db.executescript(SCHEMA)
+            db.executemany("INSERT INTO stock VALUES (?, ?)", stock.items())
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is done in it becomes durable, or, if it raises, nothing. One at a time."""
+        with closing(self._connect()) as db:
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                yield db
+
+    def query(self, sql: str, *values: object) -> list[Any]:
+        """Read rows."""
+        with closing(self._connect()) as db:
+            return db.execute(sql, values).fetchall()
+
+    def stock(self) -> dict[str, int]:
+        """Pieces of each article."""
+        return dict(self.query("SELECT sku, pieces FROM stock ORDER BY sku"))
+
+    @contextmanager
+    def step(self, name: str, order_id: str, ctx: ActivityContext) -> Iterator[None]:
+        """Log a run of a step around its body, and let it take a moment."""
+        with self.transaction() as db:
+            begun = db.execute(
+                "INSERT INTO runs (order_id, step, attempt) VALUES (?, ?, ?)", (order_id, name, ctx.attempt)
+            )
+        attempt = f", attempt {ctx.attempt}" if ctx.attempt > 1 else ""
+        again = ", again after a crash" if ctx.delivery > 1 else ""
+        log.info("%s  %s%s%s", order_id, name, attempt, again)
+        try:
+            time.sleep(self._step_s)
+            yield
+        except Exception as error:
+            log.info("%s  %s failed: %s", order_id, name, error)
+            self._end(begun.lastrowid, "failed")
+            raise
+        self._end(begun.lastrowid, "done")
+
+    def _end(self, run_id: int | None, how: str) -> None:
+        with self.transaction() as db:
+            db.execute("UPDATE runs SET ended = ? WHERE run_id = ?", (how, run_id))
+
+    def _connect(self) -> sqlite3.Connection:
+        # No isolation level: transactions begin where this file says so, not where sqlite3 guesses.
+        return sqlite3.connect(self._path, timeout=30, isolation_level=None)

@@ -1,0 +1,124 @@
+"""Durable Functions in Python: long-running, stateful workflows as ordinary async functions.
+
+The public names are resolved at first use (PEP 562), so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from durably.app import App, AppHost
+    from durably.client import Client, Handle
+    from durably.codec.convert import Converter, JsonConverter
+    from durably.core.status import InstancePage, InstanceStatus, RuntimeStatus
+    from durably.core.timeline import HistoryEntry
+    from durably.engine.options import EngineOptions
+    from durably.errors import (
+        DurablyError,
+        FailureDetails,
+        HistoryCorruptError,
+        HubClosedError,
+        HubLockedError,
+        HubNotFoundError,
+        HubVersionError,
+        InstanceAlreadyExistsError,
+        InstanceEvicted,
+        InstanceNotFoundError,
+        InstanceStateError,
+        InvalidIdError,
+        InvariantError,
+        NonDeterminismError,
+        NonDeterministicCall,
+        NonRetryableError,
+        OperationError,
+        OrchestrationFailedError,
+        OrchestratorDeadlockError,
+        PayloadError,
+        RegistrationError,
+        StoreFailedError,
+        StoreRefusedError,
+        StoreUnavailableError,
+        TaskFailedError,
+        TaskTimeoutError,
+        UnknownFunctionError,
+        UsageError,
+    )
+    from durably.program.activity_context import ActivityContext
+    from durably.program.context import OrchestrationContext
+    from durably.program.retry_policy import RetryPolicy
+
+_ROOMS = {
+    "App": "durably.app",
+    "AppHost": "durably.app",
+    "Client": "durably.client",
+    "Handle": "durably.client",
+    "Converter": "durably.codec.convert",
+    "JsonConverter": "durably.codec.convert",
+    "InstancePage": "durably.core.status",
+    "InstanceStatus": "durably.core.status",
+    "RuntimeStatus": "durably.core.status",
+    "HistoryEntry": "durably.core.timeline",
+    "EngineOptions": "durably.engine.options",
+    "ActivityContext": "durably.program.activity_context",
+    "OrchestrationContext": "durably.program.context",
+    "RetryPolicy": "durably.program.retry_policy",
+}
+
+__all__ = [
+    "ActivityContext",
+    "App",
+    "AppHost",
+    "Client",
+    "Converter",
+    "DurablyError",
+    "EngineOptions",
+    "FailureDetails",
+    "Handle",
+    "HistoryCorruptError",
+    "HistoryEntry",
+    "HubClosedError",
+    "HubLockedError",
+    "HubNotFoundError",
+    "HubVersionError",
+    "InstanceAlreadyExistsError",
+    "InstanceEvicted",
+    "InstanceNotFoundError",
+    "InstancePage",
+    "InstanceStateError",
+    "InstanceStatus",
+    "InvalidIdError",
+    "InvariantError",
+    "JsonConverter",
+    "NonDeterminismError",
+    "NonDeterministicCall",
+    "NonRetryableError",
+    "OperationError",
+    "OrchestrationContext",
+    "OrchestrationFailedError",
+    "OrchestratorDeadlockError",
+    "PayloadError",
+    "RegistrationError",
+    "RetryPolicy",
+    "RuntimeStatus",
+    "StoreFailedError",
+    "StoreRefusedError",
+    "StoreUnavailableError",
+    "TaskFailedError",
+    "TaskTimeoutError",
+    "UnknownFunctionError",
+    "UsageError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'durably' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_ROOMS.get(name, "durably.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

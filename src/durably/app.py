@@ -1,0 +1,194 @@
+"""App: decorators that register functions, and hosts that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from durably.client import Client
+from durably.clock import Clock, Random
+from durably.codec.convert import Converter, JsonConverter
+from durably.engine.host import Host
+from durably.engine.operations import Operations
+from durably.engine.options import EngineOptions
+from durably.executors.native import NativeExecutor, NativeOptions
+from durably.program.registry import Registry
+from durably.program.run import ProgramOptions
+from durably.storage.api import Store
+from durably.storage.open import open_store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class App:
+    """A set of orchestrators and activities, and how their payloads become JSON.
+
+    The decorators return the function as it is: it can be called and tested like any other.
+
+    Args:
+        converter: Turns values into payloads and back; JSON typed by annotations by default.
+    """
+
+    def __init__(self, *, converter: Converter | None = None) -> None:
+        self._registry = Registry()
+        self._converter: Converter = converter or JsonConverter()
+
+    @property
+    def registry(self) -> Registry:
+        """What has been registered, by name."""
+        return self._registry
+
+    @property
+    def converter(self) -> Converter:
+        """What turns values into payloads and back."""
+        return self._converter
+
+    @overload
+    def activity(self, fn: F, /) -> F: ...
+
+    @overload
+    def activity(
+        self,
+        *,
+        name: str | None = None,
+        executor: str | None = None,
+        max_concurrent: int | None = None,
+        version: str | None = None,
+    ) -> Callable[[F], F]: ...
+
+    def activity(
+        self,
+        fn: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        executor: str | None = None,
+        max_concurrent: int | None = None,
+        version: str | None = None,
+    ) -> F | Callable[[F], F]:
+        """Register an activity: a unit of work that may do I/O and runs at least once.
+
+        Its parameters are none, the input, or the input and an `ActivityContext` (found by its annotation). An
+        ``async def`` runs on the host's event loop, a plain ``def`` in a thread.
+
+        Args:
+            fn: The function, when used without parentheses.
+            name: The name to call it by; that of the function by default.
+            executor: ``"thread"`` to say what a plain function does anyway.
+            max_concurrent: Attempts that may run at once on a host.
+            version: Kept with it.
+
+        Raises:
+            RegistrationError: The name is taken, or the function cannot be an activity.
+        """
+
+        def register(function: F) -> F:
+            self._registry.add_activity(
+                function, name=name, version=version, executor=executor, max_concurrent=max_concurrent
+            )
+            return function
+
+        return register if fn is None else register(fn)
+
+    @overload
+    def orchestrator(self, fn: F, /) -> F: ...
+
+    @overload
+    def orchestrator(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
+
+    def orchestrator(
+        self, fn: F | None = None, /, *, name: str | None = None, version: str | None = None
+    ) -> F | Callable[[F], F]:
+        """Register an orchestrator: code of ``(ctx)`` or ``(ctx, input)`` whose every step is durable.
+
+        An ``async def``, a generator that yields durable tasks, or a plain function that completes at once. It must be
+        deterministic: time, chance and ids come from its `OrchestrationContext`, I/O is done in activities.
+
+        Args:
+            fn: The function, when used without parentheses.
+            name: The name to call it by; that of the function by default.
+            version: Kept with it.
+
+        Raises:
+            RegistrationError: The name is taken, or the function cannot be an orchestrator.
+        """
+
+        def register(function: F) -> F:
+            self._registry.add_orchestrator(function, name=name, version=version)
+            return function
+
+        return register if fn is None else register(fn)
+
+    def include(self, other: App) -> None:
+        """Take over all functions of another app; all or nothing.
+
+        Raises:
+            RegistrationError: Both have a function of one name.
+        """
+        self._registry.merge(other.registry)
+
+    def host(
+        self,
+        hub: str | Store,
+        *,
+        options: EngineOptions | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> AppHost:
+        """A host of a hub, to be used with ``async with``: opening creates the hub where needed, leaving drains.
+
+        Installs no signal handlers.
+
+        Args:
+            hub: ``"sqlite:///hub.db"`` (a relative path), ``"sqlite:////data/hub.db"`` (an absolute one),
+                ``"memory://"``, or a store that is not open.
+            options: Limits; by default from the environment, see `EngineOptions`.
+            clock: Time; the machine's by default.
+            random: Ids; the machine's by default.
+        """
+        return AppHost(self, hub, options, clock, random)
+
+
+class AppHost:
+    """Engine and client in this process.
+
+    Attributes:
+        client: Starts and controls instances.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        hub: str | Store,
+        options: EngineOptions | None,
+        clock: Clock | None,
+        random: Random | None,
+    ) -> None:
+        options = options or EngineOptions.from_environment()
+        native = NativeOptions(
+            threads=options.activity_threads, program=ProgramOptions(actions_max=options.max_actions)
+        )
+        executor = NativeExecutor(app.registry, app.converter, native)
+        store = open_store(hub) if isinstance(hub, str) else hub
+        self.engine = Host(store, executor, options, clock, random)
+        self.client = Client(
+            Operations(self.engine), app.registry, app.converter, self.engine.clock, self.engine.random
+        )
+
+    async def start(self) -> None:
+        """Open the hub and go on with what is in flight. Raises as `durably.engine.host.Host.start`."""
+        await self.engine.start()
+
+    async def stop(self, drain_timeout_s: float | None = None) -> None:
+        """Drain and let go; see `durably.engine.host.Host.stop`."""
+        await self.engine.stop(drain_timeout_s)
+
+    async def __aenter__(self) -> AppHost:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

@@ -1,0 +1,159 @@
+"""The flat row changes that a store makes durable as one.
+
+Rows are plain tuples of ints, strings and bytes: a store binds them as they are and never decodes an event. Instants
+are microseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class HistoryRow(NamedTuple):
+    """What one batch added to one execution.
+
+    Attributes:
+        execution: Number of the execution, unique in its partition and growing; 1 or more.
+        seq: 0, 1, 2, … without gaps within the execution.
+        at: Orchestration time of the newest turn in it.
+        data: msgpack array of events, see `durably.core.events`.
+        checksum: Covers `data` and the checksum of the row before; see `durably.core.history`.
+    """
+
+    execution: int
+    seq: int
+    at: int
+    data: bytes
+    checksum: bytes
+
+
+class InstanceRow(NamedTuple):
+    """The whole read model of an instance; written when an execution begins.
+
+    `updated_at` is the time of the last write of this row when written, and the newer one of that and the newest
+    history row when read. `output`, `custom_status`, `input` are payloads; `failure` is msgpack of `FailureDetails`;
+    `tags` is a JSON object text or None. `in_flight` marks what a recovery has to load. `start_at` is set while the
+    instance is Pending for a scheduled start.
+    """
+
+    instance_id: str
+    execution: int
+    ordinal: int
+    execution_id: str
+    name: str
+    version: str | None
+    status: str
+    created_at: int
+    updated_at: int
+    input: bytes | None
+    output: bytes | None
+    custom_status: bytes | None
+    failure: bytes | None
+    blocked: str | None
+    parked: str | None
+    in_flight: bool
+    parent_instance_id: str | None
+    tags: bytes | None
+    start_at: int | None
+
+
+class InstanceChange(NamedTuple):
+    """New values of what changes during an execution; all fields are written."""
+
+    instance_id: str
+    status: str
+    updated_at: int
+    output: bytes | None
+    custom_status: bytes | None
+    failure: bytes | None
+    blocked: str | None
+    parked: str | None
+    in_flight: bool
+    start_at: int | None
+
+
+class TimerKey(NamedTuple):
+    """Identity of a timer. `kind` is one of the TIMER constants of `durably.core.messages`."""
+
+    execution: int
+    seq: int
+    kind: int
+
+
+class TimerRow(NamedTuple):
+    """A timer that has not fired."""
+
+    execution: int
+    seq: int
+    kind: int
+    due_at: int
+    instance_id: str
+
+
+class InboxRow(NamedTuple):
+    """A durable arrival that no history row has consumed yet.
+
+    Attributes:
+        message_id: Unique in the hub; a second one with the same id is the same message.
+        instance_id: The instance it is addressed to.
+        at: When it was accepted.
+        body: msgpack of a message body.
+        position: Given by the store, growing; 0 before it is stored. Not gapless, and not in commit order.
+    """
+
+    message_id: str
+    instance_id: str
+    at: int
+    body: bytes
+    position: int = 0
+
+
+class Tombstone(NamedTuple):
+    """The id of a consumed message, kept so that a repeat of it is ignored."""
+
+    message_id: str
+    at: int
+
+
+class Removal(NamedTuple):
+    """An instance that is deleted: its row, its inbox, and history and timers of its current execution."""
+
+    instance_id: str
+    execution: int
+
+
+class Batch(msgspec.Struct):
+    """Commits of one partition that become durable together, or not at all.
+
+    Applied in the order of the fields. `number` is one more than that of the batch before.
+
+    Attributes:
+        number: 1, 2, 3, … over the life of the partition, whoever owns it.
+        removed: Instances to delete.
+        history: Rows to append; a row that exists already means a broken invariant.
+        executions_dropped: Executions whose history and timers are deleted (after the append: an execution may begin
+            and end in one batch).
+        instances: Rows to insert or to replace as a whole; the instance keeps its place in the order of creation.
+        changes: Rows to update.
+        timers_set: Timers to insert.
+        timers_cleared: Timers to delete; one that is not there is ignored.
+        inbox_put: Messages to keep.
+        inbox_consumed: Ids of messages to delete; one that is not there is ignored.
+        tombstones: Ids to remember.
+        tombstones_before: Tombstones older than this instant are deleted; 0 deletes none.
+    """
+
+    number: int
+    removed: list[Removal] = []
+    history: list[HistoryRow] = []
+    executions_dropped: list[int] = []
+    instances: list[InstanceRow] = []
+    changes: list[InstanceChange] = []
+    timers_set: list[TimerRow] = []
+    timers_cleared: list[TimerKey] = []
+    inbox_put: list[InboxRow] = []
+    inbox_consumed: list[str] = []
+    tombstones: list[Tombstone] = []
+    tombstones_before: int = 0

@@ -1,0 +1,322 @@
+"""History events, one frozen struct each, and their union; the persisted format of a history.
+
+A history is a sequence of turns. A turn is `TurnStarted`, then for each thing that arrived the event that records it,
+followed by the decisions that user code took on it. A decision (an *action* that user code asked for) is recorded as
+it was produced: the action and the event are the same struct, so a replay compares like with like.
+
+FORMAT: each struct is stored as a msgpack array that starts with its tag. Tags are never reused, fields are never
+reordered or removed; new fields go to the end with a default. Instants are microseconds since 1970 UTC, payloads are
+JSON text as UTF-8 bytes, or None for no payload.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, dataclass_transform
+
+import msgspec
+
+from durably.core.retry import RetrySpec
+from durably.errors import FailureDetails
+
+Payload: TypeAlias = bytes | None
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all history events."""
+
+
+class ParentRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where the result of a child goes.
+
+    Attributes:
+        instance_id: The parent.
+        execution_id: The execution of the parent that asked; a later one is not told.
+        seq: The call in that execution.
+        attempt: Which attempt of the call this child is; the first is 1.
+    """
+
+    instance_id: str
+    execution_id: str
+    seq: int
+    attempt: int = 1
+
+
+# --- what arrives ------------------------------------------------------------------------------------------------
+
+
+class TurnStarted(Event, tag=1):
+    """A turn began at an instant; the orchestration time of all events up to the next one."""
+
+    at: int
+
+
+class ExecutionStarted(Event, tag=2):
+    """First event of an execution, behind its `TurnStarted`.
+
+    Attributes:
+        instance_id: The instance, so that a history can be read on its own.
+        name: The orchestrator.
+        input: Its input.
+        execution_id: Random, new for each execution.
+        ordinal: 0 for the first execution of the instance, then 1, 2, … over continue-as-new and replacement.
+        created_at: When the instance was created; kept over continue-as-new.
+        python: Minor version of the Python that ran the first turn, for example ``"3.12"``; some scheduling of asyncio
+            differs between versions.
+        version: The version of the instance, or None.
+        parent: Who waits for the result, or None.
+        tags: Set by the caller at start.
+        custom_status: As the execution before left it.
+    """
+
+    instance_id: str
+    name: str
+    input: Payload
+    execution_id: str
+    ordinal: int
+    created_at: int
+    python: str
+    version: str | None = None
+    parent: ParentRef | None = None
+    tags: dict[str, str] | None = None
+    custom_status: Payload = None
+
+
+class TaskCompleted(Event, tag=3):
+    """The activity or child that `seq` scheduled returned."""
+
+    seq: int
+    result: Payload
+
+
+class TaskFailed(Event, tag=4):
+    """The activity or child that `seq` scheduled failed for good."""
+
+    seq: int
+    failure: FailureDetails
+
+
+class AttemptFailed(Event, tag=5):
+    """An attempt failed and the policy has another one, due at `retry_at`."""
+
+    seq: int
+    attempt: int
+    failure: FailureDetails
+    retry_at: int
+
+
+class AttemptStarted(Event, tag=6):
+    """The delay is over: attempt number `attempt` (the first is 1) was scheduled."""
+
+    seq: int
+    attempt: int
+
+
+class TimerFired(Event, tag=7):
+    """The timer `seq`, or the time-out of the wait `seq`, came due."""
+
+    seq: int
+
+
+class EventRaised(Event, tag=8):
+    """An external event arrived at the instance."""
+
+    name: str
+    input: Payload
+
+
+class CancelRequested(Event, tag=9):
+    """Somebody asked the instance to cancel itself; user code sees `asyncio.CancelledError`."""
+
+    reason: str | None = None
+
+
+class ExecutionSuspended(Event, tag=10):
+    """No turn runs until `ExecutionResumed`; what arrives is kept."""
+
+    reason: str | None = None
+
+
+class ExecutionResumed(Event, tag=11):
+    """Turns run again."""
+
+    reason: str | None = None
+
+
+class ExecutionTerminated(Event, tag=12):
+    """The code was stopped at once; terminal."""
+
+    reason: str | None = None
+
+
+# --- what user code decided --------------------------------------------------------------------------------------
+
+
+class TaskScheduled(Event, tag=20):
+    """An activity was called.
+
+    Attributes:
+        seq: Number of the action in its execution, in call order, from 0.
+        name: The activity.
+        input: Its input.
+        retry: The policy, or None for a single attempt.
+        timeout_us: Each attempt fails this long after it was scheduled, or None.
+        tags: Set by the caller.
+    """
+
+    seq: int
+    name: str
+    input: Payload
+    retry: RetrySpec | None = None
+    timeout_us: int | None = None
+    tags: dict[str, str] | None = None
+
+
+class ChildScheduled(Event, tag=21):
+    """A sub-orchestration was called; `instance_id` is the id of its first attempt."""
+
+    seq: int
+    name: str
+    instance_id: str
+    input: Payload
+    version: str | None = None
+    retry: RetrySpec | None = None
+    tags: dict[str, str] | None = None
+
+
+class TimerCreated(Event, tag=22):
+    """A durable timer was set."""
+
+    seq: int
+    fire_at: int
+
+
+class EventAwaited(Event, tag=23):
+    """The code waits for an external event; `fire_at` is the end of its patience, or None."""
+
+    seq: int
+    name: str
+    fire_at: int | None = None
+
+
+class EventSent(Event, tag=24):
+    """An event was sent to another instance; nothing is awaited."""
+
+    seq: int
+    instance_id: str
+    name: str
+    input: Payload
+
+
+class StartSent(Event, tag=25):
+    """Another orchestration was started and is not awaited."""
+
+    seq: int
+    name: str
+    instance_id: str
+    input: Payload
+    version: str | None = None
+    tags: dict[str, str] | None = None
+    start_at: int | None = None
+
+
+class ActionCanceled(Event, tag=26):
+    """The open action `seq` was given up: by code, or because its execution ended."""
+
+    seq: int
+
+
+class RetryDeclined(Event, tag=27):
+    """The predicate of the policy of `seq` refused the next attempt; the failure of the last one stands."""
+
+    seq: int
+
+
+class CustomStatusSet(Event, tag=28):
+    """The custom status of the instance changed."""
+
+    value: Payload
+
+
+class ExecutionCompleted(Event, tag=29):
+    """The code returned; terminal."""
+
+    result: Payload
+
+
+class ExecutionFailed(Event, tag=30):
+    """The code raised; terminal."""
+
+    failure: FailureDetails
+
+
+class ExecutionCanceled(Event, tag=31):
+    """The code let a cancellation through; terminal."""
+
+    reason: str | None = None
+
+
+class ContinuedAsNew(Event, tag=32):
+    """The code returned after asking for a new execution; events that nobody consumed move on unless told otherwise."""
+
+    input: Payload
+    preserve_events: bool = True
+
+
+Arrival: TypeAlias = (
+    TurnStarted
+    | ExecutionStarted
+    | TaskCompleted
+    | TaskFailed
+    | AttemptFailed
+    | AttemptStarted
+    | TimerFired
+    | EventRaised
+    | CancelRequested
+    | ExecutionSuspended
+    | ExecutionResumed
+    | ExecutionTerminated
+)
+"""Events that record something from outside."""
+
+Action: TypeAlias = (
+    TaskScheduled
+    | ChildScheduled
+    | TimerCreated
+    | EventAwaited
+    | EventSent
+    | StartSent
+    | ActionCanceled
+    | RetryDeclined
+    | CustomStatusSet
+    | ExecutionCompleted
+    | ExecutionFailed
+    | ExecutionCanceled
+    | ContinuedAsNew
+)
+"""Events that record a decision of user code."""
+
+HistoryEvent: TypeAlias = Arrival | Action
+
+ACTIONS: frozenset[type[Event]] = frozenset(
+    (
+        TaskScheduled,
+        ChildScheduled,
+        TimerCreated,
+        EventAwaited,
+        EventSent,
+        StartSent,
+        ActionCanceled,
+        RetryDeclined,
+        CustomStatusSet,
+        ExecutionCompleted,
+        ExecutionFailed,
+        ExecutionCanceled,
+        ContinuedAsNew,
+    )
+)
+
+OUTCOMES: frozenset[type[Event]] = frozenset(
+    (ExecutionCompleted, ExecutionFailed, ExecutionCanceled, ContinuedAsNew)
+)
+"""Actions that end the execution; always the last decision of a turn."""

@@ -1,0 +1,89 @@
+"""A history as bytes: events to rows and back, each row chained by checksum to the one before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from durably.core.commit import HistoryRow
+from durably.core.events import HistoryEvent
+from durably.core.messages import MessageBody
+from durably.errors import FailureDetails, HistoryCorruptError
+
+CHECKSUM_BYTES = 8
+"""Detects rot and misplaced rows; it is no defence against somebody who can rewrite the whole chain."""
+
+_encoder = msgspec.msgpack.Encoder()
+_events = msgspec.msgpack.Decoder(list[HistoryEvent])
+_body = msgspec.msgpack.Decoder(MessageBody)
+_failure = msgspec.msgpack.Decoder(FailureDetails)
+
+encode_events = _encoder.encode
+"""Events of one row, as a list, to bytes."""
+
+
+def chain(previous: bytes, data: bytes) -> bytes:
+    """The checksum of a row: covers its data and, by way of `previous`, all rows before it."""
+    return hashlib.blake2b(data, digest_size=CHECKSUM_BYTES, key=previous).digest()
+
+
+def chain_start(execution_id: str) -> bytes:
+    """What stands for the row before the first one: a history cannot be passed off as that of another execution."""
+    return hashlib.blake2b(execution_id.encode(), digest_size=CHECKSUM_BYTES).digest()
+
+
+def decode_rows(
+    instance_id: str, execution_id: str, rows: Iterable[HistoryRow]
+) -> tuple[list[HistoryEvent], bytes]:
+    """The events of an execution and the checksum of its newest row.
+
+    Raises:
+        HistoryCorruptError: A row is missing, out of place, or its bytes are not the ones that were written.
+    """
+    events: list[HistoryEvent] = []
+    checksum = chain_start(execution_id)
+    for seq, row in enumerate(rows):
+        if row.seq != seq:
+            raise HistoryCorruptError(
+                f"History of instance '{instance_id}' has row {row.seq} where row {seq} was expected: restore a backup"
+            )
+        checksum = chain(checksum, row.data)
+        if checksum != row.checksum:
+            raise HistoryCorruptError(
+                f"History of instance '{instance_id}', row {seq}: the checksum does not match the bytes, "
+                "so the file was damaged or changed; expected the row as it was written: restore a backup"
+            )
+        try:
+            events.extend(_events.decode(row.data))
+        except msgspec.MsgspecError as error:
+            raise HistoryCorruptError(
+                f"History of instance '{instance_id}', row {seq}, cannot be read ({error}): "
+                "it was written by a newer version of durably, or damaged"
+            ) from None
+    return events, checksum
+
+
+def encode_body(body: MessageBody) -> bytes:
+    """A message body to the bytes of an inbox row."""
+    return _encoder.encode(body)
+
+
+def decode_body(data: bytes) -> MessageBody:
+    """The reverse of `encode_body`.
+
+    Raises:
+        msgspec.MsgspecError: The bytes are no body that this version knows.
+    """
+    return _body.decode(data)
+
+
+def encode_failure(failure: FailureDetails | None) -> bytes | None:
+    """Failure details to the bytes of an instance row."""
+    return None if failure is None else _encoder.encode(failure)
+
+
+def decode_failure(data: bytes | None) -> FailureDetails | None:
+    """The reverse of `encode_failure`."""
+    return None if data is None else _failure.decode(data)

@@ -1,0 +1,60 @@
+"""Instance ids: what is allowed, and how children are named."""
+
+from __future__ import annotations
+
+import hashlib
+
+from durably.errors import InvalidIdError
+
+INSTANCE_ID_CHARS_MAX = 256
+_FORBIDDEN = frozenset("/\\#?")
+
+
+def check_instance_id(instance_id: str) -> str:
+    r"""Return the id when the hub can hold it.
+
+    Raises:
+        InvalidIdError: Empty, longer than 256 characters, starting with ``@`` (reserved for entities), or holding
+            ``/ \ # ?``, a control character or half a surrogate pair.
+    """
+    if type(instance_id) is not str or not instance_id:
+        raise InvalidIdError(
+            f"Instance id {instance_id!r} is not usable: expected a string that is not empty"
+        )
+    if len(instance_id) > INSTANCE_ID_CHARS_MAX:
+        raise InvalidIdError(
+            f"Instance id '{instance_id[:40]}…' has {len(instance_id)} characters: expected {INSTANCE_ID_CHARS_MAX} at most"
+        )
+    if instance_id[0] == "@":
+        raise InvalidIdError(
+            f"Instance id '{instance_id}' starts with '@', which is reserved for entities: drop it"
+        )
+    if instance_id.isalnum() and instance_id.isascii():  # the common case: a generated id
+        return instance_id
+    for char in instance_id:
+        if char in _FORBIDDEN or ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000:
+            raise InvalidIdError(
+                f"Instance id {instance_id!r} holds {char!r}: expected no '/', '\\', '#', '?', control character "
+                "or half surrogate; replace it, for example by '-'"
+            )
+    return instance_id
+
+
+def child_id(parent: str, ordinal: int, seq: int) -> str:
+    """The id of a child that was given none: unique per parent, execution and call, and the same on every replay."""
+    return f"{parent}:{ordinal}:{seq:04x}"
+
+
+def attempt_id(instance_id: str, attempt: int) -> str:
+    """The id of the n-th attempt of a retried child: a fresh instance each time, the first one under the plain id."""
+    return instance_id if attempt == 1 else f"{instance_id}~{attempt}"
+
+
+def derived_execution_id(execution_id: str, what: str) -> str:
+    """The id of an execution that another one causes: as good as random, and the same however often it is derived."""
+    return hashlib.blake2b(what.encode(), digest_size=16, key=execution_id.encode()[:64]).hexdigest()
+
+
+def task_key(instance_id: str, execution_id: str, seq: int) -> str:
+    """The idempotency key of a logical call: the same for retries and redelivery, new after a new execution."""
+    return f"{instance_id}:{execution_id}:{seq}"

@@ -1,0 +1,321 @@
+"""InstanceState: a history folded into status, open actions and buffers.
+
+`apply` is the only door: the same function folds a stored history and follows a live turn, so what is in memory is by
+construction what a reload would give. The simulation compares the two after every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from durably.core.events import (
+    ActionCanceled,
+    AttemptFailed,
+    AttemptStarted,
+    CancelRequested,
+    ChildScheduled,
+    ContinuedAsNew,
+    CustomStatusSet,
+    Event,
+    EventAwaited,
+    EventRaised,
+    EventSent,
+    ExecutionCanceled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionResumed,
+    ExecutionStarted,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    HistoryEvent,
+    Payload,
+    RetryDeclined,
+    StartSent,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerCreated,
+    TimerFired,
+    TurnStarted,
+)
+from durably.core.external_events import EventMatcher
+from durably.core.messages import TIMER_DUE, TIMER_RETRY, TIMER_TIMEOUT
+from durably.core.status import TERMINAL, RuntimeStatus
+from durably.errors import FailureDetails, InvariantError
+
+OpenAction = TaskScheduled | ChildScheduled | TimerCreated | EventAwaited
+
+_RUNNING = RuntimeStatus.Running.value
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """Where a call stands that has a policy or a time-out.
+
+    Attributes:
+        number: The attempt that runs, or that failed last; the first is 1.
+        first_at: When the first attempt was scheduled.
+        retry_at: When the next one is due, while it waits; None while one runs.
+        deadline: When the running one times out, or None.
+    """
+
+    number: int
+    first_at: int
+    retry_at: int | None
+    deadline: int | None
+
+
+class InstanceState:
+    """One execution of an instance, as its history says.
+
+    Attributes:
+        started: The first event of the execution.
+        now: Orchestration time of the newest turn.
+        status: A `RuntimeStatus` value.
+        open: Actions that nothing has completed yet, by seq, in the order of their calls.
+        continuing: The execution has continued as new; the next one has not begun.
+    """
+
+    __slots__ = (
+        "attempts",
+        "continuing",
+        "custom_status",
+        "events",
+        "failure",
+        "instance_id",
+        "now",
+        "open",
+        "output",
+        "started",
+        "status",
+        "suspended",
+        "tasks_open",
+    )
+
+    def __init__(self, instance_id: str) -> None:
+        self.instance_id = instance_id
+        self.started: ExecutionStarted | None = None
+        self.now = 0
+        self.status: str = RuntimeStatus.Pending.value
+        self.open: dict[int, OpenAction] = {}
+        self.attempts: dict[int, Attempt] = {}
+        self.events: EventMatcher | None = None  # most instances never see an external event
+        self.custom_status: Payload = None
+        self.output: Payload = None
+        self.failure: FailureDetails | None = None
+        self.suspended = False
+        self.continuing = False
+        self.tasks_open = 0
+
+    @classmethod
+    def fold(cls, instance_id: str, history: Iterable[HistoryEvent]) -> InstanceState:
+        """The state after a history."""
+        state = cls(instance_id)
+        for event in history:
+            state.apply(event)
+        return state
+
+    def apply(self, event: Event) -> None:
+        """Move on by one event.
+
+        Raises:
+            InvariantError: The event cannot follow (I6: a completion without its open action).
+        """
+        _APPLY[type(event)](self, event)
+
+    @property
+    def begun(self) -> ExecutionStarted:
+        """The first event of the execution, of one that has begun."""
+        if self.started is None:
+            raise InvariantError("I1", self.instance_id, "its history does not begin with what started it")
+        return self.started
+
+    @property
+    def ended(self) -> bool:
+        """True when the instance is terminal."""
+        return self.status in TERMINAL
+
+    def timers(self) -> list[tuple[int, int, int]]:
+        """The timers that must be armed: (seq, kind, due_at). All of them follow from the history."""
+        armed: list[tuple[int, int, int]] = []
+        for seq, action in self.open.items():
+            if isinstance(action, TimerCreated):
+                armed.append((seq, TIMER_DUE, action.fire_at))
+            elif isinstance(action, EventAwaited):
+                if action.fire_at is not None:
+                    armed.append((seq, TIMER_DUE, action.fire_at))
+            else:
+                attempt = self.attempts.get(seq)
+                if attempt is not None and attempt.retry_at is not None:
+                    armed.append((seq, TIMER_RETRY, attempt.retry_at))
+                elif attempt is not None and attempt.deadline is not None:
+                    armed.append((seq, TIMER_TIMEOUT, attempt.deadline))
+        return armed
+
+    def attempt_number(self, seq: int) -> int:
+        """The attempt of an open call that runs, or failed last; the first is 1."""
+        attempt = self.attempts.get(seq)
+        return 1 if attempt is None else attempt.number
+
+    def running_tasks(self) -> list[tuple[TaskScheduled, int]]:
+        """Activities that somebody has to be running: the call and the number of its attempt."""
+        running: list[tuple[TaskScheduled, int]] = []
+        for seq, action in self.open.items():
+            if type(action) is TaskScheduled:
+                attempt = self.attempts.get(seq)
+                if attempt is None:
+                    running.append((action, 1))
+                elif attempt.retry_at is None:
+                    running.append((action, attempt.number))
+        return running
+
+    def take(self, seq: int, cause: str) -> OpenAction:
+        """Close an open action and return it."""
+        action = self.open.pop(seq, None)
+        if action is None:
+            raise InvariantError("I6", self.instance_id, f"{cause} for action #{seq}, which is not open")
+        kind = type(action)
+        if kind is TaskScheduled:
+            self.tasks_open -= 1
+        elif kind is EventAwaited and self.events is not None:
+            self.events.abandoned(seq)
+        if self.attempts:
+            self.attempts.pop(seq, None)
+        return action
+
+
+def _turn_started(state: InstanceState, event: TurnStarted) -> None:
+    state.now = event.at
+
+
+def _execution_started(state: InstanceState, event: ExecutionStarted) -> None:
+    state.started = event
+    state.status = _RUNNING
+    state.custom_status = event.custom_status
+
+
+def _task_scheduled(state: InstanceState, event: TaskScheduled) -> None:
+    state.open[event.seq] = event
+    state.tasks_open += 1
+    if event.retry is not None or event.timeout_us is not None:
+        deadline = None if event.timeout_us is None else state.now + event.timeout_us
+        state.attempts[event.seq] = Attempt(1, state.now, None, deadline)
+
+
+def _child_scheduled(state: InstanceState, event: ChildScheduled) -> None:
+    state.open[event.seq] = event
+    if event.retry is not None:
+        state.attempts[event.seq] = Attempt(1, state.now, None, None)
+
+
+def _timer_created(state: InstanceState, event: TimerCreated) -> None:
+    state.open[event.seq] = event
+
+
+def _event_awaited(state: InstanceState, event: EventAwaited) -> None:
+    if state.events is None:
+        state.events = EventMatcher()
+    if state.events.awaited(event.seq, event.name) is None:
+        state.open[event.seq] = event
+
+
+def _event_raised(state: InstanceState, event: EventRaised) -> None:
+    if state.events is None:
+        state.events = EventMatcher()
+    seq = state.events.raised(event)
+    if seq is not None:
+        state.take(seq, "an external event")
+
+
+def _task_ended(state: InstanceState, event: TaskCompleted | TaskFailed) -> None:
+    state.take(event.seq, type(event).__name__)
+
+
+def _attempt_failed(state: InstanceState, event: AttemptFailed) -> None:
+    attempt = state.attempts[event.seq]
+    state.attempts[event.seq] = Attempt(event.attempt, attempt.first_at, event.retry_at, None)
+
+
+def _attempt_started(state: InstanceState, event: AttemptStarted) -> None:
+    action = state.open[event.seq]
+    timeout = action.timeout_us if isinstance(action, TaskScheduled) else None
+    deadline = None if timeout is None else state.now + timeout
+    state.attempts[event.seq] = Attempt(event.attempt, state.attempts[event.seq].first_at, None, deadline)
+
+
+def _closed(state: InstanceState, event: TimerFired | ActionCanceled | RetryDeclined) -> None:
+    state.take(event.seq, type(event).__name__)
+
+
+def _nothing(state: InstanceState, event: CancelRequested | EventSent | StartSent) -> None:
+    del state, event  # recorded for replay; the state does not depend on it
+
+
+def _suspended(state: InstanceState, event: ExecutionSuspended) -> None:
+    state.suspended = True
+    state.status = RuntimeStatus.Suspended.value
+
+
+def _resumed(state: InstanceState, event: ExecutionResumed) -> None:
+    state.suspended = False
+    state.status = _RUNNING
+
+
+def _custom_status(state: InstanceState, event: CustomStatusSet) -> None:
+    state.custom_status = event.value
+
+
+def _completed(state: InstanceState, event: ExecutionCompleted) -> None:
+    state.status = RuntimeStatus.Completed.value
+    state.output = event.result
+
+
+def _failed(state: InstanceState, event: ExecutionFailed) -> None:
+    state.status = RuntimeStatus.Failed.value
+    state.failure = event.failure
+
+
+def _canceled(state: InstanceState, event: ExecutionCanceled) -> None:
+    state.status = RuntimeStatus.Canceled.value
+    state.failure = FailureDetails("CancelledError", event.reason or "the instance was canceled")
+
+
+def _terminated(state: InstanceState, event: ExecutionTerminated) -> None:
+    state.status = RuntimeStatus.Terminated.value
+    state.suspended = False
+    state.output = None if event.reason is None else msgspec.json.encode(event.reason)
+    state.failure = FailureDetails("Terminated", event.reason or "the instance was terminated")
+
+
+def _continued(state: InstanceState, event: ContinuedAsNew) -> None:
+    state.continuing = True
+
+
+_APPLY: dict[type[Event], Callable[[InstanceState, Event], None]] = {
+    TurnStarted: _turn_started,
+    ExecutionStarted: _execution_started,
+    TaskScheduled: _task_scheduled,
+    ChildScheduled: _child_scheduled,
+    TimerCreated: _timer_created,
+    EventAwaited: _event_awaited,
+    EventRaised: _event_raised,
+    TaskCompleted: _task_ended,
+    TaskFailed: _task_ended,
+    AttemptFailed: _attempt_failed,
+    AttemptStarted: _attempt_started,
+    TimerFired: _closed,
+    ActionCanceled: _closed,
+    RetryDeclined: _closed,
+    CancelRequested: _nothing,
+    EventSent: _nothing,
+    StartSent: _nothing,
+    ExecutionSuspended: _suspended,
+    ExecutionResumed: _resumed,
+    ExecutionTerminated: _terminated,
+    CustomStatusSet: _custom_status,
+    ExecutionCompleted: _completed,
+    ExecutionFailed: _failed,
+    ExecutionCanceled: _canceled,
+    ContinuedAsNew: _continued,
+}  # pyright: ignore[reportAssignmentType]  # each handler takes the type that is its key; no type can say that

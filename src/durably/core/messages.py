@@ -1,0 +1,144 @@
+"""What travels to an instance: a body, addressed; stored in the inbox as msgpack when it has to outlive a batch."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, dataclass_transform
+
+import msgspec
+
+from durably.core.events import EventRaised, ParentRef, Payload
+from durably.errors import FailureDetails
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all message bodies. FORMAT: the rules of `durably.core.events` hold here too."""
+
+
+class StartInstance(Body, tag=1):
+    """Create the instance.
+
+    Attributes:
+        name: The orchestrator.
+        input: Its input.
+        execution_id: Drawn by the sender, so that a redelivered start creates the same execution.
+        version: Version of the instance.
+        parent: Who waits for the result.
+        tags: Set by the caller.
+        start_at: Not before this instant; the instance is Pending until then.
+        on_existing: ``"replace_finished"``, ``"fail"``, ``"replace"`` or ``"attach"``: what to do when the id is taken.
+        fresh: The id was drawn at random by us, so nobody needs to look whether it is taken.
+    """
+
+    name: str
+    input: Payload
+    execution_id: str
+    version: str | None = None
+    parent: ParentRef | None = None
+    tags: dict[str, str] | None = None
+    start_at: int | None = None
+    on_existing: str = "replace_finished"
+    fresh: bool = False
+
+
+class RaiseEvent(Body, tag=2):
+    """Deliver an external event."""
+
+    name: str
+    input: Payload
+
+
+class ActivityDone(Body, tag=3):
+    """One attempt of an activity ended: with a result, or with a failure."""
+
+    execution_id: str
+    seq: int
+    attempt: int
+    result: Payload
+    failure: FailureDetails | None = None
+
+
+class ChildDone(Body, tag=4):
+    """A child reached a terminal status."""
+
+    execution_id: str
+    seq: int
+    attempt: int
+    result: Payload
+    failure: FailureDetails | None = None
+
+
+class TimerDue(Body, tag=5):
+    """A row of the timer table came due. `execution` is the execution number of the row."""
+
+    execution: int
+    seq: int
+    kind: int
+
+
+class Cancel(Body, tag=6):
+    """Ask the instance to cancel itself."""
+
+    reason: str | None = None
+
+
+class Terminate(Body, tag=7):
+    """Stop the instance at once."""
+
+    reason: str | None = None
+
+
+class Suspend(Body, tag=8):
+    """Stop running turns."""
+
+    reason: str | None = None
+
+
+class Resume(Body, tag=9):
+    """Run turns again."""
+
+    reason: str | None = None
+
+
+class Purge(Body, tag=10):
+    """Delete a finished instance and all that belongs to it."""
+
+
+class Continue(Body, tag=11):
+    """Begin the next execution of the instance; sent by an execution that continued as new to its own instance.
+
+    Attributes:
+        input: Input of the next execution.
+        execution_id: Derived from the one before, so that a redelivery begins the same execution.
+        carried: Events that the execution before has not consumed.
+        custom_status: As the execution before left it.
+    """
+
+    input: Payload
+    execution_id: str
+    carried: tuple[EventRaised, ...] = ()
+    custom_status: Payload = None
+
+
+MessageBody: TypeAlias = (
+    StartInstance
+    | RaiseEvent
+    | ActivityDone
+    | ChildDone
+    | TimerDue
+    | Cancel
+    | Terminate
+    | Suspend
+    | Resume
+    | Purge
+    | Continue
+)
+
+TIMER_DUE = 0
+"""Kind of a timer row: a timer of user code, or the patience of a wait."""
+TIMER_RETRY = 1
+"""Kind of a timer row: the delay before the next attempt of a task."""
+TIMER_TIMEOUT = 2
+"""Kind of a timer row: the time-out of the running attempt of a task."""
+TIMER_START = 3
+"""Kind of a timer row: the scheduled start of the instance; its seq is -1."""

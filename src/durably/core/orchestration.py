@@ -1,0 +1,396 @@
+"""Orchestrations: messages in, decisions of user code in; history and consequences out.
+
+A `Commit` gathers what the turns of one instance in one batch decided: the events for its history row, and the effects
+that may leave once that row is durable. It performs nothing.
+"""
+
+from __future__ import annotations
+
+from durably.core.events import (
+    OUTCOMES,
+    Action,
+    ActionCanceled,
+    Arrival,
+    AttemptFailed,
+    AttemptStarted,
+    CancelRequested,
+    ChildScheduled,
+    ContinuedAsNew,
+    Event,
+    EventAwaited,
+    EventRaised,
+    EventSent,
+    ExecutionResumed,
+    ExecutionStarted,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    ParentRef,
+    RetryDeclined,
+    StartSent,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerCreated,
+    TimerFired,
+    TurnStarted,
+)
+from durably.core.ids import attempt_id, derived_execution_id
+from durably.core.instance import InstanceState, OpenAction
+from durably.core.messages import (
+    TIMER_DUE,
+    TIMER_RETRY,
+    TIMER_TIMEOUT,
+    ActivityDone,
+    Cancel,
+    ChildDone,
+    Continue,
+    MessageBody,
+    RaiseEvent,
+    Resume,
+    StartInstance,
+    Suspend,
+    Terminate,
+    TimerDue,
+)
+from durably.core.retry import RetrySpec, retry_at
+from durably.errors import FailureDetails, InvariantError
+
+TIMED_OUT = "TaskTimeoutError"
+"""`FailureDetails.type` of an attempt that did not end in time."""
+
+
+class Commit:
+    """What the turns of one instance in one batch add up to.
+
+    Attributes:
+        state: The instance; it has moved on already when an event is in `events`.
+        events: For the history, in order.
+        activities: Attempts to start: the call and the number of the attempt.
+        aborted: Activities to cancel, by seq.
+        timers: What becomes of timers, by (seq, kind): the instant they are due, or None for cleared. Net of the batch.
+        messages: To send, in order: target and body.
+        turns: How many turns it holds.
+    """
+
+    __slots__ = (
+        "_now",
+        "_turn_open",
+        "aborted",
+        "activities",
+        "events",
+        "messages",
+        "state",
+        "timers",
+        "turns",
+    )
+
+    def __init__(self, state: InstanceState) -> None:
+        self.state = state
+        self.events: list[Event] = []
+        self.activities: list[tuple[TaskScheduled, int]] = []
+        self.aborted: list[int] = []
+        self.timers: dict[tuple[int, int], int | None] = {}
+        self.messages: list[tuple[str, MessageBody]] = []
+        self.turns = 0
+        self._now = 0
+        self._turn_open = False
+
+    def turn(self, now: int) -> None:
+        """Begin a turn. It is recorded with the first event in it, so a turn in which nothing happens leaves no trace.
+
+        Args:
+            now: The clock. The orchestration time is this or the time of the turn before, whichever is later.
+        """
+        self._now = now if now > self.state.now else self.state.now
+        self._turn_open = False
+        self.turns += 1
+
+    def record(self, event: Event) -> None:
+        """Append an event to the history and move the state on."""
+        if not self._turn_open:
+            self._turn_open = True
+            started = TurnStarted(self._now)
+            self.events.append(started)
+            self.state.now = self._now
+        self.state.apply(event)
+        self.events.append(event)
+
+    # --- messages in -------------------------------------------------------------------------------------------------
+
+    def receive(self, body: MessageBody) -> Arrival | None:
+        """Record what a message means for this instance.
+
+        Returns:
+            The event to hand to user code, or None: the message is stale, or the code does not see it.
+        """
+        match body:
+            case ActivityDone():
+                return self._activity_done(body)
+            case ChildDone():
+                return self._child_done(body)
+            case TimerDue():
+                return self._timer_due(body)
+            case RaiseEvent():
+                return self._raise_event(body)
+            case Cancel():
+                return self._cancel(body)
+            case Suspend():
+                return self._suspend(body)
+            case Resume():
+                return self._resume(body)
+            case Terminate():
+                return self._terminate(body)
+            case _:
+                text = f"a {type(body).__name__} reached a running instance"
+                raise InvariantError("I5", self.state.instance_id, text)
+
+    def begin(self, started: ExecutionStarted) -> ExecutionStarted:
+        """Record the first event of an execution."""
+        self.record(started)
+        return started
+
+    def _activity_done(self, body: ActivityDone) -> Arrival | None:
+        state = self.state
+        scheduled = state.open.get(body.seq)
+        if scheduled is None or state.started is None or body.execution_id != state.started.execution_id:
+            return None
+        if state.attempts and not self._is_current(body.seq, body.attempt):
+            return None
+        if body.failure is None:
+            return self._succeeded(body.seq, body.result)
+        return self._failed(scheduled, body.attempt, body.failure)
+
+    def _child_done(self, body: ChildDone) -> Arrival | None:
+        state = self.state
+        scheduled = state.open.get(body.seq)
+        if type(scheduled) is not ChildScheduled or state.started is None:
+            return None
+        if body.execution_id != state.started.execution_id or not self._is_current(body.seq, body.attempt):
+            return None
+        if body.failure is None:
+            return self._succeeded(body.seq, body.result)
+        return self._failed(scheduled, body.attempt, body.failure)
+
+    def _is_current(self, seq: int, attempt: int) -> bool:
+        at = self.state.attempts.get(seq)
+        return attempt == 1 if at is None else at.number == attempt and at.retry_at is None
+
+    def _succeeded(self, seq: int, result: bytes | None) -> Arrival:
+        if self.state.attempts:
+            self._drop_attempt_timers(seq)
+        event = TaskCompleted(seq, result)
+        self.record(event)
+        return event
+
+    def _failed(self, scheduled: OpenAction, number: int, failure: FailureDetails) -> Arrival:
+        seq = scheduled.seq
+        retry: RetrySpec | None = getattr(scheduled, "retry", None)
+        attempt = self.state.attempts.get(seq)
+        self._drop_attempt_timers(seq)
+        event: AttemptFailed | TaskFailed = TaskFailed(seq, failure)
+        if retry is not None and attempt is not None and not failure.non_retryable:
+            seed = f"{self.state.begun.execution_id}:{seq}"
+            due = retry_at(retry, number, attempt.first_at, self._now, seed)
+            if due is not None:
+                event = AttemptFailed(seq, number, failure, due)
+                self.timers[seq, TIMER_RETRY] = due
+        self.record(event)
+        return event
+
+    def _timer_due(self, body: TimerDue) -> Arrival | None:
+        state, seq = self.state, body.seq
+        action = state.open.get(seq)
+        if action is None:
+            return None
+        self.timers[seq, body.kind] = None
+        if body.kind == TIMER_DUE:
+            event = TimerFired(seq)
+            self.record(event)
+            return event
+        attempt = state.attempts.get(seq)
+        if attempt is None:
+            return None
+        if body.kind == TIMER_RETRY and attempt.retry_at is not None:
+            return self._next_attempt(action, attempt.number + 1)
+        if body.kind == TIMER_TIMEOUT and attempt.deadline is not None and isinstance(action, TaskScheduled):
+            self.aborted.append(seq)
+            seconds = (action.timeout_us or 0) / 1_000_000
+            text = f"activity '{action.name}' (#{seq}), attempt {attempt.number}, did not end within {seconds:g} s"
+            bases = ("durably.errors.TaskTimeoutError", "builtins.TimeoutError", "builtins.Exception")
+            return self._failed(action, attempt.number, FailureDetails(TIMED_OUT, text, bases=bases))
+        return None
+
+    def _next_attempt(self, action: OpenAction, number: int) -> Arrival:
+        event = AttemptStarted(action.seq, number)
+        self.record(event)
+        if isinstance(action, TaskScheduled):
+            self._start_attempt(action, number)
+        elif isinstance(action, ChildScheduled):
+            self._start_child(action, number)
+        return event
+
+    def _raise_event(self, body: RaiseEvent) -> Arrival:
+        event = EventRaised(body.name, body.input)
+        matcher = self.state.events
+        seq = None if matcher is None else matcher.first_wait(body.name)
+        if seq is not None:
+            self._undo(self.state.open[seq], cancel_children=False)
+        self.record(event)
+        return event
+
+    def _cancel(self, body: Cancel) -> Arrival:
+        event = CancelRequested(body.reason)
+        self.record(event)
+        return event
+
+    def _suspend(self, body: Suspend) -> None:
+        if not self.state.suspended:
+            self.record(ExecutionSuspended(body.reason))
+
+    def _resume(self, body: Resume) -> None:
+        if self.state.suspended:
+            self.record(ExecutionResumed(body.reason))
+
+    def _terminate(self, body: Terminate) -> None:
+        self.record(ExecutionTerminated(body.reason))
+        self._end(cancel_children=False)
+
+    # --- decisions in ------------------------------------------------------------------------------------------------
+
+    def decide(self, action: Action) -> None:
+        """Record a decision of user code, and what follows from it."""
+        if type(action) is TaskScheduled:  # the hot path
+            self.record(action)
+            if action.timeout_us is None:
+                self.activities.append((action, 1))
+            else:
+                self._start_attempt(action, 1)
+            return
+        if type(action) in OUTCOMES:
+            self.record(action)
+            self._end(cancel_children=True)
+            if isinstance(action, ContinuedAsNew):
+                self._continue(action)
+            return
+        match action:
+            case ChildScheduled():
+                self._child_scheduled(action)
+            case TimerCreated():
+                self._timer_created(action)
+            case EventAwaited():
+                self._event_awaited(action)
+            case EventSent():
+                self._event_sent(action)
+            case StartSent():
+                self._start_sent(action)
+            case ActionCanceled():
+                self._action_canceled(action)
+            case RetryDeclined():
+                self._retry_declined(action)
+            case _:
+                self.record(action)
+
+    def _child_scheduled(self, action: ChildScheduled) -> None:
+        self.record(action)
+        self._start_child(action, 1)
+
+    def _timer_created(self, action: TimerCreated) -> None:
+        self.record(action)
+        self.timers[action.seq, TIMER_DUE] = action.fire_at
+
+    def _event_awaited(self, action: EventAwaited) -> None:
+        self.record(action)
+        if action.fire_at is not None and action.seq in self.state.open:
+            self.timers[action.seq, TIMER_DUE] = action.fire_at
+
+    def _event_sent(self, action: EventSent) -> None:
+        self.record(action)
+        self.messages.append((action.instance_id, RaiseEvent(action.name, action.input)))
+
+    def _start_sent(self, action: StartSent) -> None:
+        self.record(action)
+        body = StartInstance(
+            name=action.name,
+            input=action.input,
+            execution_id=self._derived(f"start:{action.seq}"),
+            version=action.version,
+            tags=action.tags,
+            start_at=action.start_at,
+        )
+        self.messages.append((action.instance_id, body))
+
+    def _action_canceled(self, action: ActionCanceled) -> None:
+        opened = self.state.open.get(action.seq)
+        if opened is None:
+            raise InvariantError(
+                "I6", self.state.instance_id, f"code cancelled action #{action.seq}, which is not open"
+            )
+        self._undo(opened, cancel_children=True)
+        self.record(action)
+
+    def _retry_declined(self, action: RetryDeclined) -> None:
+        self.timers[action.seq, TIMER_RETRY] = None
+        self.record(action)
+
+    # --- consequences ------------------------------------------------------------------------------------------------
+
+    def _derived(self, what: str) -> str:
+        return derived_execution_id(self.state.begun.execution_id, what)
+
+    def _start_attempt(self, action: TaskScheduled, number: int) -> None:
+        attempt = self.state.attempts.get(action.seq)
+        if attempt is not None and attempt.deadline is not None:
+            self.timers[action.seq, TIMER_TIMEOUT] = attempt.deadline
+        self.activities.append((action, number))
+
+    def _start_child(self, action: ChildScheduled, number: int) -> None:
+        parent = ParentRef(self.state.instance_id, self.state.begun.execution_id, action.seq, number)
+        body = StartInstance(
+            name=action.name,
+            input=action.input,
+            execution_id=self._derived(f"child:{action.seq}:{number}"),
+            version=action.version,
+            parent=parent,
+            tags=action.tags,
+        )
+        self.messages.append((attempt_id(action.instance_id, number), body))
+
+    def _drop_attempt_timers(self, seq: int) -> None:
+        attempt = self.state.attempts.get(seq)
+        if attempt is not None and attempt.deadline is not None:
+            self.timers[seq, TIMER_TIMEOUT] = None
+
+    def _undo(self, action: OpenAction, *, cancel_children: bool) -> None:
+        """Take back what an open action has set in motion."""
+        seq = action.seq
+        attempt = self.state.attempts.get(seq)
+        if isinstance(action, TimerCreated | EventAwaited):
+            if action.fire_at is not None:
+                self.timers[seq, TIMER_DUE] = None
+            return
+        if attempt is not None and attempt.retry_at is not None:
+            self.timers[seq, TIMER_RETRY] = None
+            return
+        self._drop_attempt_timers(seq)
+        if isinstance(action, TaskScheduled):
+            self.aborted.append(seq)
+        elif cancel_children:
+            number = 1 if attempt is None else attempt.number
+            self.messages.append((attempt_id(action.instance_id, number), Cancel("its caller gave it up")))
+
+    def _end(self, *, cancel_children: bool) -> None:
+        """The execution ended: give up what is open, and tell the parent when the instance ended with it."""
+        state = self.state
+        for action in list(state.open.values()):
+            self._undo(action, cancel_children=cancel_children)
+            self.record(ActionCanceled(action.seq))
+        parent = state.started.parent if state.started is not None else None
+        if state.ended and parent is not None:
+            done = ChildDone(parent.execution_id, parent.seq, parent.attempt, state.output, state.failure)
+            self.messages.append((parent.instance_id, done))
+
+    def _continue(self, action: ContinuedAsNew) -> None:
+        events = self.state.events
+        carried = tuple(events.unconsumed()) if events is not None and action.preserve_events else ()
+        body = Continue(action.input, self._derived("next"), carried, self.state.custom_status)
+        self.messages.append((self.state.instance_id, body))

@@ -1,0 +1,117 @@
+"""A history for people and programs outside: one entry an event, under the names that Durable Functions gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from durably.core.events import (
+    ActionCanceled,
+    ChildScheduled,
+    EventAwaited,
+    HistoryEvent,
+    TaskScheduled,
+    TimerCreated,
+    TurnStarted,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_NAMES = {
+    "TurnStarted": "OrchestratorStarted",
+    "ChildScheduled": "SubOrchestrationInstanceCreated",
+    "AttemptFailed": "TaskAttemptFailed",
+    "AttemptStarted": "TaskAttemptStarted",
+    "EventAwaited": "EventAwaited",
+    "StartSent": "OrchestrationStarted",
+    "CustomStatusSet": "CustomStatusSet",
+}
+_OF_CHILD = {
+    "TaskCompleted": "SubOrchestrationInstanceCompleted",
+    "TaskFailed": "SubOrchestrationInstanceFailed",
+}
+_NOT_SHOWN = frozenset(("input", "result", "value", "at", "name", "seq", "retry", "timeout_us", "parent"))
+_INSTANTS = frozenset(("fire_at", "retry_at", "start_at", "created_at"))
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a history.
+
+    Attributes:
+        event_type: For example ``"TaskScheduled"``, ``"TimerFired"``, ``"SubOrchestrationInstanceCompleted"``.
+        timestamp: Orchestration time of its turn (aware, UTC).
+        task_id: The number of the action it belongs to, or None.
+        name: Of the activity, orchestrator or external event; also on the entry that completes it. None without one.
+        input: JSON payload as text, or None.
+        result: JSON payload as text, or None.
+        details: What else the event says, as plain data.
+    """
+
+    event_type: str
+    timestamp: datetime
+    task_id: int | None = None
+    name: str | None = None
+    input: str | None = None
+    result: str | None = None
+    details: dict[str, Any] = {}
+
+
+def instant(micros: int) -> datetime:
+    """Microseconds since 1970 UTC as an aware datetime."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def timeline(events: Iterable[HistoryEvent]) -> list[HistoryEntry]:
+    """The entries of a history, in its order."""
+    entries: list[HistoryEntry] = []
+    scheduled: dict[int, HistoryEvent] = {}
+    now = 0
+    for event in events:
+        if isinstance(event, TurnStarted):
+            now = event.at
+        seq: int | None = getattr(event, "seq", None)
+        if isinstance(event, TaskScheduled | ChildScheduled | TimerCreated | EventAwaited):
+            scheduled[event.seq] = event
+        origin = scheduled.get(seq) if seq is not None else None
+        entries.append(_entry(event, origin, seq, now))
+    return entries
+
+
+def _entry(event: HistoryEvent, origin: HistoryEvent | None, seq: int | None, now: int) -> HistoryEntry:
+    kind = type(event).__name__
+    event_type = _NAMES.get(kind, kind)
+    if isinstance(origin, ChildScheduled):
+        event_type = _OF_CHILD.get(kind, event_type)
+    elif isinstance(event, ActionCanceled):
+        event_type = "TimerCanceled" if isinstance(origin, TimerCreated) else "TaskCanceled"
+    name: str | None = getattr(event, "name", None) or getattr(origin, "name", None)
+    return HistoryEntry(
+        event_type=event_type,
+        timestamp=instant(now),
+        task_id=seq,
+        name=name,
+        input=_text(getattr(event, "input", None)),
+        result=_text(getattr(event, "result", getattr(event, "value", None))),
+        details=_details(event),
+    )
+
+
+def _details(event: HistoryEvent) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    for field in event.__struct_fields__:
+        value = getattr(event, field)
+        if field in _NOT_SHOWN or value is None:
+            continue
+        details[field] = instant(value).isoformat() if field in _INSTANTS else _plain(value)
+    return details
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value) if not isinstance(value, bytes) else _text(value)
+
+
+def _text(payload: bytes | None) -> str | None:
+    return None if payload is None else payload.decode()

@@ -1,0 +1,1 @@
+"""The shell around the core: partitions, commits, activities, waiters. asyncio lives here; threads do not."""

@@ -1,0 +1,335 @@
+"""Group commit: one batch on its way to the store, the next one gathering; the disk sets the pace, no timer does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from durably.clock import Clock
+from durably.core.commit import (
+    Batch,
+    HistoryRow,
+    InboxRow,
+    InstanceChange,
+    InstanceRow,
+    Removal,
+    TimerKey,
+    TimerRow,
+    Tombstone,
+)
+from durably.core.history import chain, encode_body, encode_events, encode_failure
+from durably.core.orchestration import Commit
+from durably.engine.options import EngineOptions
+from durably.engine.residents import Delivery, Resident
+from durably.errors import InvariantError, StoreUnavailableError
+from durably.storage.api import Lease, Store
+
+_RETRY_DELAY_MAX_US = 60_000_000
+"""A store that stays unavailable is asked once a minute."""
+
+INTERNAL = "~"
+"""First character of the ids of messages that no sender will ever repeat, and that need no tombstone."""
+
+
+class Staged:
+    """A commit and whose it is.
+
+    Attributes:
+        dropped: The execution was replaced within the batch: its effects are released, its rows are not written.
+        touched: The instance row has to be written whatever it says.
+    """
+
+    __slots__ = ("commit", "dropped", "execution", "resident", "touched")
+
+    def __init__(self, resident: Resident, commit: Commit) -> None:
+        self.resident = resident
+        self.commit = commit
+        self.execution = resident.execution
+        self.dropped = False
+        self.touched = False
+
+
+class Gathering:
+    """What becomes durable together, while it is still being added to.
+
+    Attributes:
+        staged: Commits, in the order in which they were opened.
+        removed: Instances to delete.
+        executions_dropped: Executions to delete.
+        kept: Messages that outlive this batch: they get a row in the inbox.
+        consumed: Ids of inbox rows that were dealt with.
+        tombstones: Ids to remember.
+        replies: Callers to answer once it is durable: with None, or with an error.
+        settled: Activity results that it makes durable: key and attempt.
+        vanishing: Ids that are removed; until it is durable, nobody may read their rows.
+        size: Bytes of payload, roughly.
+    """
+
+    def __init__(self) -> None:
+        self.staged: list[Staged] = []
+        self.removed: list[Removal] = []
+        self.executions_dropped: list[int] = []
+        self.kept: list[Delivery] = []
+        self.consumed: list[str] = []
+        self.tombstones: list[Tombstone] = []
+        self.replies: list[tuple[asyncio.Future[None], Exception | None]] = []
+        self.settled: list[tuple[tuple[str, int], int]] = []
+        self.vanishing: list[str] = []
+        self.size = 0
+
+
+class Committer:
+    """Writes gatherings of one partition, one at a time.
+
+    Args:
+        store: Where to.
+        lease: By what right.
+        clock: For retries and the time of tombstones.
+        options: Limits.
+        released: Takes a gathering that is durable.
+        lost: Takes the error after which this committer must not be used any more, and what was to be committed.
+        keep: Returns the messages that have to become rows of the batch being sealed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        clock: Clock,
+        options: EngineOptions,
+        *,
+        released: Callable[[Gathering], None],
+        lost: Callable[[Exception, list[Staged]], None],
+        keep: Callable[[], list[Delivery]],
+    ) -> None:
+        self.gathering = Gathering()
+        self.closed = False
+        self.number = 0
+        """Of the newest batch applied; set by the owner once it is known."""
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._options = options
+        self._released = released
+        self._lost = lost
+        self._keep = keep
+        self._in_flight: Gathering | None = None
+        self._batch: Batch | None = None
+        self._sent: asyncio.Future[None] | None = None
+        self._delay_us = 0
+        self._tombstones_checked_at = 0
+
+    @property
+    def full(self) -> bool:
+        """True when the gathering batch takes no more turns."""
+        return self.gathering.size >= self._options.batch_bytes
+
+    @property
+    def busy(self) -> bool:
+        """True when something is gathered or on its way."""
+        return self._in_flight is not None or bool(
+            self.gathering.staged
+            or self.gathering.replies
+            or self.gathering.consumed
+            or self.gathering.removed
+        )
+
+    def flush(self) -> bool:
+        """Send what is gathered, unless a batch is on its way: its receipt flushes again. True when it was sealed."""
+        if self._in_flight is not None or self.closed:
+            return False
+        gathering = self.gathering
+        batch = self._seal(gathering)
+        if batch is None:
+            if not (gathering.replies or gathering.settled or gathering.staged):
+                return False
+            self.gathering = Gathering()
+            self._released(gathering)
+            return True
+        self.gathering = Gathering()
+        self._in_flight = gathering
+        self._batch = batch
+        self._send()
+        return True
+
+    def close(self) -> None:
+        """Send nothing more and forget what is gathered."""
+        self.closed = True
+
+    async def landed(self) -> None:
+        """Return when no batch is on its way, applied or not. After `close`, none will be again.
+
+        Whoever loads the partition anew waits for this: a batch that lands behind the load would be missing in memory.
+        """
+        if self._sent is not None:
+            await asyncio.wait([self._sent])
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        if self.closed or self._batch is None:
+            return
+        sent: Awaitable[None] = self._store.commit(self._lease, self._batch)
+        self._sent = asyncio.ensure_future(sent)
+        self._sent.add_done_callback(self._received)
+
+    def _received(self, sent: asyncio.Future[None]) -> None:
+        error = None if sent.cancelled() else sent.exception()
+        gathering = self._in_flight
+        if self.closed or gathering is None:
+            return
+        if error is None and not sent.cancelled():
+            self._in_flight = self._batch = None
+            self._delay_us = 0
+            self.number += 1
+            self.flush()  # the disk first: the next batch is on its way while the effects of this one start
+            self._released(gathering)
+            self.flush()
+        elif isinstance(error, StoreUnavailableError) or sent.cancelled():
+            first = int(self._options.commit_retry_s * 1_000_000)
+            self._delay_us = min(max(first, 2 * self._delay_us), _RETRY_DELAY_MAX_US)
+            self._clock.call_at(self._clock.now() + self._delay_us, self._send)
+        else:
+            self.close()
+            staged = [] if self._in_flight is None else self._in_flight.staged
+            self._lost(
+                error if isinstance(error, Exception) else RuntimeError(f"commit ended with {error!r}"),
+                staged,
+            )
+
+    # --- sealing -----------------------------------------------------------------------------------------------------
+
+    def _seal(self, gathering: Gathering) -> Batch | None:
+        """Turn what is gathered into rows; None when nothing of it needs the store."""
+        history: list[HistoryRow] = []
+        instances: list[InstanceRow] = []
+        changes: list[InstanceChange] = []
+        timers_set: list[TimerRow] = []
+        timers_cleared: list[TimerKey] = []
+        for staged in gathering.staged:
+            if staged.dropped:
+                continue
+            resident, commit = staged.resident, staged.commit
+            resident.commit = None
+            resident.turns = 0
+            if commit.events:
+                history.append(_history_row(resident, commit))
+            if commit.timers:
+                _timer_rows(resident, commit, timers_set, timers_cleared)
+            self._instance_rows(staged, instances, changes)
+        inbox: list[InboxRow] = []
+        now = self._clock.now()
+        for delivery in self._keep():
+            delivery.stored = True
+            gathering.kept.append(delivery)
+            inbox.append(InboxRow(delivery.row or "", delivery.target, now, encode_body(delivery.body)))
+        for staged in gathering.staged:
+            if not staged.dropped:
+                staged.resident.batches += 1
+        if not (history or instances or changes or timers_set or timers_cleared or inbox):
+            if not (
+                gathering.removed
+                or gathering.executions_dropped
+                or gathering.consumed
+                or gathering.tombstones
+            ):
+                return None
+        return Batch(
+            number=self.number + 1,
+            removed=gathering.removed,
+            history=history,
+            executions_dropped=gathering.executions_dropped,
+            instances=instances,
+            changes=changes,
+            timers_set=timers_set,
+            timers_cleared=timers_cleared,
+            inbox_put=inbox,
+            inbox_consumed=gathering.consumed,
+            tombstones=gathering.tombstones,
+            tombstones_before=self._tombstones_before(now),
+        )
+
+    def _tombstones_before(self, now: int) -> int:
+        window = int(self._options.dedupe_window_s * 1_000_000)
+        if now - self._tombstones_checked_at < window // 8:
+            return 0
+        self._tombstones_checked_at = now
+        return max(0, now - window)
+
+    def _instance_rows(
+        self, staged: Staged, instances: list[InstanceRow], changes: list[InstanceChange]
+    ) -> None:
+        resident = staged.resident
+        state = resident.state
+        in_flight = (state.tasks_open > 0 or resident.blocked is not None) and not state.ended
+        now = (state.status, state.custom_status, in_flight)
+        if resident.is_new:
+            resident.is_new = False
+            instances.append(instance_row(resident, in_flight=in_flight))
+        elif staged.touched or now != resident.written:
+            changes.append(
+                InstanceChange(
+                    resident.instance_id,
+                    state.status,
+                    state.now,
+                    state.output,
+                    state.custom_status,
+                    encode_failure(state.failure),
+                    resident.blocked,
+                    resident.parked,
+                    in_flight,
+                    resident.pending.start_at if resident.pending is not None else None,
+                )
+            )
+        resident.written = now
+
+
+def _history_row(resident: Resident, commit: Commit) -> HistoryRow:
+    data = encode_events(commit.events)
+    resident.checksum = chain(resident.checksum, data)
+    row = HistoryRow(resident.execution, resident.next_seq, commit.state.now, data, resident.checksum)
+    resident.next_seq += 1
+    return row
+
+
+def _timer_rows(
+    resident: Resident, commit: Commit, timers_set: list[TimerRow], timers_cleared: list[TimerKey]
+) -> None:
+    for (seq, kind), due_at in commit.timers.items():
+        if due_at is None:
+            timers_cleared.append(TimerKey(resident.execution, seq, kind))
+        else:
+            timers_set.append(TimerRow(resident.execution, seq, kind, due_at, resident.instance_id))
+
+
+def instance_row(resident: Resident, *, in_flight: bool) -> InstanceRow:
+    """The whole read model of an instance: of the execution that began, or of the start that it waits for."""
+    state = resident.state
+    source = state.started if state.started is not None else resident.pending
+    if source is None:
+        raise InvariantError(
+            "I2", resident.instance_id, "an instance row was asked for before anything started"
+        )
+    return InstanceRow(
+        instance_id=resident.instance_id,
+        execution=resident.execution,
+        ordinal=resident.ordinal,
+        execution_id=source.execution_id,
+        name=source.name,
+        version=source.version,
+        status=state.status,
+        created_at=resident.created_at,
+        updated_at=max(state.now, resident.created_at),
+        input=source.input,
+        output=state.output,
+        custom_status=state.custom_status,
+        failure=encode_failure(state.failure),
+        blocked=resident.blocked,
+        parked=resident.parked,
+        in_flight=in_flight,
+        parent_instance_id=source.parent.instance_id if source.parent is not None else None,
+        tags=msgspec.json.encode(source.tags) if source.tags else None,
+        start_at=resident.pending.start_at if resident.pending is not None else None,
+    )

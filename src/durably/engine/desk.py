@@ -1,0 +1,221 @@
+"""What every part of a turn works with: the commit of a resident, and what becomes of a message."""
+
+from __future__ import annotations
+
+import sys
+from typing import Protocol
+
+from durably.clock import Clock
+from durably.core.commit import Tombstone
+from durably.core.events import Arrival, ExecutionStarted
+from durably.core.messages import ActivityDone, Continue, MessageBody, StartInstance
+from durably.core.orchestration import Commit
+from durably.engine.committer import INTERNAL, Committer, Staged
+from durably.engine.executor import Executor, Run
+from durably.engine.residents import Delivery, Resident
+from durably.errors import FailureDetails, NonDeterminismError, UnknownFunctionError
+
+_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class Surroundings(Protocol):
+    """What a turn needs of its partition."""
+
+    def send(self, target: str, body: MessageBody) -> None:
+        """Put a message on its way within the partition; it gets a row if the batch ends before it is consumed."""
+        ...
+
+    def keep(self, delivery: Delivery) -> None:
+        """Give a message that is not consumed now a row in the inbox, unless it has one."""
+        ...
+
+    def forget(self, delivery: Delivery) -> None:
+        """A message has been dealt with before it got a row."""
+        ...
+
+    def redirect(self, delivery: Delivery) -> None:
+        """Send a message the usual way again, before all others: its target is not what it was."""
+        ...
+
+    def new_execution(self) -> int:
+        """The next execution number."""
+        ...
+
+    def replace(self, resident: Resident) -> None:
+        """Make this the resident of its id."""
+        ...
+
+    def drop(self, resident: Resident) -> None:
+        """Take a resident that is being removed out of memory."""
+        ...
+
+    def rearm(self, resident: Resident) -> None:
+        """Arm the timers of an instance that goes on after it was closed."""
+        ...
+
+
+class Desk:
+    """The shared part of all turns of a partition."""
+
+    def __init__(self, executor: Executor, committer: Committer, clock: Clock, around: Surroundings) -> None:
+        self.executor = executor
+        self.committer = committer
+        self.around = around
+        self._clock = clock
+
+    # --- commits -----------------------------------------------------------------------------------------------------
+
+    def commit_of(self, resident: Resident) -> Commit:
+        """The commit of the resident in the batch that is gathering."""
+        commit = resident.commit
+        if commit is None:
+            commit = resident.commit = Commit(resident.state)
+            self.committer.gathering.staged.append(Staged(resident, commit))
+        return commit
+
+    def touch(self, resident: Resident, now: int) -> None:
+        """Have the row of the instance written for something that no event says."""
+        commit = self.commit_of(resident)
+        if not commit.turns:
+            commit.turn(now)
+        for staged in self.committer.gathering.staged:
+            if staged.commit is commit:
+                staged.touched = True
+
+    def abandon(self, resident: Resident) -> None:
+        """Write nothing of what the gathering batch holds of this execution: it is being deleted."""
+        for staged in self.committer.gathering.staged:
+            if staged.resident is resident:
+                staged.dropped = True
+        resident.commit = None
+        resident.close()
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def answer(self, delivery: Delivery, error: Exception | None = None) -> None:
+        """Answer the sender, if one waits, once the batch is durable."""
+        if delivery.reply is not None:
+            self.committer.gathering.replies.append((delivery.reply, error))
+            delivery.reply = None
+
+    def consumed(self, delivery: Delivery, error: Exception | None = None) -> None:
+        """The message has had its effect, or never will: answer its sender and drop its row with this commit."""
+        gathering = self.committer.gathering
+        if delivery.reply is not None:
+            gathering.replies.append((delivery.reply, error))
+            delivery.reply = None
+        body = delivery.body
+        if type(body) is ActivityDone:
+            gathering.settled.append(((body.execution_id, body.seq), body.attempt))
+            if body.result is not None:
+                gathering.size += len(body.result)
+        row = delivery.row
+        if row is not None:
+            if delivery.stored:
+                gathering.consumed.append(row)
+                if row[0] != INTERNAL:
+                    gathering.tombstones.append(Tombstone(row, self._clock.now()))
+            else:
+                self.around.forget(delivery)
+
+    def hold(self, resident: Resident, delivery: Delivery) -> None:
+        """Keep the message, durably, until the instance goes on. Its sender is answered: it has been accepted."""
+        self.answer(delivery)
+        resident.held.append(delivery)
+        self.around.keep(delivery)
+
+    def discard_held(self, resident: Resident) -> None:
+        """The instance will never go on."""
+        for delivery in resident.held:
+            self.consumed(delivery)
+        resident.held = []
+
+    def go_on(self, resident: Resident) -> None:
+        """What was held comes first, in its order; then timers that came due meanwhile."""
+        resident.queue.extendleft(reversed(resident.held))
+        resident.held = []
+        self.around.rearm(resident)
+
+    def dispatch(self, resident: Resident, commit: Commit) -> None:
+        """Put the messages of a commit on their way."""
+        messages, commit.messages = commit.messages, []
+        for target, body in messages:
+            if type(body) is Continue:
+                delivery = Delivery(target, body)
+                resident.queue.appendleft(
+                    delivery
+                )  # before whatever else waits: that is for the next execution
+                self.around.keep(delivery)
+            else:
+                self.around.send(target, body)
+
+    # --- code --------------------------------------------------------------------------------------------------------
+
+    def advance(self, resident: Resident, run: Run, commit: Commit, event: Arrival) -> None:
+        """Let the code see an event and record what it decides."""
+        decide = commit.decide
+        for action in run.advance(event, resident.state.now):
+            decide(action)
+        if commit.messages:
+            self.dispatch(resident, commit)
+
+    def run_of(self, resident: Resident) -> Run | None:
+        """The live code, replayed when it is not in memory; None when code and history disagree: it is blocked now."""
+        if resident.run is not None:
+            return resident.run
+        name = resident.state.begun.name
+        try:
+            if not self.executor.serves("orchestrator", name):
+                raise NonDeterminismError(
+                    resident.instance_id,
+                    f"{self._not_registered(name)}. Deploy a version that registers it: the instance goes on by itself",
+                )
+            resident.run = self.executor.replay(resident.history or [])
+        except NonDeterminismError as error:
+            resident.blocked = error.diff
+            self.touch(resident, resident.state.now)
+            return None
+        resident.history = None
+        return resident.run
+
+    def started_event(self, resident: Resident, start: StartInstance) -> ExecutionStarted:
+        """The first event of the first execution of an instance."""
+        return ExecutionStarted(
+            instance_id=resident.instance_id,
+            name=start.name,
+            input=start.input,
+            execution_id=start.execution_id,
+            ordinal=resident.ordinal,
+            created_at=resident.created_at,
+            python=_PYTHON,
+            version=start.version,
+            parent=start.parent,
+            tags=start.tags,
+        )
+
+    def continued_event(
+        self, resident: Resident, before: ExecutionStarted, body: Continue
+    ) -> ExecutionStarted:
+        """The first event of the execution that follows `before`."""
+        return ExecutionStarted(
+            instance_id=resident.instance_id,
+            name=before.name,
+            input=body.input,
+            execution_id=body.execution_id,
+            ordinal=resident.ordinal,
+            created_at=resident.created_at,
+            python=_PYTHON,
+            version=before.version,
+            parent=before.parent,
+            tags=before.tags,
+            custom_status=body.custom_status,
+        )
+
+    def unknown_function(self, name: str) -> FailureDetails:
+        """Why an instance of an orchestrator that nobody registered fails."""
+        error = UnknownFunctionError(f"{self._not_registered(name)}. Register it with @app.orchestrator")
+        return FailureDetails.of(error)
+
+    def _not_registered(self, name: str) -> str:
+        known = ", ".join(self.executor.names("orchestrator")) or "none"
+        return f"Orchestrator '{name}' is not registered in this host; registered are: {known}"

@@ -1,0 +1,102 @@
+"""The seam between the engine and user code, as a specification.
+
+An executor has no durable side effect of its own: whatever it is asked may be asked again after a crash, and only what
+the engine commits counts. The live code of one execution is a `Run` that its resident owns, so that eviction, end and
+teardown are one call on one object and cannot miss it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from durably.core.events import Action, Arrival, ExecutionStarted, HistoryEvent, Payload
+from durably.core.messages import ActivityDone
+
+FunctionKind = Literal["orchestrator", "activity"]
+
+
+class ActivityCall(NamedTuple):
+    """One attempt of an activity, ready to run.
+
+    Attributes:
+        instance_id: Whose call it is.
+        execution_id: The execution that made the call.
+        seq: The call within the execution; shown to users as the task id.
+        attempt: The first attempt is 1.
+        delivery: How often this attempt was handed to a host, this time included; above 1 after a crash.
+        name: The activity.
+        input: Its input.
+        tags: Set by the caller of the activity.
+    """
+
+    instance_id: str
+    execution_id: str
+    seq: int
+    attempt: int
+    delivery: int
+    name: str
+    input: Payload
+    tags: dict[str, str] | None = None
+
+
+class Run(Protocol):
+    """The live code of one execution, suspended between events."""
+
+    def advance(self, event: Arrival, now: int) -> Sequence[Action]:
+        """Deliver one event alone, run until the code is quiet, and return what it decided, in order.
+
+        The last action is one of `durably.core.events.OUTCOMES` when the execution ended; the run is then closed and
+        is not called again. An event that the code does not care about (for example the completion of an action that
+        it cancelled) returns nothing. Never raises for what user code does: that becomes `ExecutionFailed`.
+
+        Args:
+            event: What arrived. `TurnStarted` is not delivered: `now` says it.
+            now: Orchestration time of the turn, microseconds since 1970 UTC; never less than in the call before.
+        """
+        ...
+
+    def close(self) -> None:
+        """Tear the code down without any effect: no action, no log, no warning. Idempotent."""
+        ...
+
+
+class Executor(Protocol):
+    """How the engine reaches user code."""
+
+    def serves(self, kind: FunctionKind, name: str) -> bool:
+        """True when this executor can run the function."""
+        ...
+
+    def names(self, kind: FunctionKind) -> Sequence[str]:
+        """The functions it can run, sorted; for messages to people."""
+        ...
+
+    def begin(self, started: ExecutionStarted) -> Run:
+        """A run to which nothing has been delivered yet; the first event is `started` itself."""
+        ...
+
+    def replay(self, history: Sequence[HistoryEvent]) -> Run:
+        """A run that has gone through a whole history and is ready for the next event.
+
+        Raises:
+            NonDeterminismError: The code decides otherwise than the history says; the text is a readable diff. The run
+                is torn down.
+        """
+        ...
+
+    def concurrency(self, name: str) -> int | None:
+        """How many attempts of the activity may run at once on this host; None for no limit of its own."""
+        ...
+
+    async def perform(self, call: ActivityCall) -> ActivityDone:
+        """Run one attempt of an activity.
+
+        Never raises for what user code does: that becomes a failure. Cancelling the awaiting task cancels the attempt:
+        a coroutine is cancelled; a thread cannot be, but its context says so and its result is dropped.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of threads; called after the last `perform` returned or was cancelled."""
+        ...

@@ -1,0 +1,89 @@
+"""Every tunable of the engine, with its unit and why the default is what it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+from durably.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Limits and times of one host. Each has an environment variable: ``DURABLY_`` and its name in capitals.
+
+    Attributes:
+        max_concurrent_activities: Attempts that run at once on this host. Coroutines that wait cost little, so the
+            default is high; a function that needs less says `max_concurrent`.
+        activity_threads: Threads for activities that are plain functions.
+        max_open_activities: Client starts wait while more activities than this are open on this host (running or
+            queued), so that a flood of starts cannot fill the memory.
+        max_commands: Client calls that may be under way at once; more wait in their callers.
+        max_resident_instances: Live coroutines kept in memory; the longest idle ones beyond that are evicted and
+            replayed when something arrives. 2 to 10 KiB each.
+        turns_per_batch: Turns of one instance in one batch. More would let a hot loop run far ahead of the disk.
+        batch_bytes: A batch takes no more turns beyond this many bytes of payload; 1 MiB is a few milliseconds of disk.
+        timer_horizon_s: Timers due later than this stay in the store until half of it has passed.
+        inbox_poll_s: How often messages from other processes are looked for when the store cannot wake the host.
+        commit_retry_s: First delay before a batch that the store could not take is sent again; doubles up to a minute.
+        drain_timeout_s: How long a stopping host waits for running activities; what is left runs again elsewhere.
+        invariant_strikes: An instance that breaks an invariant this often is parked.
+        max_actions: Actions of one execution; more is a loop that should continue as new.
+        dedupe_window_s: How long ids of consumed messages are remembered.
+        unknown_functions: ``"fail"`` fails an activity that this host does not know and refuses such a start; right for
+            a host that serves its hub alone. ``"wait"`` leaves the work for a host that knows it.
+        lease_s: Time without renewal after which another host may take a partition over. Unused on a single file.
+    """
+
+    max_concurrent_activities: int = 1_000
+    activity_threads: int = 32
+    max_open_activities: int = 200_000
+    max_commands: int = 10_000
+    max_resident_instances: int = 20_000
+    turns_per_batch: int = 16
+    batch_bytes: int = 1 << 20
+    timer_horizon_s: float = 600.0
+    inbox_poll_s: float = 1.0
+    commit_retry_s: float = 0.05
+    drain_timeout_s: float = 10.0
+    invariant_strikes: int = 3
+    max_actions: int = 100_000
+    dedupe_window_s: float = 3_600.0
+    unknown_functions: Literal["fail", "wait"] = "fail"
+    lease_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "unknown_functions":
+                if value not in ("fail", "wait"):
+                    raise UsageError(f"unknown_functions is {value!r}: expected 'fail' or 'wait'")
+            elif field.name == "drain_timeout_s" and value == 0:
+                continue
+            elif not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+                raise UsageError(f"{field.name} is {value!r}: expected a number above 0")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> EngineOptions:
+        """Options from ``DURABLY_…`` variables; what is given in the call wins.
+
+        Raises:
+            UsageError: A variable does not hold what the option needs; the message names it.
+        """
+        source = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"DURABLY_{field.name.upper()}"
+            text = source.get(variable)
+            if text is None or field.name in given:
+                continue
+            kind = cast("type[str | int | float]", type(getattr(cls, field.name)))
+            try:
+                values[field.name] = text if kind is str else kind(text)
+            except ValueError:
+                raise UsageError(
+                    f"Environment variable {variable} is {text!r}: expected {kind.__name__}"
+                ) from None
+        return cls(**{**values, **given})

@@ -1,0 +1,513 @@
+"""The single-writer loop of one partition: drain all messages, one turn per instance, commit, then the effects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from durably.clock import Clock, Random
+from durably.core.commit import InboxRow, TimerRow
+from durably.core.history import decode_body
+from durably.core.messages import ActivityDone, MessageBody, StartInstance, TimerDue
+from durably.core.status import Outcome
+from durably.engine.activities import ActivityPool
+from durably.engine.committer import INTERNAL, Committer, Gathering, Staged
+from durably.engine.desk import Desk
+from durably.engine.executor import Executor
+from durably.engine.lives import Lives
+from durably.engine.options import EngineOptions
+from durably.engine.residents import Delivery, Resident
+from durably.engine.timers import Timers
+from durably.engine.turns import Turns
+from durably.engine.waiters import Waiters
+from durably.errors import InstanceNotFoundError, InvariantError, StoreRefusedError, StoreUnavailableError
+from durably.storage.api import Lease, Snapshot, Store, StoredInstance
+
+_log = logging.getLogger("durably.engine")
+
+
+class Partition:
+    """One partition in memory. Thrown away whole when an invariant breaks or the lease is lost; rows are the truth.
+
+    Args:
+        store: Where its rows are.
+        lease: The right to own it.
+        executor: Reaches user code.
+        pool: Runs activities; belongs to the host.
+        waiters: Callers; belong to the host.
+        clock: Time.
+        random: Ids.
+        options: Limits.
+        condemned: Instances to park, with the cause.
+        cautious: Commit one instance at a time, to find the one whose data the store refuses.
+        lost: Takes the error that ended this object, and the instance that caused it, if one did.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        executor: Executor,
+        pool: ActivityPool,
+        waiters: Waiters,
+        clock: Clock,
+        random: Random,
+        options: EngineOptions,
+        *,
+        condemned: dict[str, str],
+        cautious: bool,
+        lost: Callable[[Exception, str | None], None],
+    ) -> None:
+        self.residents: dict[str, Resident] = {}
+        self.closed = False
+        self._store = store
+        self._lease = lease
+        self._pool = pool
+        self._waiters = waiters
+        self._clock = clock
+        self._options = options
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._mailbox: deque[Delivery] = deque()
+        self._armed = False
+        self._pumps = 0
+        self._late: dict[str, Resident] = {}  # had all the turns that this batch grants them
+        self._loading: dict[str, list[Delivery]] = {}
+        self._reading: set[asyncio.Task[None]] = set()
+        self._vanishing: dict[
+            str, int
+        ] = {}  # removed in memory, not yet on disk: nobody may read their old rows
+        self._unstored: dict[str, Delivery] = {}
+        self._rows_held: set[str] = set()
+        self._inbox_after = 0
+        self._id_prefix = f"{INTERNAL}{random.token()[:12]}."
+        self._id_next = 0
+        self._execution = 0
+        self._timers = Timers(clock, self._fire)
+        self._timer_horizon = 0
+        self._condemned = condemned
+        self._cautious = cautious
+        self._quiet: asyncio.Future[None] | None = None
+        self.committer = Committer(
+            store,
+            lease,
+            clock,
+            options,
+            released=self._released,
+            lost=self._commit_lost,
+            keep=self._keep_rows,
+        )
+        self._desk = Desk(executor, self.committer, clock, self)
+        self._lives = Lives(self._desk)
+        self._turns = Turns(self._desk, self._lives, options.turns_per_batch)
+
+    async def load(self) -> None:
+        """Read what is in flight and go on with it. Call it once, before anything is delivered."""
+        horizon_us = int(self._options.timer_horizon_s * 1_000_000)
+        self._timer_horizon = self._clock.now() + horizon_us
+        snapshot = await self._store.load(self._lease, self._timer_horizon)
+        self._execution = snapshot.execution
+        self.committer.number = snapshot.batch
+        self._recover(snapshot)
+        self._clock.call_at(self._timer_horizon - horizon_us // 2, self._refill_timers)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take a message. It is dealt with in the next pump, together with all others that come until then."""
+        self._mailbox.append(delivery)
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon(self._pump)
+
+    def activity_done(self, instance_id: str, done: ActivityDone) -> None:
+        """Take the result of an activity."""
+        self.deliver(Delivery(instance_id, done))
+
+    def knows(self, instance_id: str) -> bool:
+        """True when the end of the instance, if it comes, will be told to the waiters by this object."""
+        resident = self.residents.get(instance_id)
+        return resident is not None and not (
+            resident.state.ended and not resident.batches and resident.commit is None
+        )
+
+    def close(self) -> None:
+        """Stop at once and tear all live code down; what is not committed never happened."""
+        if self.closed:
+            return
+        self.closed = True
+        self._timers.close()
+        self.committer.close()
+        self._tell_if_quiet()
+        for task in self._reading:
+            task.cancel()
+        for resident in self.residents.values():
+            resident.close()
+        self.residents.clear()
+
+    @property
+    def quiet(self) -> bool:
+        """True when nothing waits, gathers or is on its way."""
+        return self.closed or not (self._mailbox or self._loading or self._late or self.committer.busy)
+
+    async def becomes_quiet(self) -> None:
+        """Return when nothing waits, gathers or is on its way."""
+        while not self.quiet:
+            self._quiet = self._loop.create_future()
+            await self._quiet
+
+    def _tell_if_quiet(self) -> None:
+        if self._quiet is not None and not self._quiet.done() and self.quiet:
+            self._quiet.set_result(None)
+
+    # --- the pump ----------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        self._armed = False
+        if self.closed:
+            return
+        self._pumps += 1
+        now = self._clock.now()
+        ready = list(self._late.values())
+        self._late = {}
+        culprit: str | None = None
+        try:
+            while self._mailbox:
+                delivery = self._mailbox.popleft()
+                culprit = delivery.target
+                resident = self.residents.get(culprit)
+                if resident is None:
+                    resident = self._absent(delivery, now)
+                    if resident is None:
+                        continue
+                else:
+                    resident.queue.append(delivery)
+                if resident.idle_since != self._pumps:
+                    resident.idle_since = self._pumps
+                    ready.append(resident)
+            for resident in ready:
+                culprit = resident.instance_id
+                if resident.queue:
+                    self._turn(resident, now)
+        except InvariantError as error:
+            self._fail(error, culprit)
+            return
+        except (
+            Exception
+        ) as error:  # a bug of ours: the same consequence as a broken invariant, and never silent
+            _log.exception("turn of instance '%s' failed inside the engine", culprit)
+            self._fail(InvariantError("I11", culprit or "?", f"{type(error).__name__}: {error}"), culprit)
+            return
+        self._read_absent()
+        if self.committer.flush() and self._late:
+            self._arm()  # a new batch gathers: those that had their share of the old one go on
+        self._tell_if_quiet()
+        if len(self.residents) > self._options.max_resident_instances:
+            self._evict()
+
+    def _turn(self, resident: Resident, now: int) -> None:
+        committer = self.committer
+        if (
+            resident.turns >= self._options.turns_per_batch
+            or committer.full
+            or (self._cautious and committer.busy)
+        ):
+            self._late[resident.instance_id] = resident
+            return
+        self._turns.run(resident, now)
+        if resident.queue:
+            self._late[resident.instance_id] = resident
+
+    def _fail(self, error: Exception, culprit: str | None) -> None:
+        self.close()
+        self._lost(error, culprit)
+
+    def _commit_lost(self, error: Exception, staged: list[Staged]) -> None:
+        culprit = staged[0].resident.instance_id if self._cautious and staged else None
+        self._fail(error, culprit)
+
+    # --- instances that are not in memory ----------------------------------------------------------------------------
+
+    def _absent(self, delivery: Delivery, now: int) -> Resident | None:
+        target, body = delivery.target, delivery.body
+        waiting = self._loading.get(target)
+        if waiting is not None:
+            waiting.append(delivery)
+            return None
+        if target in self._vanishing or (type(body) is StartInstance and body.fresh):
+            return self._nobody(delivery, now)
+        self._loading[target] = [delivery]
+        return None
+
+    def _nobody(self, delivery: Delivery, now: int) -> Resident | None:
+        """The target does not exist: a start creates it, anything else is refused."""
+        body = delivery.body
+        if isinstance(body, StartInstance):
+            if delivery.target in self._condemned:
+                self._desk.consumed(delivery, StoreRefusedError(self._condemned[delivery.target]))
+                return None
+            return self._lives.create(delivery, body, now)
+        self._desk.consumed(delivery, InstanceNotFoundError(delivery.target))
+        return None
+
+    def _read_absent(self) -> None:
+        """Read all instances that somebody asked for, in one round trip; reads overlap with each other and commits."""
+        wanted = [
+            target for target, waiting in self._loading.items() if waiting and waiting[0] is not _ON_ITS_WAY
+        ]
+        if not wanted:
+            return
+        for target in wanted:
+            self._loading[target].insert(0, _ON_ITS_WAY)
+        task = self._loop.create_task(self._read(wanted))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _read(self, wanted: list[str]) -> None:
+        try:
+            found = await self._store.read_instances(self._lease, wanted)
+        except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served: the host decides what to do
+            if not self.closed:
+                self._fail(error, None)
+            return
+        if self.closed:
+            return
+        now = self._clock.now()
+        for target, stored in zip(wanted, found, strict=True):
+            waiting = self._loading.pop(target)[1:]
+            if stored is not None:
+                self._settle_in(stored)
+            for delivery in waiting:
+                resident = self.residents.get(target)
+                if resident is None:
+                    resident = self._nobody(delivery, now)
+                else:
+                    resident.queue.append(delivery)
+                if resident is not None:
+                    self._late[target] = resident
+        self._arm()
+
+    def _settle_in(self, stored: StoredInstance) -> Resident:
+        resident = Resident.of(stored)
+        self.residents[resident.instance_id] = resident
+        resident.idle_since = self._pumps
+        for row in stored.inbox:
+            self._deliver_row(row)
+        cause = self._condemned.get(resident.instance_id)
+        if cause is not None and resident.parked != cause and not resident.state.ended:
+            resident.parked = cause
+            self._desk.touch(resident, self._clock.now())
+        return resident
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon(self._pump)
+
+    def _evict(self) -> None:
+        """Drop the longest idle residents: dict order is the order of their arrival, and a touched one moves back."""
+        excess = len(self.residents) - self._options.max_resident_instances * 9 // 10
+        for instance_id in list(self.residents):
+            if excess <= 0:
+                return
+            resident = self.residents[instance_id]
+            if resident.idle_since == self._pumps or not resident.idle or instance_id in self._late:
+                self.residents[instance_id] = self.residents.pop(instance_id)
+                continue
+            resident.close()
+            del self.residents[instance_id]
+            excess -= 1
+
+    # --- recovery, inbox, timers -------------------------------------------------------------------------------------
+
+    def _recover(self, snapshot: Snapshot) -> None:
+        for row in snapshot.inbox:
+            self._deliver_row(row)
+        finished = {
+            (body.execution_id, body.seq)
+            for delivery in self._mailbox
+            if isinstance(body := delivery.body, ActivityDone)
+        }
+        for stored in snapshot.in_flight:
+            resident = self._settle_in(stored)
+            started = resident.state.started
+            if started is None:
+                continue
+            for scheduled, attempt in resident.state.running_tasks():
+                if (started.execution_id, scheduled.seq) not in finished:
+                    self._pool.start(
+                        resident.instance_id, started.execution_id, scheduled, attempt, redelivery=True
+                    )
+            if resident.blocked is not None and resident.parked is None:
+                self._turns.retry_blocked(resident, self._clock.now())
+                if resident.queue:
+                    self._late[resident.instance_id] = resident
+        for row in snapshot.timers:
+            self._timers.arm(row)
+        self._arm()
+
+    def _deliver_row(self, row: InboxRow) -> None:
+        self._inbox_after = max(self._inbox_after, row.position)
+        if row.message_id in self._rows_held:
+            return
+        self._rows_held.add(row.message_id)
+        self.deliver(Delivery(row.instance_id, decode_body(row.body), row=row.message_id, stored=True))
+
+    async def read_inbox(self, *, everything: bool) -> None:
+        """Fetch messages that others posted: those behind the newest one seen, or all that are not held."""
+        rows = await self._store.read_inbox(self._lease, 0 if everything else self._inbox_after)
+        if not self.closed:
+            for row in rows:
+                self._deliver_row(row)
+
+    def _fire(self, due: list[TimerRow]) -> None:
+        for row in due:
+            self.deliver(Delivery(row.instance_id, TimerDue(row.execution, row.seq, row.kind)))
+
+    def _refill_timers(self) -> None:
+        """Half of the horizon has passed: read the timers of the next stretch."""
+        if self.closed:
+            return
+        task = self._loop.create_task(self._read_timers())
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _read_timers(self) -> None:
+        step = int(self._options.timer_horizon_s * 1_000_000)
+        until = self._clock.now() + step
+        try:
+            rows = await self._store.read_timers(self._lease, self._timer_horizon, until)
+        except StoreUnavailableError as error:
+            _log.warning("timers of %s could not be read, trying again: %s", self._store.url, error)
+            self._clock.call_at(self._clock.now() + int(self._options.commit_retry_s * 1_000_000), self._refill_timers)
+            return
+        except Exception as error:  # noqa: BLE001 - as for _read
+            if not self.closed:
+                self._fail(error, None)
+            return
+        if self.closed:
+            return
+        self._timer_horizon = until
+        for row in rows:
+            resident = self.residents.get(row.instance_id)
+            if resident is None or resident.execution == row.execution:
+                self._timers.arm(row)
+        self._clock.call_at(until - step // 2, self._refill_timers)
+
+    # --- what a turn needs (see desk.Surroundings) ------------------------------------------------------------------
+
+    def send(self, target: str, body: MessageBody) -> None:
+        """See `desk.Surroundings.send`."""
+        delivery = Delivery(target, body)
+        self.keep(delivery)
+        self.deliver(delivery)
+
+    def keep(self, delivery: Delivery) -> None:
+        """See `desk.Surroundings.keep`."""
+        if delivery.row is None:
+            self._id_next += 1
+            delivery.row = f"{self._id_prefix}{self._id_next:x}"
+            self._unstored[delivery.row] = delivery
+
+    def forget(self, delivery: Delivery) -> None:
+        """See `desk.Surroundings.forget`."""
+        if delivery.row is not None:
+            self._unstored.pop(delivery.row, None)
+
+    def new_execution(self) -> int:
+        """See `desk.Surroundings.new_execution`."""
+        self._execution += 1
+        return self._execution
+
+    def replace(self, resident: Resident) -> None:
+        """See `desk.Surroundings.replace`."""
+        self.residents[resident.instance_id] = resident
+
+    def drop(self, resident: Resident) -> None:
+        """See `desk.Surroundings.drop`."""
+        if self.residents.get(resident.instance_id) is resident:
+            del self.residents[resident.instance_id]
+        self._vanishing[resident.instance_id] = self._vanishing.get(resident.instance_id, 0) + 1
+        self.committer.gathering.vanishing.append(resident.instance_id)
+
+    def redirect(self, delivery: Delivery) -> None:
+        """See `desk.Surroundings.redirect`."""
+        self._mailbox.appendleft(delivery)
+        self._arm()
+
+    def rearm(self, resident: Resident) -> None:
+        """See `desk.Surroundings.rearm`."""
+        for seq, kind, due_at in resident.state.timers():
+            if due_at <= self._timer_horizon:
+                self._timers.arm(TimerRow(resident.execution, seq, kind, due_at, resident.instance_id))
+
+    def _keep_rows(self) -> list[Delivery]:
+        kept = list(self._unstored.values())
+        self._unstored.clear()
+        self._rows_held.update(delivery.row for delivery in kept if delivery.row is not None)
+        return kept
+
+    # --- after the commit --------------------------------------------------------------------------------------------
+
+    def _released(self, gathering: Gathering) -> None:
+        """The batch is durable: now, and only now, its effects leave."""
+        for staged in gathering.staged:
+            self._release(staged)
+        for key, attempt in gathering.settled:
+            self._pool.settle(key, attempt)
+        for delivery in gathering.kept:
+            body = delivery.body
+            if isinstance(body, ActivityDone):
+                self._pool.settle((body.execution_id, body.seq), body.attempt)
+        self._rows_held.difference_update(gathering.consumed)
+        for instance_id in gathering.vanishing:
+            self._vanishing[instance_id] -= 1
+            if not self._vanishing[instance_id]:
+                del self._vanishing[instance_id]
+        for reply, error in gathering.replies:
+            if not reply.done():
+                if error is None:
+                    reply.set_result(None)
+                else:
+                    reply.set_exception(error)
+        if self._late:
+            self._arm()
+        self._tell_if_quiet()
+
+    def _release(self, staged: Staged) -> None:
+        resident, commit = staged.resident, staged.commit
+        state = commit.state
+        if not staged.dropped:
+            resident.batches -= 1
+        started = state.started
+        if started is None:
+            self._arm_timers(staged)
+            return
+        if not staged.dropped:
+            for scheduled, attempt in commit.activities:
+                if (
+                    scheduled.seq in state.open
+                ):  # else it was cancelled meanwhile, in a batch that is on its way
+                    self._pool.start(resident.instance_id, started.execution_id, scheduled, attempt)
+        for seq in commit.aborted:
+            self._pool.abort(started.execution_id, seq)
+        if commit.timers:
+            self._arm_timers(staged)
+        if state.ended:
+            self._waiters.ended(resident.instance_id, Outcome(state.status, state.output, state.failure))
+            if not (resident.batches or resident.commit is not None or resident.queue):
+                resident.close()
+                if self.residents.get(resident.instance_id) is resident:
+                    del self.residents[resident.instance_id]
+
+    def _arm_timers(self, staged: Staged) -> None:
+        instance_id = staged.resident.instance_id
+        for (seq, kind), due_at in staged.commit.timers.items():
+            if due_at is None or staged.dropped:
+                self._timers.disarm(staged.execution, seq, kind)
+            elif due_at <= self._timer_horizon:
+                self._timers.arm(TimerRow(staged.execution, seq, kind, due_at, instance_id))
+
+
+_ON_ITS_WAY = Delivery("", TimerDue(0, 0, 0))
+"""First in the list of an instance that is being read."""

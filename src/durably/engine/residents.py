@@ -1,0 +1,207 @@
+"""Residents: instances held in memory with their live code, and what waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from durably.core.commit import InboxRow, InstanceRow
+from durably.core.events import HistoryEvent
+from durably.core.history import chain_start, decode_body, decode_failure, decode_rows
+from durably.core.instance import InstanceState
+from durably.core.messages import MessageBody, StartInstance
+from durably.core.orchestration import Commit
+from durably.core.status import TERMINAL, RuntimeStatus
+from durably.engine.executor import Run
+from durably.errors import HistoryCorruptError
+from durably.storage.api import StoredInstance
+
+_RUNNING = RuntimeStatus.Running.value
+
+
+class Delivery:
+    """A message on its way to a resident.
+
+    Attributes:
+        target: The instance.
+        body: What it says.
+        reply: Whom to answer, with None or an error, once the commit that dealt with it is durable; or None.
+        row: Its id when it is (or is about to be) a row of the inbox, else None.
+        stored: True once that row is part of a batch.
+    """
+
+    __slots__ = ("body", "reply", "row", "stored", "target")
+
+    def __init__(
+        self,
+        target: str,
+        body: MessageBody,
+        reply: asyncio.Future[None] | None = None,
+        row: str | None = None,
+        stored: bool = False,
+    ) -> None:
+        self.target = target
+        self.body = body
+        self.reply = reply
+        self.row = row
+        self.stored = stored
+
+
+class Resident:
+    """One instance in memory.
+
+    Attributes:
+        execution: Number of its current execution.
+        ordinal: Which execution of the instance it is.
+        state: What its history says.
+        run: Its live code, or None until something arrives.
+        history: Its events, kept only until `run` has been made of them.
+        next_seq: Seq of its next history row.
+        checksum: Of its newest history row.
+        commit: What the batch that is gathering holds of it, or None.
+        queue: Messages that wait for a turn.
+        held: Messages that wait for it to be resumed, unblocked or started.
+        is_new: Its row has not been written.
+        written: Status, custom status and in-flight flag as its row has them.
+        batches: Batches in flight that hold rows of it; it cannot be evicted meanwhile.
+        blocked: Why code and history disagree, or None.
+        parked: Why it was set aside, or None.
+        pending: The start that is not due yet, or None.
+        turns: Turns it has had in the batch that is gathering.
+        idle_since: Number of the pump that touched it last.
+    """
+
+    __slots__ = (
+        "batches",
+        "blocked",
+        "checksum",
+        "commit",
+        "created_at",
+        "execution",
+        "held",
+        "history",
+        "idle_since",
+        "instance_id",
+        "is_new",
+        "next_seq",
+        "ordinal",
+        "parked",
+        "pending",
+        "queue",
+        "run",
+        "state",
+        "turns",
+        "written",
+    )
+
+    def __init__(
+        self, instance_id: str, execution: int, ordinal: int, execution_id: str, created_at: int
+    ) -> None:
+        self.instance_id = instance_id
+        self.execution = execution
+        self.ordinal = ordinal
+        self.created_at = created_at
+        self.state = InstanceState(instance_id)
+        self.run: Run | None = None
+        self.history: list[HistoryEvent] | None = None
+        self.next_seq = 0
+        self.checksum = chain_start(execution_id)
+        self.commit: Commit | None = None
+        self.queue: deque[Delivery] = deque()
+        self.held: list[Delivery] = []
+        self.is_new = True
+        self.written: tuple[str, bytes | None, bool] = ("", None, False)
+        self.batches = 0
+        self.blocked: str | None = None
+        self.parked: str | None = None
+        self.pending: StartInstance | None = None
+        self.turns = 0
+        self.idle_since = 0
+
+    @property
+    def closed(self) -> bool:
+        """True when only an operator, a resume or a due start can make it move: what arrives is held."""
+        return (
+            self.state.suspended
+            or self.blocked is not None
+            or self.parked is not None
+            or self.pending is not None
+        )
+
+    @property
+    def normal(self) -> bool:
+        """True when a result can be applied without further questions: the code is in memory and nothing is closed."""
+        return (
+            self.run is not None
+            and self.state.status == _RUNNING
+            and not self.state.continuing
+            and self.blocked is None
+            and self.parked is None
+            and self.pending is None
+        )
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing but its rows would be lost by dropping it."""
+        return not (
+            self.queue or self.held or self.commit is not None or self.batches or self.state.tasks_open
+        )
+
+    def take_from(self, row: InstanceRow) -> None:
+        """Stand for an instance whose history is not read: what its row says must survive the next write of it."""
+        state = self.state
+        state.status = row.status
+        state.now = row.updated_at
+        state.output = row.output
+        state.custom_status = row.custom_status
+        state.failure = decode_failure(row.failure)
+
+    def begin_execution(self, execution: int, execution_id: str) -> None:
+        """Turn to the next execution of the instance."""
+        self.execution = execution
+        self.ordinal += 1
+        self.state = InstanceState(self.instance_id)
+        self.next_seq = 0
+        self.checksum = chain_start(execution_id)
+        self.commit = None
+        self.history = None
+        self.is_new = True
+
+    def close(self) -> None:
+        """Tear its live code down."""
+        if self.run is not None:
+            self.run.close()
+            self.run = None
+
+    @classmethod
+    def of(cls, stored: StoredInstance) -> Resident:
+        """The resident that the rows describe. A history that cannot be read parks it; nothing of it is lost."""
+        row = stored.row
+        resident = cls(row.instance_id, row.execution, row.ordinal, row.execution_id, row.created_at)
+        resident.is_new = False
+        resident.written = (row.status, row.custom_status, row.in_flight)
+        resident.blocked = row.blocked
+        resident.parked = row.parked
+        if row.status in TERMINAL:
+            resident.take_from(row)  # its history is of no use to anybody here
+            return resident
+        if row.status == RuntimeStatus.Pending.value:
+            resident.pending = pending_start(stored.inbox)
+        try:
+            events, resident.checksum = decode_rows(row.instance_id, row.execution_id, stored.history)
+            resident.state = InstanceState.fold(row.instance_id, events)
+            resident.history = events
+            resident.next_seq = len(stored.history)
+        except HistoryCorruptError as error:
+            resident.parked = str(error)
+            resident.take_from(row)
+        return resident
+
+
+def pending_start(inbox: list[InboxRow]) -> StartInstance | None:
+    """The start that a scheduled instance keeps as its first message."""
+    for row in inbox:
+        body = decode_body(row.body)
+        if isinstance(body, StartInstance):
+            return body
+    return None

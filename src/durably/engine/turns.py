@@ -1,0 +1,154 @@
+"""One turn: which way each message goes. It is applied, held, refused, or dropped as stale."""
+
+from __future__ import annotations
+
+from durably.core.messages import (
+    TIMER_START,
+    ActivityDone,
+    Cancel,
+    ChildDone,
+    Continue,
+    Purge,
+    RaiseEvent,
+    Resume,
+    StartInstance,
+    Suspend,
+    Terminate,
+    TimerDue,
+)
+from durably.engine.desk import Desk
+from durably.engine.lives import Lives
+from durably.engine.residents import Delivery, Resident
+from durably.errors import InstanceStateError
+
+_OPERATIONS: dict[type, str] = {
+    RaiseEvent: "raise an event to",
+    Cancel: "cancel",
+    Terminate: "terminate",
+    Suspend: "suspend",
+    Resume: "resume",
+}
+
+
+class Turns:
+    """Applies messages to residents.
+
+    Args:
+        desk: What is shared with the other parts of a turn.
+        lives: Begins and ends instances.
+        turns_max: Turns of one instance in one batch.
+    """
+
+    def __init__(self, desk: Desk, lives: Lives, turns_max: int) -> None:
+        self._desk = desk
+        self._lives = lives
+        self._turns_max = turns_max
+
+    def run(self, resident: Resident, now: int) -> None:
+        """Give an instance everything that waits for it, as one turn; what exceeds the limit stays in its queue.
+
+        Raises:
+            InvariantError: Something is wrong with us; the partition must be thrown away.
+        """
+        self._desk.commit_of(resident).turn(now)
+        resident.turns += 1
+        queue = resident.queue
+        while queue and resident.turns <= self._turns_max:
+            delivery = queue.popleft()
+            if resident.normal and type(delivery.body) is ActivityDone:
+                self._apply(resident, delivery)
+            else:
+                self._handle(resident, delivery, now)
+
+    def retry_blocked(self, resident: Resident, now: int) -> None:
+        """A host started: see whether the code agrees with the history now, and go on when it does."""
+        diff, resident.blocked = resident.blocked, None
+        if self._desk.run_of(resident) is not None:
+            self._desk.touch(resident, now)
+            self._desk.go_on(resident)
+        elif diff != resident.blocked:
+            self._desk.touch(resident, now)
+
+    def _handle(self, resident: Resident, delivery: Delivery, now: int) -> None:
+        body = delivery.body
+        if isinstance(body, StartInstance):
+            successor = self._lives.start(resident, delivery, body, now)
+            if successor is not None:
+                self.run(successor, now)
+        elif isinstance(body, Purge):
+            self._lives.purge(resident, delivery)
+        elif isinstance(body, TimerDue) and body.execution != resident.execution:
+            return  # of an execution that is gone, and its row with it
+        elif resident.state.ended:
+            self._refuse_ended(resident, delivery)
+        elif isinstance(body, Terminate):
+            self._lives.terminate(resident, delivery, body)
+        elif isinstance(body, Resume):
+            self._resume(resident, delivery, body)
+        elif resident.closed:
+            self._while_closed(resident, delivery, now)
+        elif isinstance(body, Continue):
+            self._lives.continue_as_new(resident, delivery, body, now)
+        elif resident.state.continuing and not isinstance(body, Suspend):
+            self._between_executions(resident, delivery)
+        else:
+            self._apply(resident, delivery)
+
+    def _apply(self, resident: Resident, delivery: Delivery) -> None:
+        """The usual way: record it, let the code see it, record what the code decides."""
+        body = delivery.body
+        desk = self._desk
+        run = resident.run
+        if run is None and type(body) is not Suspend:
+            run = desk.run_of(resident)
+            if run is None:
+                desk.hold(resident, delivery)
+                return
+        commit = desk.commit_of(resident)
+        event = commit.receive(body)
+        desk.consumed(delivery)
+        if event is not None and run is not None:
+            desk.advance(resident, run, commit, event)
+
+    def _while_closed(self, resident: Resident, delivery: Delivery, now: int) -> None:
+        """Suspended, blocked, parked, or waiting for its time."""
+        body = delivery.body
+        if resident.pending is not None and resident.parked is None:
+            if isinstance(body, TimerDue) and body.kind == TIMER_START:
+                self._lives.begin_pending(resident)
+                return
+            if isinstance(body, Cancel):
+                self._lives.cancel_pending(resident, delivery, body)
+                return
+        if isinstance(body, TimerDue):
+            return  # its row stays, and it is armed again when the instance goes on
+        if isinstance(body, Suspend) and resident.pending is None and resident.parked is None:
+            self._desk.commit_of(resident).receive(body)
+            self._desk.consumed(delivery)
+            return
+        self._desk.hold(resident, delivery)
+
+    def _resume(self, resident: Resident, delivery: Delivery, body: Resume) -> None:
+        if resident.pending is not None or resident.parked is not None:
+            self._desk.hold(resident, delivery)
+            return
+        was_suspended = resident.state.suspended
+        self._desk.commit_of(resident).receive(body)
+        self._desk.consumed(delivery)
+        if was_suspended and not resident.closed:
+            self._desk.go_on(resident)
+
+    def _between_executions(self, resident: Resident, delivery: Delivery) -> None:
+        """What is for the execution that ended is stale; the rest waits for the next one."""
+        if isinstance(delivery.body, ActivityDone | ChildDone | TimerDue):
+            self._desk.consumed(delivery)
+        else:
+            self._desk.hold(resident, delivery)
+
+    def _refuse_ended(self, resident: Resident, delivery: Delivery) -> None:
+        operation = _OPERATIONS.get(type(delivery.body))
+        if operation is None:
+            self._desk.consumed(delivery)  # a result that nobody wants any more
+            return
+        status, expected = resident.state.status, "an instance that has not ended"
+        self._desk.consumed(delivery, InstanceStateError(resident.instance_id, status, operation, expected))

@@ -1,0 +1,46 @@
+"""Callers waiting for an instance to end; they belong to the host and outlive a partition object."""
+
+from __future__ import annotations
+
+import asyncio
+
+from durably.core.status import Outcome
+
+
+class Waiters:
+    """Futures by instance, resolved when its terminal commit is durable."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+
+    def add(self, instance_id: str) -> asyncio.Future[Outcome]:
+        """A future of the outcome; the caller hands it to `discard` when it stops waiting."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.get(instance_id)
+        if waiting is None:
+            self._waiting[instance_id] = [future]
+        else:
+            waiting.append(future)
+        return future
+
+    def discard(self, instance_id: str, future: asyncio.Future[Outcome]) -> None:
+        """Stop waiting. Idempotent."""
+        waiting = self._waiting.get(instance_id)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[instance_id]
+
+    def ended(self, instance_id: str, outcome: Outcome) -> None:
+        """Answer everybody who waits for the instance."""
+        for future in self._waiting.pop(instance_id, ()):
+            if not future.done():
+                future.set_result(outcome)
+
+    def fail(self, error: Exception) -> None:
+        """Answer everybody with an error: the host is going away."""
+        for waiting in self._waiting.values():
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+        self._waiting.clear()

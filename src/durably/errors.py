@@ -1,0 +1,304 @@
+"""Every exception the package raises, one tree, and how a failure travels.
+
+`UsageError`: the call was wrong; the message says what to change. `OperationError`: the call was right, the surroundings
+were not; try later. `InvariantError`: our bug; the partition that saw it is reloaded. `TaskFailedError` and its
+neighbours carry the failure of user code. `InstanceEvicted` and `NonDeterministicCall` guard the deterministic loop.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import msgspec
+
+_STACK_CHARS_MAX = 16_384
+"""A stack trace longer than this keeps its end: the frames nearest to the error."""
+
+_INNER_DEPTH_MAX = 8
+"""Causes beyond this depth are dropped; a chain this long is a retry loop that re-wraps its own error."""
+
+
+class FailureDetails(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A failure as it is stored in a history and shown to callers.
+
+    Attributes:
+        type: The class name of the exception, for example ``"ValueError"``.
+        message: ``str(exception)``.
+        stack_trace: The formatted traceback of user code, or None.
+        inner: The failure that caused this one (``__cause__``, or the context that was not suppressed), or None.
+        bases: Qualified names of the exception's class and its base classes, most derived first.
+        non_retryable: True when no retry policy may try again.
+    """
+
+    type: str
+    message: str
+    stack_trace: str | None = None
+    inner: FailureDetails | None = None
+    bases: tuple[str, ...] = ()
+    non_retryable: bool = False
+
+    def is_caused_by(self, error: type[BaseException] | str) -> bool:
+        """Tell whether this failure, or one that caused it, is of a type.
+
+        Args:
+            error: An exception class (base classes match too) or a class name, qualified or not.
+        """
+        wanted = error if isinstance(error, str) else _qualified(error)
+        failure: FailureDetails | None = self
+        while failure is not None:
+            if wanted == failure.type or wanted in failure.bases:
+                return True
+            if any(base.rpartition(".")[2] == wanted for base in failure.bases):
+                return True
+            failure = failure.inner
+        return False
+
+    @classmethod
+    def of(cls, error: BaseException) -> FailureDetails:
+        """Describe an exception, its causes included."""
+        return _describe(error, 0)
+
+
+def _qualified(error: type[BaseException]) -> str:
+    return f"{error.__module__}.{error.__qualname__}"
+
+
+def _describe(error: BaseException, depth: int) -> FailureDetails:
+    inner: FailureDetails | None = None
+    if isinstance(error, TaskFailedError):
+        inner = error.details
+    elif depth < _INNER_DEPTH_MAX:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        inner = _describe(cause, depth + 1) if cause is not None else None
+    kind = type(error)
+    return FailureDetails(
+        type=kind.__name__,
+        message=_message(error),
+        stack_trace=_stack(error),
+        inner=inner,
+        bases=tuple(_qualified(base) for base in kind.__mro__ if issubclass(base, BaseException)),
+        non_retryable=isinstance(error, NonRetryableError) or (inner is not None and inner.non_retryable),
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise; the failure must still travel
+        text = f"<the message of {type(error).__name__} could not be read: {type(broken).__name__}>"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _stack(error: BaseException) -> str | None:
+    if error.__traceback__ is None:
+        return None
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
+    return text[-_STACK_CHARS_MAX:].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class DurablyError(Exception):
+    """Root of everything the package raises."""
+
+
+# --- wrong calls -------------------------------------------------------------------------------------------------
+
+
+class UsageError(DurablyError):
+    """The call cannot work as it stands; the message says what to change."""
+
+
+class InvalidIdError(UsageError, ValueError):
+    """An instance id that the hub cannot hold."""
+
+
+class RegistrationError(UsageError, ValueError):
+    """A function that cannot be registered: a bad signature, or a name that is taken."""
+
+
+class UnknownFunctionError(UsageError, LookupError):
+    """No orchestrator or activity of this name is registered in this host."""
+
+
+class PayloadError(UsageError, TypeError):
+    """A value that cannot become JSON, or JSON that does not fit the declared type."""
+
+
+class InstanceAlreadyExistsError(UsageError):
+    """The id is taken by an instance that the policy of the start may not replace."""
+
+    def __init__(self, instance_id: str, status: str) -> None:
+        super().__init__(
+            f"Instance '{instance_id}' already exists and is {status}; expected a free id. "
+            "Start with another id, or with on_existing='attach' to follow the one that is there"
+        )
+        self.instance_id = instance_id
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.instance_id, self.status)
+
+
+class InstanceNotFoundError(UsageError, LookupError):
+    """No instance of this id is in the hub."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(
+            f"Instance '{instance_id}' is not in this hub; it was never started, or it was purged"
+        )
+        self.instance_id = instance_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.instance_id,)
+
+
+class InstanceStateError(UsageError):
+    """The instance is in a state that refuses the operation."""
+
+    def __init__(self, instance_id: str, status: str, operation: str, expected: str) -> None:
+        super().__init__(f"Cannot {operation} instance '{instance_id}': it is {status}, expected {expected}")
+        self.instance_id = instance_id
+        self.status = status
+        self.operation = operation
+        self.expected = expected
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.instance_id, self.status, self.operation, self.expected)
+
+
+class NonDeterministicCall(UsageError):
+    """Orchestrator code asked for something that a replay could not repeat; the message names the durable way."""
+
+
+class NonDeterminismError(UsageError):
+    """Code and history of an instance disagree; `diff` shows both sides.
+
+    The instance is blocked, keeps its messages, and goes on by itself after a deployment that agrees with its history.
+    """
+
+    def __init__(self, instance_id: str, diff: str) -> None:
+        super().__init__(diff)
+        self.instance_id = instance_id
+        self.diff = diff
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.instance_id, self.diff)
+
+
+# --- failures of user code ---------------------------------------------------------------------------------------
+
+
+class TaskFailedError(DurablyError):
+    """An activity or a sub-orchestration failed; raised where its result was awaited.
+
+    Attributes:
+        details: The failure of the last attempt.
+        task_name: Name of the activity or orchestrator, "" when unknown.
+        task_id: The sequence number of the call in its execution, -1 when unknown.
+    """
+
+    def __init__(self, details: FailureDetails, task_name: str = "", task_id: int = -1) -> None:
+        super().__init__(f"Task '{task_name}' (#{task_id}) failed: {details.type}: {details.message}")
+        self.details = details
+        self.task_name = task_name
+        self.task_id = task_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.details, self.task_name, self.task_id)
+
+
+class TaskTimeoutError(TaskFailedError, TimeoutError):
+    """The last attempt of a task did not end within its `timeout`. Also a `TimeoutError`."""
+
+
+class NonRetryableError(DurablyError):
+    """Raise it, or a subclass, in an activity or orchestrator: no retry policy tries again."""
+
+
+class OrchestrationFailedError(DurablyError):
+    """The instance whose result was asked for did not complete.
+
+    Attributes:
+        instance_id: The instance.
+        status: ``"Failed"``, ``"Canceled"`` or ``"Terminated"``.
+        details: Why.
+    """
+
+    def __init__(self, instance_id: str, status: str, details: FailureDetails) -> None:
+        super().__init__(f"Instance '{instance_id}' ended as {status}: {details.type}: {details.message}")
+        self.instance_id = instance_id
+        self.status = status
+        self.details = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.instance_id, self.status, self.details)
+
+
+class OrchestratorDeadlockError(DurablyError):
+    """The orchestrator waits for something that nothing durable will ever complete."""
+
+
+# --- the surroundings --------------------------------------------------------------------------------------------
+
+
+class OperationError(DurablyError):
+    """The call was right and may be tried again when its surroundings are."""
+
+
+class HubNotFoundError(OperationError):
+    """The hub does not exist where the URL points."""
+
+
+class HubVersionError(OperationError):
+    """The hub was written by a newer version of durably."""
+
+
+class HubLockedError(OperationError):
+    """Another live host serves this hub."""
+
+
+class HubClosedError(OperationError):
+    """The host is stopping or stopped and takes no more work."""
+
+
+class StoreUnavailableError(OperationError):
+    """The store could not do it now; nothing was changed. The same batch may be sent again."""
+
+
+class StoreRefusedError(OperationError):
+    """The store will never take this data (size, encoding, key); sending it again is useless."""
+
+
+class StoreFailedError(OperationError):
+    """The store failed in a way after which its state in memory must not be trusted; the host stops."""
+
+
+class LeaseLostError(OperationError):
+    """Another owner holds the partition; nothing of the batch was applied."""
+
+
+class HistoryCorruptError(OperationError):
+    """The stored history of an instance does not match its checksums."""
+
+
+# --- our own bugs, and control flow ------------------------------------------------------------------------------
+
+
+class InvariantError(DurablyError):
+    """An invariant of the engine is broken. Never expected; the partition that saw it is reloaded from its rows."""
+
+    def __init__(self, rule: str, instance_id: str, what: str) -> None:
+        super().__init__(f"Invariant {rule} broken for instance '{instance_id}': {what}")
+        self.rule = rule
+        self.instance_id = instance_id
+        self.what = what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.rule, self.instance_id, self.what)
+
+
+class InstanceEvicted(BaseException):
+    """The live coroutine of an instance is being taken out of memory; the instance itself goes on.
+
+    A `BaseException`, so that the `except Exception` of user code cannot swallow it. Let it pass.
+    """

@@ -1,0 +1,1 @@
+"""How user code is reached: the implementations of `durably.engine.executor`."""

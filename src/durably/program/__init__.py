@@ -1,0 +1,1 @@
+"""User code as the engine runs it: what is registered, the context it sees, the loop that repeats it, and the replay."""

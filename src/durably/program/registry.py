@@ -1,0 +1,336 @@
+"""What an app has registered: activities and orchestrators by name, and by themselves."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from durably.codec.convert import Converter
+from durably.core.events import Payload
+from durably.errors import RegistrationError
+from durably.program.activity_context import ActivityContext
+from durably.program.signatures import Signature, activity_plan, inner_function, orchestrator_input
+
+Kind = Literal["coroutine", "generator", "plain"]
+
+_NULL = b"null"
+
+
+class RegisteredFunction:
+    """What activities and orchestrators have in common.
+
+    Attributes:
+        name: The name it is called by.
+        fn: The function.
+        kind: ``"coroutine"``, ``"generator"`` or ``"plain"``.
+        version: The version it was registered with, or None.
+    """
+
+    def __init__(self, fn: Callable[..., Any], name: str, kind: Kind, version: str | None) -> None:
+        self.fn = fn
+        self.name = name
+        self.kind: Kind = kind
+        self.version = version
+        self.signature = Signature(fn, name)
+        self.input_name: str | None = None
+        self.has_input_default = False
+
+    @functools.cached_property
+    def input_type(self) -> Any:
+        """The declared type of the input, resolved at first use; `Any` without one."""
+        return Any if self.input_name is None else self.signature.type_of(self.input_name)
+
+    @functools.cached_property
+    def result_type(self) -> Any:
+        """The declared type of the result, resolved at first use; `Any` without one."""
+        return self.signature.result_type()
+
+    def arguments(self, payload: Payload, converter: Converter) -> tuple[Any, ...]:
+        """The input as positional arguments: none when the function takes none, or has a default and gets nothing.
+
+        Raises:
+            PayloadError: The payload does not fit the declared type.
+        """
+        if self.input_name is None:
+            return ()
+        if payload is None or payload == _NULL:
+            return () if self.has_input_default else (None,)
+        return (converter.decode(payload, self.input_type),)
+
+    def _set_input(self, input_name: str | None) -> None:
+        self.input_name = input_name
+        if input_name is not None:
+            parameter = next(one for one in self.signature.parameters if one.name == input_name)
+            self.has_input_default = parameter.default is not parameter.empty
+
+
+class ActivityFunction(RegisteredFunction):
+    """A registered activity.
+
+    Attributes:
+        executor: ``"thread"`` for a plain function, ``"loop"`` for a coroutine function.
+        max_concurrent: How many attempts may run at once on a host, or None for no limit of its own.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        kind: Kind,
+        version: str | None,
+        max_concurrent: int | None,
+    ) -> None:
+        super().__init__(fn, name, kind, version)
+        self.executor: Literal["thread", "loop"] = "loop" if kind == "coroutine" else "thread"
+        self.max_concurrent = max_concurrent
+        input_name, self.context_name, self._context_first, self._context_keyword = activity_plan(
+            self.signature, name
+        )
+        self._set_input(input_name)
+
+    def call(self, arguments: tuple[Any, ...], context: ActivityContext) -> Any:
+        """Call the function: the result, or the coroutine that gives it.
+
+        Args:
+            arguments: From `arguments`.
+            context: Passed on if the function wants it.
+        """
+        if self.context_name is None:
+            return self.fn(*arguments)
+        if self._context_keyword or (
+            self.input_name is not None and not self._context_first and not arguments
+        ):
+            return self.fn(*arguments, **{self.context_name: context})
+        if self._context_first:
+            return self.fn(context, *arguments)
+        return self.fn(*arguments, context)
+
+
+class OrchestratorFunction(RegisteredFunction):
+    """A registered orchestrator."""
+
+    def __init__(self, fn: Callable[..., Any], name: str, kind: Kind, version: str | None) -> None:
+        super().__init__(fn, name, kind, version)
+        self._set_input(orchestrator_input(self.signature, name))
+
+
+_R = TypeVar("_R", bound=RegisteredFunction)
+
+
+class Registry:
+    """Activities and orchestrators, by name and version.
+
+    A name may be registered once per version. Looked up without a version, the unversioned one is found, else the one
+    of the highest version. An orchestrator and an activity may share a name.
+
+    Attributes:
+        activity_of: Activities by function and by name, as far as they were asked for. For the hot path; `activity` is
+            the question that has an answer.
+    """
+
+    def __init__(self) -> None:
+        self._activities: dict[str, dict[str | None, ActivityFunction]] = {}
+        self._orchestrators: dict[str, dict[str | None, OrchestratorFunction]] = {}
+        # By the function itself, or by its name: what `call_activity` looks into first.
+        self.activity_of: dict[Any, ActivityFunction] = {}
+        self._orchestrator_of: dict[Any, OrchestratorFunction] = {}
+
+    def add_activity(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        executor: str | None = None,
+        max_concurrent: int | None = None,
+    ) -> ActivityFunction:
+        """Register an activity: (), (input), (input, ctx) or (ctx, input), with ``ctx: ActivityContext``.
+
+        Args:
+            fn: A coroutine function, or a plain one, which will run in a thread.
+            name: The name to call it by; that of the function by default.
+            version: Kept with it.
+            executor: ``"thread"`` for a plain function, or None.
+            max_concurrent: How many attempts may run at once on a host; no limit of its own by default.
+
+        Raises:
+            RegistrationError: The name is taken, or the function cannot be an activity.
+        """
+        name = _name_for(fn, name, "activity")
+        kind = _kind_of(fn, name)
+        if kind == "generator":
+            raise RegistrationError(
+                f"Activity '{name}' is a generator function: expected def or async def that returns its result"
+            )
+        if executor not in (None, "thread") or (executor == "thread" and kind == "coroutine"):
+            raise RegistrationError(
+                f"Activity '{name}' has executor={executor!r}: expected None, or 'thread' for a plain def; "
+                "async def runs on the event loop of the host"
+            )
+        if max_concurrent is not None and max_concurrent < 1:
+            raise RegistrationError(
+                f"Activity '{name}' has max_concurrent={max_concurrent}: expected 1 or more, or None"
+            )
+        function = ActivityFunction(fn, name, kind, version, max_concurrent)
+        _put(self._activities, function, "Activity")
+        self.activity_of.pop(name, None)  # another version of it may have been looked up
+        self.activity_of.setdefault(fn, function)
+        return function
+
+    def add_orchestrator(
+        self, fn: Callable[..., Any], *, name: str | None = None, version: str | None = None
+    ) -> OrchestratorFunction:
+        """Register an orchestrator: (ctx) or (ctx, input).
+
+        Args:
+            fn: A coroutine function, a generator function that yields tasks, or a plain function.
+            name: The name to call it by; that of the function by default.
+            version: Kept with it.
+
+        Raises:
+            RegistrationError: The name is taken, or the function cannot be an orchestrator.
+        """
+        name = _name_for(fn, name, "orchestrator")
+        function = OrchestratorFunction(fn, name, _kind_of(fn, name), version)
+        _put(self._orchestrators, function, "Orchestrator")
+        self._orchestrator_of.setdefault(fn, function)
+        return function
+
+    def activity(self, fn: Callable[..., Any] | str) -> ActivityFunction | None:
+        """The activity of a name, or registered from a function; None when there is none."""
+        found = _look_up(fn, self._activities, self.activity_of, None)
+        if found is not None and isinstance(fn, str):
+            self.activity_of[fn] = found
+        return found
+
+    def orchestrator(
+        self, fn: Callable[..., Any] | str, version: str | None = None
+    ) -> OrchestratorFunction | None:
+        """The orchestrator of a name and version, or registered from a function; None when there is none."""
+        return _look_up(fn, self._orchestrators, self._orchestrator_of, version)
+
+    def activity_name(self, fn: Callable[..., Any] | str) -> str:
+        """The name to call an activity by: as registered, else as the function is called."""
+        function = self.activity(fn)
+        return function.name if function is not None else name_of(fn)
+
+    def orchestrator_name(self, fn: Callable[..., Any] | str) -> str:
+        """The name to call an orchestrator by: as registered, else as the function is called."""
+        function = self.orchestrator(fn)
+        return function.name if function is not None else name_of(fn)
+
+    def names(self, kind: Literal["orchestrator", "activity"]) -> list[str]:
+        """All names of one kind, sorted."""
+        return sorted(self._activities if kind == "activity" else self._orchestrators)
+
+    def merge(self, other: Registry) -> None:
+        """Take over everything of another registry; all or nothing. What both have from one function is kept once.
+
+        Raises:
+            RegistrationError: Both have a function of one name and version.
+        """
+        _check_clash(self._activities, other._activities, "Activity")
+        _check_clash(self._orchestrators, other._orchestrators, "Orchestrator")
+        for name, activities in other._activities.items():
+            self._activities.setdefault(name, {}).update(activities)
+        for name, orchestrators in other._orchestrators.items():
+            self._orchestrators.setdefault(name, {}).update(orchestrators)
+        by_function = {fn: one for fn, one in other.activity_of.items() if not isinstance(fn, str)}
+        self.activity_of = by_function | {
+            fn: one for fn, one in self.activity_of.items() if not isinstance(fn, str)
+        }
+        self._orchestrator_of = other._orchestrator_of | self._orchestrator_of
+
+
+def name_of(fn: Callable[..., Any] | str) -> str:
+    """The name by which a function that is not registered here is called.
+
+    Raises:
+        RegistrationError: It has none.
+    """
+    name = fn if isinstance(fn, str) else getattr(fn, "__name__", None)
+    if not isinstance(name, str) or not name or name == "<lambda>":
+        raise RegistrationError(
+            f"{fn!r} has no name to call it by: expected a named function, or a name as a string"
+        )
+    return name
+
+
+def _name_for(fn: Callable[..., Any], name: str | None, what: str) -> str:
+    if not callable(fn):
+        raise RegistrationError(f"Cannot register {fn!r} as {what}: expected a function")
+    if inspect.isclass(fn):
+        raise RegistrationError(f"Cannot register the class {fn.__qualname__} as {what}: expected a function")
+    if name is None:
+        name = getattr(fn, "__name__", "")
+        if not name or name == "<lambda>":
+            raise RegistrationError(
+                f"Cannot register {fn!r} as {what} without a name: expected a named function; pass name='…'"
+            )
+    if not name.strip() or not name.isprintable():
+        raise RegistrationError(f"Cannot register {what} {name!r}: expected a name of printable characters")
+    return name
+
+
+def _kind_of(fn: Callable[..., Any], name: str) -> Kind:
+    inner = inner_function(fn)
+    if inspect.isasyncgenfunction(inner):
+        raise RegistrationError(
+            f"Function '{name}' is an async generator: expected async def with await instead of yield, or def with yield"
+        )
+    if inspect.iscoroutinefunction(inner):
+        return "coroutine"
+    return "generator" if inspect.isgeneratorfunction(inner) else "plain"
+
+
+def _put(space: dict[str, dict[str | None, _R]], function: _R, what: str) -> None:
+    versions = space.setdefault(function.name, {})
+    if function.version in versions:
+        of_version = f" of version {function.version!r}" if function.version is not None else ""
+        raise RegistrationError(
+            f"{what} '{function.name}'{of_version} is registered twice: expected one function for a name; "
+            "pass another name='…'"
+        )
+    versions[function.version] = function
+
+
+def _check_clash(
+    space: dict[str, dict[str | None, _R]], other: dict[str, dict[str | None, _R]], what: str
+) -> None:
+    for name, versions in other.items():
+        for version, function in versions.items():
+            mine = space.get(name, {}).get(version)
+            if mine is not None and mine.fn is not function.fn:
+                raise RegistrationError(
+                    f"{what} '{name}' is registered in both apps: expected one function for a name; rename one of them"
+                )
+
+
+def _look_up(
+    fn: Callable[..., Any] | str,
+    space: dict[str, dict[str | None, _R]],
+    of: dict[Any, _R],
+    version: str | None,
+) -> _R | None:
+    if not isinstance(fn, str):
+        try:
+            return of.get(fn)
+        except TypeError:  # a callable object without a hash
+            return None
+    versions = space.get(fn)
+    if not versions:
+        return None
+    found = versions.get(version)
+    if found is not None or version is not None:
+        return found
+    return versions[max(versions, key=_version_key)]
+
+
+def _version_key(version: str | None) -> tuple[tuple[int, int | str], ...]:
+    """1.10 is newer than 1.9: numeric parts compare as numbers, and above text."""
+    return tuple(
+        (1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"[.\-+]", version or "")
+    )

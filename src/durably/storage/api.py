@@ -1,0 +1,202 @@
+"""The provider contract: what a store promises, in one place. Proven by `durably.testing.store_conformance`.
+
+All methods that return an awaitable are called on the host loop and complete there; how a provider waits for its disk
+(a thread, a socket) is its own affair. Row types are in `durably.core.commit`. A provider never decodes `data` of a
+history row, `body` of an inbox row, nor a payload.
+
+Errors, the same for all methods: `StoreUnavailableError` (nothing was changed, may be tried again: busy, disk full,
+connection lost before anything was sent), `StoreRefusedError` (this data will never be taken; nothing was changed),
+`StoreFailedError` (an I/O error: state in memory must not be trusted, every later call fails the same way until the
+store is opened anew). After `close`, every call raises `HubClosedError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerRow
+from durably.core.query import Found, InstanceQuery
+
+
+class Capabilities(NamedTuple):
+    """Asked, never guessed.
+
+    Attributes:
+        partitions: Number of partitions of the hub.
+        durable: False when the hub ends with its process.
+        shared: True when hosts in several processes may serve the hub at once.
+        wakeups: True when `on_arrival` calls back by itself; otherwise the host polls `read_inbox`.
+    """
+
+    partitions: int
+    durable: bool
+    shared: bool
+    wakeups: bool
+
+
+class Lease(NamedTuple):
+    """The right to own a partition.
+
+    Attributes:
+        partition: 0 to partitions - 1.
+        owner: Who holds it: text for people.
+        epoch: Fencing number; grows by one with each acquisition. A commit of a lower epoch is refused.
+    """
+
+    partition: int
+    owner: str
+    epoch: int
+
+
+class StoredInstance(NamedTuple):
+    """All that is committed of one instance.
+
+    Attributes:
+        row: Its read model.
+        history: The rows of its current execution, in order.
+        inbox: Its messages that nobody has consumed, by position.
+    """
+
+    row: InstanceRow
+    history: list[HistoryRow]
+    inbox: list[InboxRow]
+
+
+class Snapshot(NamedTuple):
+    """What a new owner of a partition has to know, and nothing else.
+
+    Attributes:
+        batch: Number of the newest batch applied, 0 when there is none.
+        execution: The highest execution number in use, 0 when there is none.
+        in_flight: The instances whose `in_flight` is set, by execution number. `inbox` of these is empty: see `inbox`.
+        timers: Timers due at or before the horizon, by (due_at, execution, seq, kind).
+        inbox: All messages of the partition, by position.
+    """
+
+    batch: int
+    execution: int
+    in_flight: list[StoredInstance]
+    timers: list[TimerRow]
+    inbox: list[InboxRow]
+
+
+class Store(Protocol):
+    """One hub on one storage."""
+
+    @property
+    def url(self) -> str:
+        """The hub URL that opens this store, without secrets; for messages to people."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Capabilities`; valid once opened."""
+        ...
+
+    # --- hub ---------------------------------------------------------------------------------------------------------
+
+    async def open(self, *, create: bool = True) -> None:
+        """Open the hub; create or migrate it where needed and allowed. Creating is idempotent.
+
+        Raises:
+            HubNotFoundError: It does not exist and `create` is False.
+            HubVersionError: It was written by a newer version.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what is being written and let go of everything, leases of this object included. Idempotent."""
+        ...
+
+    async def delete(self) -> None:
+        """Close, then delete the hub and all that is in it. Idempotent."""
+        ...
+
+    # --- leases ------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, partition: int, owner: str) -> Lease:
+        """Become the owner; the epoch grows by one, whoever had it before is fenced.
+
+        Raises:
+            HubLockedError: A live host of another process (or another store object of this one) owns it; the message
+                names it. The lock of a dead process is taken over.
+        """
+        ...
+
+    async def renew(self, lease: Lease) -> None:
+        """Extend the lease.
+
+        Raises:
+            LeaseLostError: Somebody else acquired it.
+        """
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give the partition back. Ignored when it was lost already."""
+        ...
+
+    # --- partition: only its owner calls these -----------------------------------------------------------------------
+
+    async def load(self, lease: Lease, timers_until: int) -> Snapshot:
+        """Read what a new owner needs; see `Snapshot`. Sees every batch of every earlier owner that was acknowledged."""
+        ...
+
+    def commit(self, lease: Lease, batch: Batch) -> Awaitable[None]:
+        """Apply a batch: wholly or not at all, durable once the awaitable is done. Called again only after that.
+
+        Idempotent by number: a batch whose number equals the newest applied one of the same partition and epoch was
+        applied already, and succeeds without doing anything. Ownership of the batch passes to the store: the caller
+        does not change it any more, but may send the same object again.
+
+        Raises (from the awaitable):
+            LeaseLostError: The epoch is not the current one; nothing was applied.
+            InvariantError: The number is not the newest one plus one, or a history row exists already; nothing was
+                applied.
+        """
+        ...
+
+    def read_instances(self, lease: Lease, instance_ids: Sequence[str]) -> Awaitable[list[StoredInstance | None]]:
+        """Read whole instances, one answer per id in the same order, None for one that does not exist.
+
+        Sees every batch whose `commit` has completed. One round trip for all of them.
+        """
+        ...
+
+    def read_timers(self, lease: Lease, after: int, until: int) -> Awaitable[list[TimerRow]]:
+        """Timers with after < due_at <= until, by (due_at, execution, seq, kind)."""
+        ...
+
+    def read_inbox(self, lease: Lease, after: int = 0) -> Awaitable[list[InboxRow]]:
+        """Messages of the partition with a position greater than `after`, by position.
+
+        `after` is a hint that makes the usual case cheap: positions may commit out of order, so the owner also reads
+        from 0 now and then and ignores what it holds.
+        """
+        ...
+
+    # --- anybody -----------------------------------------------------------------------------------------------------
+
+    async def post(self, messages: Sequence[InboxRow]) -> None:
+        """Add messages to the inbox, durable on return. A message whose id is in the inbox or a tombstone is ignored."""
+        ...
+
+    def on_arrival(self, callback: Callable[[], None]) -> None:
+        """Call back on the host loop soon after somebody else posted; may be early, late, or too often."""
+        ...
+
+    async def get_instance(self, instance_id: str) -> InstanceRow | None:
+        """The committed row, or None. `updated_at` covers the newest history row."""
+        ...
+
+    async def read_history(self, instance_id: str) -> list[HistoryRow]:
+        """The committed history of the current execution, in order; empty when there is no such instance."""
+        ...
+
+    async def query(self, query: InstanceQuery) -> Found:
+        """Instances that match, in order of creation (an instance that is purged and started again goes to the end).
+
+        Walking all pages visits every instance that existed throughout exactly once. A page is empty only when nothing
+        is left.
+        """
+        ...

@@ -1,0 +1,20 @@
+"""Settings for all tests: Hypothesis profiles, and the switch for soak tests."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# No database: a failure must not depend on what an earlier run left behind. CI repeats the same examples each time.
+# No deadline: the machine may be busy; pytest-timeout catches what hangs.
+settings.register_profile("durably", database=None, deadline=None)
+settings.register_profile("durably-ci", settings.get_profile("durably"), derandomize=True, print_blob=True)
+settings.load_profile("durably-ci" if os.environ.get("CI") else "durably")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("DURABLY_SOAK"):
+        return
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make soak"))

@@ -1,0 +1,367 @@
+"""Orchestrators of many shapes, each with a script of what happens to it. Shared by the replay and the golden tests.
+
+A shape must not depend on what asyncio leaves open between versions of Python; the golden histories prove that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any
+
+from durably.core.events import CancelRequested, TaskScheduled, TimerCreated
+from durably.errors import TaskFailedError
+from durably.program.context import OrchestrationContext
+from tests.unit.program.harness import Play
+
+Script = Callable[[Play], object]
+
+
+async def chain(ctx: OrchestrationContext, n: int) -> int:
+    total = 0
+    for i in range(n):
+        total += await ctx.call_activity("add", i)
+    return total
+
+
+def play_chain(play: Play) -> None:
+    for seq in range(3):
+        play.complete(seq, 10)
+
+
+async def gathered(ctx: OrchestrationContext) -> list[int]:
+    async def two(name: str) -> int:
+        return await ctx.call_activity(name, 1) + await ctx.call_activity(name, 2)
+
+    return await asyncio.gather(two("a"), ctx.call_activity("c"), two("b"))
+
+
+def play_gathered(play: Play) -> None:
+    for seq in (1, 0, 2, 4, 3):  # 0 is c: called before the tasks start
+        play.complete(seq, seq)
+
+
+async def failing_group(ctx: OrchestrationContext) -> str:
+    async def child(name: str) -> None:
+        try:
+            await ctx.call_activity(name)
+        except asyncio.CancelledError:
+            await ctx.call_activity(f"undo {name}")
+            raise
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name in "abcdefghij":
+                group.create_task(child(name))
+    except BaseExceptionGroup as errors:
+        return f"{len(errors.exceptions)} failed"
+    return "fine"
+
+
+def play_failing_group(play: Play) -> None:
+    play.complete(2)
+    play.fail(5)
+    calls = [event for event in play.history if isinstance(event, TaskScheduled)]
+    undo = [call.seq for call in calls if call.name.startswith("undo")]
+    for seq in reversed(undo):
+        play.complete(seq)
+
+
+async def first_completed(ctx: OrchestrationContext) -> list[Any]:
+    tasks = [asyncio.ensure_future(ctx.call_activity(f"a{i}", i)) for i in range(5)]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    won = [one.result() for one in done]
+    for one in pending:
+        one.cancel()
+    return won
+
+
+def play_first_completed(play: Play) -> None:
+    play.complete(3, "won")
+
+
+async def gathers_in_a_set(ctx: OrchestrationContext) -> int:
+    groups = [asyncio.gather(ctx.call_activity(f"a{i}"), ctx.call_activity(f"b{i}")) for i in range(9)]
+    done, pending = await asyncio.wait(groups, return_when=asyncio.FIRST_COMPLETED)
+    for one in pending:
+        one.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return len(done)
+
+
+def play_gathers_in_a_set(play: Play) -> None:
+    play.complete(4)
+    play.complete(5)
+
+
+async def timeouts(ctx: OrchestrationContext) -> list[str]:
+    async def two(name: str) -> str:
+        await ctx.call_activity("first")
+        return await ctx.call_activity(name)
+
+    seen: list[str] = []
+    try:
+        async with asyncio.timeout(10):
+            await ctx.call_activity("slow")
+    except TimeoutError:
+        seen.append("timeout")
+    seen.append(await asyncio.wait_for(two("second"), 60))
+    try:
+        await asyncio.gather(asyncio.wait_for(two("late"), 3), asyncio.wait_for(ctx.call_activity("slow"), 9))
+    except TimeoutError:
+        seen.append("wait_for")
+    try:
+        await asyncio.wait_for(asyncio.sleep(9), 0)
+    except TimeoutError:
+        seen.append("at once")
+    seen.append(await asyncio.wait_for(ctx.call_activity("last"), None))
+    return seen
+
+
+def play_timeouts(play: Play) -> None:
+    play.fire(0)
+    play.complete(play.seq("first"))
+    play.complete(play.seq("second"), "second")
+    soon = play.timer(3)
+    play.complete(play.seq("first"))
+    play.fire(soon)
+    play.complete(play.seq("last"), "last")
+
+
+async def pipeline(ctx: OrchestrationContext) -> list[int]:
+    queue: asyncio.Queue[int] = asyncio.Queue(maxsize=2)
+    gate = asyncio.Semaphore(2)
+    lock = asyncio.Lock()
+    results: list[int] = []
+
+    async def producer() -> None:
+        for i in range(6):
+            await queue.put(await ctx.call_activity("make", i))
+
+    async def consumer(name: str) -> None:
+        while True:
+            item = await queue.get()
+            async with gate:
+                value = await ctx.call_activity(name, item)
+            async with lock:
+                results.append(value)
+                await asyncio.sleep(1)
+            queue.task_done()
+
+    consumers = [asyncio.create_task(consumer(f"use{i}")) for i in range(3)]
+    await producer()
+    await queue.join()
+    for one in consumers:
+        one.cancel()
+    await asyncio.gather(*consumers, return_exceptions=True)
+    return results
+
+
+def play_pipeline(play: Play) -> None:
+    while play.outcome is None:
+        seq = max(play.open)  # the newest first: more to sort out than the oldest
+        if any(isinstance(event, TimerCreated) and event.seq == seq for event in play.history):
+            play.fire(seq)
+        else:
+            play.complete(seq, seq)
+
+
+async def conditions(ctx: OrchestrationContext) -> list[str]:
+    condition, event, barrier = asyncio.Condition(), asyncio.Event(), asyncio.Barrier(3)
+    seen: list[str] = []
+
+    async def waiter(name: str) -> None:
+        async with condition:
+            await condition.wait()
+            seen.append(name)
+        await event.wait()
+        await ctx.call_activity(f"{name} passed")
+        await barrier.wait()
+        seen.append(f"{name} out")
+
+    tasks = [asyncio.create_task(waiter(name)) for name in "abc"]
+    await ctx.call_activity("notify")
+    async with condition:
+        condition.notify(2)
+    await ctx.call_activity("rest")
+    async with condition:
+        condition.notify_all()
+    event.set()
+    await asyncio.gather(*tasks)
+    return seen
+
+
+def play_conditions(play: Play) -> None:
+    for seq in (0, 1, 3, 2, 4):
+        play.complete(seq)
+
+
+async def in_order_of_completion(ctx: OrchestrationContext) -> list[int]:
+    tasks = [ctx.call_activity("x", i) for i in range(4)]
+    seen = [await task async for task in ctx.as_completed(tasks)]
+    more = [ctx.call_activity("y", i) for i in range(3)]
+    for future in asyncio.as_completed(more):
+        seen.append(await future)
+    for future in ctx.as_completed([ctx.call_activity("z", i) for i in range(2)]):
+        seen.append(await future)
+    return seen
+
+
+def play_in_order_of_completion(play: Play) -> None:
+    for seq in (2, 0, 3, 1, 6, 4, 5, 8, 7):
+        play.complete(seq, seq)
+
+
+async def nested_cancel(ctx: OrchestrationContext) -> str:
+    async def leaf() -> None:
+        try:
+            async with asyncio.timeout(100):
+                await ctx.wait_for_external_event("never")
+        finally:
+            await ctx.call_activity("clean")
+
+    async def branch() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leaf())
+            group.create_task(leaf())
+            await asyncio.sleep(1000)
+
+    task = asyncio.create_task(branch())
+    await ctx.call_activity("begin")
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return "cancelled"
+    return "not cancelled"
+
+
+def play_nested_cancel(play: Play) -> None:
+    play.complete(0)
+    for place in range(2):
+        play.complete(play.seq("clean", place))
+
+
+def generator(ctx: OrchestrationContext, n: int) -> Generator[Any, Any, list[Any]]:
+    first = yield ctx.call_activity("first", n)
+    try:
+        yield ctx.call_activity("bad")
+    except TaskFailedError as error:
+        first += f" {error.details.message}"
+    both = yield ctx.when_all([ctx.call_activity("a"), ctx.call_activity("b")])
+    winner = yield ctx.when_any([ctx.create_timer(60), ctx.wait_for_external_event("go")])
+    return [first, both, (yield winner)]
+
+
+def play_generator(play: Play) -> None:
+    play.complete(0, "one")
+    play.fail(1, message="broken")
+    play.complete(3, "B")
+    play.complete(2, "A")
+    play.event("GO", "now")
+
+
+async def eternal(ctx: OrchestrationContext, n: int) -> str:
+    await ctx.create_timer(5)
+    ctx.set_custom_status({"round": n})
+    ctx.continue_as_new(n + 1)
+    await ctx.call_activity("still done")
+    return "ignored"
+
+
+def play_eternal(play: Play) -> None:
+    play.fire(0)
+    play.complete(1)
+
+
+async def events(ctx: OrchestrationContext) -> list[Any]:
+    await ctx.call_activity("before")
+    seen = [await ctx.wait_for_external_event("early")]
+    late = ctx.wait_for_external_event("late", timeout=10)
+    gone = ctx.wait_for_external_event("other")
+    gone.cancel()
+    seen.append(await ctx.wait_for_external_event("never", timeout=5, default="default"))
+    seen.append(await late)
+    ctx.send_event("friend", "hello", seen)
+    seen.append(await ctx.wait_for_external_event("other"))
+    return seen
+
+
+def play_events(play: Play) -> None:
+    play.event("EARLY", 1)
+    play.complete(0)
+    play.event("other", 3)
+    play.fire(4)
+    play.event("Late", 2)
+
+
+async def shielded(ctx: OrchestrationContext) -> list[str]:
+    seen: list[str] = []
+
+    async def precious() -> str:
+        await ctx.call_activity("one")
+        return await ctx.call_activity("two")
+
+    task = asyncio.create_task(precious())
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.shield(task)
+    except TimeoutError:
+        seen.append("timeout")
+    seen.append(await task)
+    return seen
+
+
+def play_shielded(play: Play) -> None:
+    play.fire(0)
+    play.complete(1)
+    play.complete(2, "kept")
+
+
+async def children(ctx: OrchestrationContext) -> list[Any]:
+    ctx.start_orchestration("aside", 1)
+    child = ctx.call_sub_orchestrator("child", 2)
+    named = ctx.call_sub_orchestrator("child", 3, instance_id="mine")
+    mapped = await ctx.map("square", range(5), max_in_flight=2)
+    return [mapped, await child, await named, str(ctx.new_uuid()), ctx.random.random()]
+
+
+def play_children(play: Play) -> None:
+    for seq in (4, 3, 6, 5, 7, 2, 1):
+        play.complete(seq, seq)
+
+
+async def canceled(ctx: OrchestrationContext) -> None:
+    try:
+        await asyncio.gather(ctx.call_activity("a"), asyncio.sleep(50), ctx.wait_for_external_event("e"))
+    except asyncio.CancelledError:
+        await ctx.call_activity("clean")
+        raise
+
+
+def play_canceled(play: Play) -> None:
+    play.send(CancelRequested("enough"))
+    play.complete(3)
+
+
+CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
+    fn.__name__: (fn, input, script)
+    for fn, input, script in (
+        (chain, 3, play_chain),
+        (gathered, None, play_gathered),
+        (failing_group, None, play_failing_group),
+        (first_completed, None, play_first_completed),
+        (gathers_in_a_set, None, play_gathers_in_a_set),
+        (timeouts, None, play_timeouts),
+        (pipeline, None, play_pipeline),
+        (conditions, None, play_conditions),
+        (in_order_of_completion, None, play_in_order_of_completion),
+        (nested_cancel, None, play_nested_cancel),
+        (generator, 1, play_generator),
+        (eternal, 1, play_eternal),
+        (events, None, play_events),
+        (shielded, None, play_shielded),
+        (children, None, play_children),
+        (canceled, None, play_canceled),
+    )
+}
