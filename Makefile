@@ -50,9 +50,9 @@ soak: setup ## Run the tests that take minutes
 
 .PHONY: bench
 bench: setup ## Measure speed
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: clean
 clean: ## Remove everything that make has made
 	@rm -rf .venv .venvs .hypothesis .pytest_cache .ruff_cache .import_linter_cache build dist
-	@find src tests scripts examples benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src tests scripts examples bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter, process_time
@@ -51,7 +51,7 @@ async def cpu(client: Client, load: Load) -> Record:
 
 
 @asynccontextmanager
-async def bare(variant: str, directory: Path) -> AsyncIterator[Workload]:
+async def bare(variant: str, directory: Path) -> AsyncGenerator[Workload]:
     """Open a store with nothing on top, and hand out: one history row a commit, one commit after the other."""
     template = await _step_row()
     store = open_store(hub_url(variant, directory))

@@ -2,8 +2,9 @@
 
     {"do": "start", "keys": […], "log": PATH}    start an instance per key; answered once all are durable
     {"do": "raise", "keys": […]}                 raise the event of each; answered once all are durable
-    {"do": "wait",  "keys": […], "limit_s": 100}  answered once all have completed, or the time is over
-    {"do": "count", "prefix": TEXT}              how many instances have completed, from committed rows
+    {"do": "wait", "keys": […], "prefix": TEXT, "limit_s": 100}
+                                                 answered once all have completed, or the time is over: how many have,
+                                                 from committed rows; the prefix is that of all keys
 
 It ends when stdin does, so it never outlives its parent.
 """
@@ -49,21 +50,19 @@ async def raise_all(client: Client, command: Command) -> Command:
 async def wait(client: Client, command: Command) -> Command:
     """The last ones first, without polling: counting all of them too early would weigh on what is measured."""
     keys: list[str] = command["keys"]
-    prefix = os.path.commonprefix(keys)
     completed = 0
     try:
         async with asyncio.timeout(command["limit_s"]):
             for key in keys[-_LAST:]:
                 await client.wait_for_completion(key)
-            while (completed := await _completed(client, prefix)) < len(keys):
+            while True:
+                completed = await _completed(client, command["prefix"])
+                if completed == len(keys):
+                    break
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError:
-        completed = await _completed(client, prefix)
+        completed = await _completed(client, command["prefix"])
     return {"completed": completed}
-
-
-async def count(client: Client, command: Command) -> Command:
-    return {"completed": await _completed(client, command["prefix"])}
 
 
 async def _completed(client: Client, prefix: str) -> int:
@@ -81,7 +80,7 @@ async def _completed(client: Client, prefix: str) -> int:
             return found
 
 
-COMMANDS = {"start": start, "raise": raise_all, "wait": wait, "count": count}
+COMMANDS = {"start": start, "raise": raise_all, "wait": wait}
 
 
 async def serve(url: str) -> None:

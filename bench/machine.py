@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from time import perf_counter, process_time
 from types import TracebackType
+from typing import Self
 
 from bench.figures import Record, percentile
 
@@ -87,7 +88,7 @@ class Meter:
         self._over = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         self._look()
         self._sampler.start()
         self._cpu_s = process_time()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -90,7 +90,7 @@ class EngineProcess:
 
 
 @asynccontextmanager
-async def recovering(directory: Path, loop: str) -> AsyncIterator[Workload]:
+async def recovering(directory: Path, loop: str) -> AsyncGenerator[Workload]:
     """Hand out W6; every repetition has a process of its own, all have one hub."""
     engine = EngineProcess(hub_url("sqlite", directory), loop)
 
@@ -117,13 +117,12 @@ async def w6(engine: EngineProcess, load: Load, log: Path) -> Record:
     up_s = perf_counter() - began
     await engine.ask("raise", keys=keys)
     raised_s = perf_counter() - began
-    await engine.ask("wait", keys=keys, limit_s=LIMIT_S)
+    done = (await engine.ask("wait", keys=keys, prefix=f"{load.tag}-", limit_s=LIMIT_S))["completed"]
     wall = perf_counter() - began
 
     pid = engine.process.pid
     spent, resident = round(cpu_s(pid), 2), round(resident_mb(pid), 1)
-    done = (await engine.ask("count", prefix=f"{load.tag}-"))["completed"]
-    traces = Counter(log.read_text(encoding="utf-8").split()) if log.exists() else Counter[str]()
+    traces = Counter(await asyncio.to_thread(_lines, log))
     missing = load.n - len(traces)
     return {
         "engine_cpu_s": {"engine": spent},
@@ -138,3 +137,7 @@ async def w6(engine: EngineProcess, load: Load, log: Path) -> Record:
         "wall_s": round(wall, 3),
         "inst_per_s": round(done / wall, 2),
     }
+
+
+def _lines(log: Path) -> list[str]:
+    return log.read_text(encoding="utf-8").split() if log.exists() else []

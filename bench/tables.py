@@ -156,7 +156,7 @@ def _values(lines: Sequence[Record], *keys: str) -> list[float]:
     """The first of the keys that a line has; figures by process are added up."""
     values: list[float] = []
     for line in lines:
-        value = next((line[key] for key in keys if line.get(key) is not None), None)
+        value: float | dict[str, float] | None = next((line[key] for key in keys if key in line), None)
         if value is not None:
             values.append(sum(value.values()) if isinstance(value, dict) else value)
     return values

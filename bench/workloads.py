@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +12,7 @@ from time import perf_counter
 from bench.figures import Load, Record, check, closed_loop, latency, percentile
 from bench.hub import check_durable, hub_url
 from bench.programs import STAMPS, ChainJob, FanJob, app, chain, fan, order, waiter
-from durably import Client
+from durably import Client, RuntimeStatus
 
 Workload = Callable[[Load], Awaitable[Record]]
 """Does one repetition and returns its part of the line."""
@@ -29,7 +29,7 @@ ENDS = 1_000
 @asynccontextmanager
 async def hosted(
     variant: str, directory: Path, workload: HostedWorkload, warm_up: HostedWorkload | None, c: int
-) -> AsyncIterator[Workload]:
+) -> AsyncGenerator[Workload]:
     """Serve a hub in this process, warm up, and hand out the workload."""
     async with app.host(hub_url(variant, directory)) as host:
         check_durable(variant, host.engine.store)
@@ -124,9 +124,8 @@ async def w4(client: Client, load: Load) -> Record:
         await client.start(waiter, order(), instance_id=key)
 
     await closed_loop(keys, start, 50)
-    for key in keys:  # started is not yet waiting
-        while (status := await client.get_status(key)) is None or status.runtime_status != "Running":
-            await asyncio.sleep(0.01)
+    for key in keys:
+        await _running(client, key)
     deadline = perf_counter() + load.cap_s
     seconds: list[float] = []
     for key in keys:
@@ -138,6 +137,15 @@ async def w4(client: Client, load: Load) -> Record:
         seconds.append(perf_counter() - began)
         check(result, {"go": True})
     return {"done": len(seconds), "wall_s": round(sum(seconds), 4), **latency(seconds)}
+
+
+async def _running(client: Client, key: str) -> None:
+    """Return once it waits: `start` promises only that it will."""
+    while True:
+        status = await client.get_status(key)
+        if status is not None and status.runtime_status == RuntimeStatus.Running:
+            return
+        await asyncio.sleep(0.01)
 
 
 # --- warming up ------------------------------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ class Stage:
         """Begin a chapter."""
         self.console.print(f"\n[bold cyan]{text}[/]")
 
-    def say(self, text: str) -> None:
-        """Tell one line."""
-        self.console.print(Text(f"  {text}"), soft_wrap=True)
+    def say(self, text: str, speaker: str = "") -> None:
+        """Tell one line, as it is: no markup, no wrapping."""
+        self.console.print(Text.assemble("  ", (speaker, "dim"), text), soft_wrap=True)
 
 
 class Worker:
@@ -79,7 +79,7 @@ class Worker:
 
     def _relay_lines(self) -> None:
         for line in self._process.stdout or ():
-            self._stage.say(f"worker {self.pid} │ {line.rstrip()}")
+            self._stage.say(line.rstrip(), speaker=f"worker {self.pid} │ ")
 
     def is_alive(self) -> bool:
         """Whether it still runs."""
@@ -124,7 +124,6 @@ def tell(stage: Stage) -> dict[str, Any]:
         wait_until_booked(shop, "order-1", worker)
         stage.headline("2. kill -9 at the worst moment: the parcel is booked, nobody knows yet")
         worker.kill()
-    stage.say(f"worker {worker.pid} is dead")
     stage.say(f"runs so far: {runs_line(runs_of(shop), 'order-1')}")
 
     stage.headline("3. A new worker opens the hub and goes on in the middle")
@@ -139,10 +138,13 @@ def tell(stage: Stage) -> dict[str, Any]:
         worker.wait()
     stage.say(f"stock after:  {stock_line(shop.stock())}")
 
-    stage.headline("5. What the hub has recorded (runs: counted by the shop)")
+    stage.headline("5. The timelines, as the hub recorded them (runs: as the shop counted them)")
     orders = asyncio.run(read_hub(stage.hub_url, ["order-1", "order-2"]))
     runs = runs_of(shop)
     for record in orders.values():
+        stage.say(
+            f"{record.order_id}: {record.result.state}, {record.result.tracking or record.result.reason}"
+        )
         stage.console.print(table_of(record, runs))
 
     return {
@@ -180,6 +182,9 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     folder: Path = arguments.folder or Path(tempfile.mkdtemp(prefix="order-saga-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        parser.error(f"{folder} is not empty")
     stage = Stage(folder, 0.02 if arguments.fast else 0.4, Console(stderr=arguments.json, highlight=False))
     stage.console.print("[bold]Two orders, one kill -9[/]")
     stage.say(f"databases: {folder}/shop.db (the shop's own) and hub.db (all that durably keeps)")

@@ -208,7 +208,8 @@ async def process_order(ctx: OrchestrationContext, order: Order) -> OrderResult:
     undo: list[tuple[Callable[..., Any], Any]] = []
     try:
         await ctx.call_activity(reserve_inventory, order)
-        # Noted after the step: one that failed has changed nothing, since each is a single transaction.
+        # Noted after the step: one that failed has changed nothing, since each is a single transaction. For a service
+        # that may fail although it did the work, note the undo before the call, and make it harmless on nothing.
         undo.append((restock, order))
 
         payment = await ctx.call_activity(charge_payment, order, retry=BUSY_GATEWAY)

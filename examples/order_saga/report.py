@@ -1,10 +1,8 @@
 """What the hub and the shop have recorded: as data, as tables, and as promises that were kept or not."""
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
-from rich import box
 from rich.table import Table
 
 from durably import HistoryEntry, RuntimeStatus
@@ -35,7 +33,7 @@ class OrderRecord:
 
 async def read_hub(hub_url: str, order_ids: list[str]) -> dict[str, OrderRecord]:
     """All that is known of some orders: whoever opens the file finds it, long after the workers are gone."""
-    records = {}
+    records: dict[str, OrderRecord] = {}
     async with app.host(hub_url) as host:
         for order_id in order_ids:
             status = await host.client.wait_for_completion(order_id, timeout=5)
@@ -95,19 +93,19 @@ def stock_line(stock: dict[str, int]) -> str:
 
 
 def table_of(record: OrderRecord, runs: list[Runs]) -> Table:
-    """The timeline of an order. `runs` comes from the shop, all else from the history in the hub."""
-    counted = Counter({(run.order_id, run.step, run.attempt): run.runs for run in runs})
-    result = record.result
-    title = f"{record.order_id}: {result.state}, {result.tracking or result.reason}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("at", "step", "attempt", "runs", "state", "took"):
-        table.add_column(column, justify="left" if column in ("step", "state") else "right", min_width=6)
+    """The timeline of an order. The column "runs" comes from the shop, all else from the history in the hub."""
+    log = {(run.step, run.attempt): run for run in runs if run.order_id == record.order_id}
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
+    for column, width in {"at": 6, "step": 17, "attempt": 7, "runs": 12, "state": 19, "took": 6}.items():
+        is_number = column in ("at", "attempt", "took")
+        table.add_column(column, min_width=width, justify="right" if is_number else "left")
     for step in record.steps:
+        run = log[step.name, step.attempt]
         table.add_row(
             f"{step.at:.2f} s",
             step.name,
             str(step.attempt),
-            str(counted[record.order_id, step.name, step.attempt]),
+            f"[red]{run.runs} ({run.killed} killed)[/]" if run.killed else str(run.runs),
             step.state if step.state == "done" else f"[yellow]{step.state}[/]",
             f"{step.took:.2f} s",
         )
@@ -118,19 +116,29 @@ def promises(
     shop: Shop, orders: dict[str, OrderRecord], runs: list[Runs], stock_before: dict[str, int]
 ) -> dict[str, bool]:
     """Every promise of the story, and whether it was kept. `stock_before` is that before order-2."""
+    kept: dict[str, bool] = {}
     first, second = orders["order-1"], orders["order-2"]
+
+    states = (first.result.state, second.result.state)
+    kept["order-1 was shipped, order-2 was rejected"] = states == ("shipped", "rejected")
+
     ran_again = [(run.order_id, run.step, run.runs, run.killed) for run in runs if run.runs > 1]
+    killed = [("order-1", "arrange_shipping", 2, 1)]
+    kept["only the step that was killed ran again"] = ran_again == killed
+
     parcels = shop.query("SELECT order_id FROM shipments")
-    amounts = [amount for (amount,) in shop.query("SELECT amount FROM payments WHERE order_id = 'order-2'")]
+    kept["there is one parcel, although its booking ran twice"] = parcels == [("order-1",)]
+
     charges = [step.state for step in second.steps if step.name == "charge_payment"]
-    return {
-        "order-1 was shipped": first.result.state == "shipped",
-        "only the step that was killed ran again": ran_again == [("order-1", "arrange_shipping", 2, 1)],
-        "there is one parcel, although its booking ran twice": parcels == [("order-1",)],
-        "order-2 was rejected": second.result.state == "rejected",
-        "its payment was tried again when the gateway was busy": charges == ["failed, tried again", "done"],
-        "its steps were undone, the last one first": [step.name for step in second.steps[-2:]]
-        == ["refund_payment", "restock"],
-        "the money is back": len(amounts) == 2 and sum(amounts) == 0,
-        "the stock is as before": shop.stock() == stock_before,
-    }
+    kept["order-2: the payment was retried after the gateway was busy"] = charges == [
+        "failed, tried again",
+        "done",
+    ]
+
+    undone = [step.name for step in second.steps[-2:]]
+    kept["order-2: its steps were undone, the last one first"] = undone == ["refund_payment", "restock"]
+
+    amounts = [amount for (amount,) in shop.query("SELECT amount FROM payments WHERE order_id = 'order-2'")]
+    kept["order-2: the money is back"] = len(amounts) == 2 and sum(amounts) == 0
+    kept["order-2: the stock is as before"] = shop.stock() == stock_before
+    return kept

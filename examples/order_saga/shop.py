@@ -6,7 +6,7 @@ Besides the business it keeps a log of the runs of each step, so that the demo c
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Shop:
             db.executemany("INSERT INTO stock VALUES (?, ?)", stock.items())
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Generator[sqlite3.Connection]:
         """All that is done in it becomes durable, or, if it raises, nothing. One at a time."""
         with closing(self._connect()) as db:
             db.execute("BEGIN IMMEDIATE")
@@ -66,7 +66,7 @@ class Shop:
         return dict(self.query("SELECT sku, pieces FROM stock ORDER BY sku"))
 
     @contextmanager
-    def step(self, name: str, order_id: str, ctx: ActivityContext) -> Iterator[None]:
+    def step(self, name: str, order_id: str, ctx: ActivityContext) -> Generator[None]:
         """Log a run of a step around its body, and let it take a moment."""
         with self.transaction() as db:
             begun = db.execute(

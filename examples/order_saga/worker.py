@@ -7,7 +7,10 @@ import asyncio
 import logging
 import sys
 
-from examples.order_saga.app import BUSY_CARD, Order, OrderLine, app, process_order
+from durably import Handle
+from examples.order_saga.app import BUSY_CARD, Order, OrderLine, OrderResult, app, process_order
+
+log = logging.getLogger("worker")
 
 ORDERS = {
     order.order_id: order
@@ -18,13 +21,10 @@ ORDERS = {
 }
 
 
-log = logging.getLogger("worker")
-
-
 async def main(hub_url: str, *order_ids: str) -> None:
     """Open the hub, which goes on with all that is in flight, start what is new, and wait for all of it."""
     async with app.host(hub_url) as host:
-        handles = {}
+        handles: dict[str, Handle[OrderResult]] = {}
         for order_id in order_ids:
             known = await host.client.get_status(order_id)
             log.info("%s  %s", order_id, "is in the hub and goes on" if known else "is new")

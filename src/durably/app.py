@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from durably.client import Client
 from durably.clock import Clock, Random
@@ -50,6 +50,7 @@ class App:
     @overload
     def activity(
         self,
+        /,
         *,
         name: str | None = None,
         executor: str | None = None,
@@ -95,7 +96,7 @@ class App:
     def orchestrator(self, fn: F, /) -> F: ...
 
     @overload
-    def orchestrator(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
+    def orchestrator(self, /, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
 
     def orchestrator(
         self, fn: F | None = None, /, *, name: str | None = None, version: str | None = None
@@ -167,7 +168,9 @@ class AppHost:
     ) -> None:
         options = options or EngineOptions.from_environment()
         native = NativeOptions(
-            threads=options.activity_threads, program=ProgramOptions(actions_max=options.max_actions)
+            threads=options.activity_threads,
+            slow_turn_s=options.slow_turn_s,
+            program=ProgramOptions(actions_max=options.max_actions),
         )
         executor = NativeExecutor(app.registry, app.converter, native)
         store = open_store(hub) if isinstance(hub, str) else hub
@@ -184,7 +187,7 @@ class AppHost:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
         await self.engine.stop(drain_timeout_s)
 
-    async def __aenter__(self) -> AppHost:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -45,7 +45,7 @@ class Handle(Generic[R]):
     def __repr__(self) -> str:
         return f"Handle({self.instance_id!r})"
 
-    async def result(self, timeout: timedelta | float | None = None) -> R:  # noqa: ASYNC109 - it is the public API
+    async def result(self, timeout: timedelta | float | None = None) -> R:
         """The result of the instance, once it has ended.
 
         Args:
@@ -63,7 +63,7 @@ class Handle(Generic[R]):
         """See `Client.get_status`."""
         return await self._client.get_status(self.instance_id)
 
-    async def wait_for_completion(self, timeout: timedelta | float | None = None) -> InstanceStatus:  # noqa: ASYNC109
+    async def wait_for_completion(self, timeout: timedelta | float | None = None) -> InstanceStatus:
         """See `Client.wait_for_completion`."""
         return await self._client.wait_for_completion(self.instance_id, timeout)
 
@@ -222,7 +222,7 @@ class Client:
     async def wait_for_completion(
         self,
         instance_id: str,
-        timeout: timedelta | float | None = None,  # noqa: ASYNC109 - it is the public API
+        timeout: timedelta | float | None = None,
     ) -> InstanceStatus:
         """The status of an instance, once it has ended, however that was.
 
@@ -236,7 +236,9 @@ class Client:
         """
         return _status(await self._management.wait(instance_id, _seconds(timeout)))
 
-    async def result_of(self, instance_id: str, returns: Any, timeout: timedelta | float | None = None) -> Any:  # noqa: ASYNC109
+    async def result_of(
+        self, instance_id: str, returns: Any, timeout: timedelta | float | None = None
+    ) -> Any:
         """What `Handle.result` returns, for an id and a type."""
         outcome = await self._management.outcome(instance_id, _seconds(timeout))
         if outcome.status == RuntimeStatus.Completed.value:
@@ -311,7 +313,9 @@ class Client:
             PayloadError: The data cannot become JSON.
         """
         if not name:
-            raise UsageError("The name of an external event is empty: expected the name that the instance waits for")
+            raise UsageError(
+                "The name of an external event is empty: expected the name that the instance waits for"
+            )
         payload = None if data is None else self._converter.encode(data)
         await self._management.raise_event(instance_id, name, payload)
 
@@ -363,7 +367,9 @@ def _statuses(given: RuntimeStatus | str | Iterable[RuntimeStatus | str] | None)
         return tuple(RuntimeStatus(name).value for name in names)
     except ValueError as error:
         known = ", ".join(status.value for status in RuntimeStatus)
-        raise UsageError(f"runtime_status holds an unknown status ({error}): expected some of {known}") from None
+        raise UsageError(
+            f"runtime_status holds an unknown status ({error}): expected some of {known}"
+        ) from None
 
 
 def _checked_tags(tags: dict[str, str] | None) -> dict[str, str] | None:

@@ -19,7 +19,7 @@ SQLITE = not isinstance(open_store("sqlite:///never-opened.db"), MemoryStore)
 
 STORES = ["memory", "sqlite"] if SQLITE else ["memory"]
 
-TEST_S = 20
+TEST_S = 15
 """No statement takes that long; what hangs is named by the traceback of the time-out."""
 
 

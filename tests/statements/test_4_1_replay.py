@@ -443,7 +443,9 @@ async def test_4_1_14_a_stale_host_cannot_commit_and_the_new_owner_goes_on_alone
     with pytest.raises(LeaseLostError):
         await old.client.raise_event("i", "go", 1)
     assert isinstance(old.engine.failure, LeaseLostError)
-    assert [entry.name for entry in await new.client.get_history("i") if entry.event_type == "EventRaised"] == []
+    assert [
+        entry.name for entry in await new.client.get_history("i") if entry.event_type == "EventRaised"
+    ] == []
     await new.client.raise_event("i", "go", 2)
     assert (await new.client.wait_for_completion("i")).output == 2
     assert ran == ["new"]
@@ -608,5 +610,3 @@ async def test_4_1_5_other_instances_go_on_beside_a_blocked_one(memory: Deployme
     await host.client.start("flow", instance_id="j")
     await host.client.raise_event("j", "go", "fine")
     assert (await host.client.wait_for_completion("j")).output == "fine"
-
-

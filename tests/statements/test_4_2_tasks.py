@@ -65,7 +65,9 @@ async def test_4_2_1_when_all_raises_the_first_failure_in_completion_order_after
     for name in "bac":
         assert caught == []
         gates[name].set()
-        await has_event(host, "i", "TaskCompleted" if name == "c" else "TaskFailed", "bac".index(name) % 2 + 1)
+        await has_event(
+            host, "i", "TaskCompleted" if name == "c" else "TaskFailed", "bac".index(name) % 2 + 1
+        )
     assert caught == ["b"]
     host = await hub.recover(host, app)
     await host.client.raise_event("i", "go", "on")

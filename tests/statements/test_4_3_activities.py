@@ -33,7 +33,11 @@ class Flaky:
     """An app whose activity fails as often as asked, and notes when it ran."""
 
     def __init__(
-        self, policy: Callable[[], RetryPolicy], failures: int, clock: ManualClock, error: Exception | None = None
+        self,
+        policy: Callable[[], RetryPolicy],
+        failures: int,
+        clock: ManualClock,
+        error: Exception | None = None,
     ) -> None:
         self.app = App()
         self.at: list[float] = []
@@ -134,7 +138,9 @@ async def test_4_3_2_each_scheduled_activity_has_one_result_although_it_ran_twic
     host = await hub.recover(host, app)
     hold.set()
     assert (await host.client.wait_for_completion("i")).output == ["quick", "slow"]
-    completed = [entry.task_id for entry in await host.client.get_history("i") if entry.event_type == "TaskCompleted"]
+    completed = [
+        entry.task_id for entry in await host.client.get_history("i") if entry.event_type == "TaskCompleted"
+    ]
     assert completed == [1, 0]
     assert len(ran) == 3  # slow, quick, and slow again; quick was committed
 
@@ -184,7 +190,12 @@ async def test_4_3_3_an_unknown_activity_fails_its_task_and_names_the_function(h
         try:
             await ctx.call_activity("missing", 1)
         except TaskFailedError as error:
-            return [error.task_name, error.details.type, error.details.message, await ctx.call_activity("known", 2)]
+            return [
+                error.task_name,
+                error.details.type,
+                error.details.message,
+                await ctx.call_activity("known", 2),
+            ]
         return []
 
     async with hub.host(app) as host:
@@ -214,7 +225,9 @@ def test_4_3_4_fewer_than_one_attempt_is_refused(attempts: Any) -> None:
         RetryPolicy(timedelta(seconds=1), attempts)
 
 
-async def test_4_3_5_delays_grow_by_the_coefficient_up_to_the_limit(hub: Deployment, clock: ManualClock) -> None:
+async def test_4_3_5_delays_grow_by_the_coefficient_up_to_the_limit(
+    hub: Deployment, clock: ManualClock
+) -> None:
     def policy() -> RetryPolicy:
         return RetryPolicy(timedelta(seconds=10), 6, 2.0, timedelta(seconds=60))
 
@@ -350,7 +363,9 @@ async def test_4_3_8_a_non_retryable_failure_is_final(memory: Deployment, clock:
     assert done.failure.is_caused_by("NonRetryableError")
 
 
-async def test_4_3_9_a_restart_during_the_delay_does_not_reset_it(hub: Deployment, clock: ManualClock) -> None:
+async def test_4_3_9_a_restart_during_the_delay_does_not_reset_it(
+    hub: Deployment, clock: ManualClock
+) -> None:
     flaky = Flaky(lambda: RetryPolicy(timedelta(seconds=100), 2), 1, clock)
     host = await hub.start(flaky.app, clock=clock)
     await host.client.start("flow", instance_id="i")
@@ -379,7 +394,9 @@ async def test_4_3_9_a_delay_that_ended_during_downtime_is_over_at_the_start(
     assert flaky.at == [0, 500]
 
 
-async def test_4_3_10_nothing_is_scheduled_after_the_last_attempt(memory: Deployment, clock: ManualClock) -> None:
+async def test_4_3_10_nothing_is_scheduled_after_the_last_attempt(
+    memory: Deployment, clock: ManualClock
+) -> None:
     app = App()
 
     @app.activity
@@ -559,7 +576,9 @@ async def test_4_3_14_falsy_results_are_preserved(hub: Deployment) -> None:
 
 
 @pytest.mark.parametrize("falsy", FALSY, ids=repr)
-async def test_4_3_14_falsy_inputs_and_outputs_of_instances_are_preserved(memory: Deployment, falsy: Any) -> None:
+async def test_4_3_14_falsy_inputs_and_outputs_of_instances_are_preserved(
+    memory: Deployment, falsy: Any
+) -> None:
     app = App()
 
     @app.orchestrator

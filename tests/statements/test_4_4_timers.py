@@ -32,7 +32,9 @@ async def status_of(host: AppHost, instance_id: str) -> str:
     return status.runtime_status
 
 
-async def test_4_4_1_a_timer_fires_at_its_due_time_and_not_before(hub: Deployment, clock: ManualClock) -> None:
+async def test_4_4_1_a_timer_fires_at_its_due_time_and_not_before(
+    hub: Deployment, clock: ManualClock
+) -> None:
     async with hub.host(sleeper(), clock=clock) as host:
         handle = await host.client.start("sleep", 60)
         clock.advance(timedelta(seconds=60) - timedelta(microseconds=1))
@@ -208,7 +210,9 @@ async def test_4_4_5_timers_of_one_instant_complete_in_the_order_of_their_creati
     host = await hub.recover(host, app, clock=clock)
     clock.advance(61)
     assert (await host.client.wait_for_completion("i")).output == [*range(1, 13), 0]
-    fired = [entry.task_id for entry in await host.client.get_history("i") if entry.event_type == "TimerFired"]
+    fired = [
+        entry.task_id for entry in await host.client.get_history("i") if entry.event_type == "TimerFired"
+    ]
     assert fired == [*range(1, 13), 0]
 
 

@@ -34,7 +34,9 @@ async def test_4_5_1_an_event_that_came_before_the_wait_is_kept_for_it(hub: Depl
     assert (await host.client.wait_for_completion("i")).output == 1
 
 
-@pytest.mark.parametrize(("waits", "raised"), [("Approval", "APPROVAL"), ("straße", "STRASSE"), ("ÉTÉ", "été")])
+@pytest.mark.parametrize(
+    ("waits", "raised"), [("Approval", "APPROVAL"), ("straße", "STRASSE"), ("ÉTÉ", "été")]
+)
 @pytest.mark.parametrize("early", [False, True])
 async def test_4_5_2_names_match_without_regard_to_case(
     memory: Deployment, waits: str, raised: str, early: bool
@@ -52,7 +54,9 @@ async def test_4_5_2_names_match_without_regard_to_case(
         assert await handle.result() == 1
 
 
-async def test_4_5_3_events_of_one_name_come_in_the_order_of_their_arrival_one_per_wait(hub: Deployment) -> None:
+async def test_4_5_3_events_of_one_name_come_in_the_order_of_their_arrival_one_per_wait(
+    hub: Deployment,
+) -> None:
     async def flow(ctx: OrchestrationContext) -> Any:
         await ctx.wait_for_external_event("go")
         return [await ctx.wait_for_external_event("item", int) for _ in range(20)]

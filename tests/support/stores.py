@@ -17,7 +17,8 @@ class FaultyStore(MemoryStore):
     Attributes:
         before: Called with the name of each call of the owner; raising fails it, with nothing applied.
         after: As `before`, once the call was applied: raising loses the answer.
-        gate: Commits are applied at once, and answered when it is set.
+        hold: Commits are applied when it is set.
+        gate: Commits are answered when it is set.
         commits: Every batch that was applied, in order.
     """
 
@@ -25,11 +26,14 @@ class FaultyStore(MemoryStore):
         super().__init__(hub)
         self.before: Callable[[str], None] = lambda call: None
         self.after: Callable[[str], None] = lambda call: None
+        self.hold: asyncio.Event | None = None
         self.gate: asyncio.Event | None = None
         self.commits: list[Batch] = []
 
     def commit(self, lease: Lease, batch: Batch) -> Any:
         async def applied() -> None:
+            if self.hold is not None:
+                await self.hold.wait()
             await MemoryStore.commit(self, lease, batch)
             self.commits.append(batch)
             if self.gate is not None:

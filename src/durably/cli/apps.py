@@ -186,7 +186,9 @@ def _from_module(place: str) -> ModuleType:
 def _import_failed(place: str, error: BaseException) -> AppError:
     if isinstance(error, SystemExit):
         message = f"'{place}' ended the program (exit {error.code}) while it was imported"
-        return AppError(f"{message}: put what is not to run on import under if __name__ == '__main__'", _trace(error))
+        return AppError(
+            f"{message}: put what is not to run on import under if __name__ == '__main__'", _trace(error)
+        )
     return AppError(f"'{place}' could not be imported: {type(error).__name__}: {error}", _trace(error))
 
 

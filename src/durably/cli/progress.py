@@ -104,7 +104,9 @@ def _notes(row: Row, glyphs: Glyphs) -> Text:
     if row.bar is not None:
         parts.append(_bar(row.bar, row.state, glyphs))
     if row.note:
-        parts.append(Text(row.note, "dim" if row.state not in OPEN else "yellow" if row.state != "running" else ""))
+        parts.append(
+            Text(row.note, "dim" if row.state not in OPEN else "yellow" if row.state != "running" else "")
+        )
     if row.failure is not None:
         parts.append(Text(one_line(row.failure), "red"))
     return Text(" · ", "dim").join(parts)
@@ -132,7 +134,12 @@ def one_line(text: str) -> str:
 def changes(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
     """What a log says of the difference between two readings: one line for each step that has come further."""
     stages = {row.key: row.stage for row in before}
-    return [line(row) for row in after if stages.get(row.key) != row.stage]
+    news = [row for row in after if stages.get(row.key) != row.stage]
+    if (
+        news and not news[0].guides and news[0].state not in OPEN
+    ):  # the end of the instance comes after all else
+        news.append(news.pop(0))
+    return [line(row) for row in news]
 
 
 def line(row: Row) -> str:
@@ -142,7 +149,7 @@ def line(row: Row) -> str:
         parts.append(f"{row.bar.done:,} of {row.bar.total:,} done")
     if row.seconds is not None and row.state not in OPEN:
         parts.append(span(row.seconds))
-    if row.note:
+    if row.note and row.note != row.word:
         parts.append(row.note)
     if row.failure is not None:
         parts.append(one_line(row.failure))

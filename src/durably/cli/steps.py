@@ -101,7 +101,9 @@ class Group:
         else:
             self.ended = max(step.ended or step.started for step in steps)
         self.failure = next((step.failure for step in steps if step.state == "failed"), None)
-        self.concurrent = any(one.ended is None or next_.started < one.ended for one, next_ in pairwise(steps))
+        self.concurrent = any(
+            one.ended is None or next_.started < one.ended for one, next_ in pairwise(steps)
+        )
 
     @property
     def open(self) -> int:
@@ -325,5 +327,7 @@ def _moment(entry: HistoryEntry, key: str) -> datetime | None:
 
 
 def _failure(entry: HistoryEntry) -> str | None:
-    details: Sequence[Any] | None = entry.details.get("failure")  # the fields of `FailureDetails`, in their order
+    details: Sequence[Any] | None = entry.details.get(
+        "failure"
+    )  # the fields of `FailureDetails`, in their order
     return None if not details else f"{details[0]}: {details[1]}"

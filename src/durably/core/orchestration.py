@@ -204,6 +204,7 @@ class Commit:
             return None
         self.timers[seq, body.kind] = None
         if body.kind == TIMER_DUE:
+            self._reach(getattr(action, "fire_at", None))
             event = TimerFired(seq)
             self.record(event)
             return event
@@ -211,14 +212,22 @@ class Commit:
         if attempt is None:
             return None
         if body.kind == TIMER_RETRY and attempt.retry_at is not None:
+            self._reach(attempt.retry_at)
             return self._next_attempt(action, attempt.number + 1)
         if body.kind == TIMER_TIMEOUT and attempt.deadline is not None and isinstance(action, TaskScheduled):
+            self._reach(attempt.deadline)
             self.aborted.append(seq)
             seconds = (action.timeout_us or 0) / 1_000_000
             text = f"activity '{action.name}' (#{seq}), attempt {attempt.number}, did not end within {seconds:g} s"
             bases = ("durably.errors.TaskTimeoutError", "builtins.TimeoutError", "builtins.Exception")
             return self._failed(action, attempt.number, FailureDetails(TIMED_OUT, text, bases=bases))
         return None
+
+    def _reach(self, due_at: int | None) -> None:
+        """A timer rang, so its instant has come, even if the clock was set back between then and now (I7)."""
+        if due_at is not None and due_at > self._now:
+            self._now = due_at
+            self._turn_open = False
 
     def _next_attempt(self, action: OpenAction, number: int) -> Arrival:
         event = AttemptStarted(action.seq, number)

@@ -17,6 +17,7 @@ from durably.core.events import (
     TimerCreated,
     TurnStarted,
 )
+from durably.errors import FailureDetails
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -110,7 +111,9 @@ def _details(event: HistoryEvent) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return msgspec.to_builtins(value) if not isinstance(value, bytes) else _text(value)
+    if isinstance(value, FailureDetails):
+        return {name: _plain(held) for name in value.__struct_fields__ if (held := getattr(value, name))}
+    return _text(value) if isinstance(value, bytes) else msgspec.to_builtins(value)
 
 
 def _text(payload: bytes | None) -> str | None:

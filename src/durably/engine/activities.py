@@ -7,14 +7,19 @@ uncommitted results here, by execution and seq, and starts only what nobody hold
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from durably.clock import Clock
 from durably.core.events import TaskScheduled
 from durably.core.messages import ActivityDone
 from durably.engine.executor import ActivityCall, Executor
 from durably.errors import FailureDetails
+
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""Where Python can do that, a task begins at once: most activities that do not wait are over before the loop turns."""
 
 
 class Work:
@@ -54,6 +59,8 @@ class ActivityPool:
         self._running = 0
         self._running_by_name: dict[str, int] = {}
         self._stopping = False
+        self._starting = False
+        self._limits: dict[str, int | None] = {}
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
 
@@ -69,15 +76,17 @@ class ActivityPool:
         attempt: int,
         *,
         redelivery: bool = False,
-    ) -> None:
-        """Run an attempt as soon as the limits allow; ignored when this attempt is held already."""
+    ) -> ActivityDone | None:
+        """Run an attempt as soon as the limits allow, unless it is held already.
+
+        Returns:
+            The result of an attempt that ended before, for a partition object that does not know it.
+        """
         key = (execution_id, scheduled.seq)
         held = self._works.get(key)
         if held is not None:
             if held.call.attempt == attempt:
-                if held.result is not None:
-                    self._deliver(instance_id, held.result)
-                return
+                return held.result
             self.abort(execution_id, scheduled.seq)
         name = scheduled.name
         call = ActivityCall(
@@ -90,7 +99,7 @@ class ActivityPool:
             scheduled.input,
             scheduled.tags,
         )
-        work = self._works[key] = Work(key, call, self._executor.concurrency(name))
+        work = self._works[key] = Work(key, call, self._limit_of(name))
         if (
             not self._stopping
             and self._running < self._limit
@@ -100,6 +109,7 @@ class ActivityPool:
             self._run(work)
         else:
             self._queues.setdefault(name, deque()).append(work)
+        return None
 
     def abort(self, execution_id: str, seq: int) -> None:
         """Cancel an attempt, running or queued, and forget it; its result is dropped. Ignored when it is not held."""
@@ -141,6 +151,11 @@ class ActivityPool:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _limit_of(self, name: str) -> int | None:
+        if name not in self._limits:
+            self._limits[name] = self._executor.concurrency(name)
+        return self._limits[name]
+
     def _has_room(self, work: Work) -> bool:
         return work.limit is None or self._running_by_name.get(work.call.name, 0) < work.limit
 
@@ -151,7 +166,9 @@ class ActivityPool:
         if work.limit is not None:
             name = work.call.name
             self._running_by_name[name] = self._running_by_name.get(name, 0) + 1
-        work.task = asyncio.get_running_loop().create_task(self._perform(work))
+        task = asyncio.Task(self._perform(work), loop=asyncio.get_running_loop(), **_EAGER)
+        if not task.done():
+            work.task = task
 
     async def _perform(self, work: Work) -> None:
         try:
@@ -173,8 +190,15 @@ class ActivityPool:
             self._deliver(work.call.instance_id, result)
 
     def _start_queued(self) -> None:
-        if self._stopping:
-            return
+        if self._stopping or self._starting:
+            return  # an attempt that ends at once would start the next one from within itself, and so on down the stack
+        self._starting = True
+        try:
+            self._start_in_turn()
+        finally:
+            self._starting = False
+
+    def _start_in_turn(self) -> None:
         for name in list(self._queues):
             queue = self._queues[name]
             while queue and self._running < self._limit and self._has_room(queue[0]):

@@ -79,6 +79,11 @@ class Gathering:
         self.vanishing: list[str] = []
         self.size = 0
 
+    @property
+    def deletes(self) -> bool:
+        """True when rows have to go."""
+        return bool(self.removed or self.executions_dropped or self.consumed or self.tombstones)
+
 
 class Committer:
     """Writes gatherings of one partition, one at a time.
@@ -228,14 +233,9 @@ class Committer:
         for staged in gathering.staged:
             if not staged.dropped:
                 staged.resident.batches += 1
-        if not (history or instances or changes or timers_set or timers_cleared or inbox):
-            if not (
-                gathering.removed
-                or gathering.executions_dropped
-                or gathering.consumed
-                or gathering.tombstones
-            ):
-                return None
+        written = history or instances or changes or timers_set or timers_cleared or inbox
+        if not (written or gathering.deletes):
+            return None
         return Batch(
             number=self.number + 1,
             removed=gathering.removed,

@@ -14,7 +14,7 @@ from durably.core.messages import ActivityDone, MessageBody
 from durably.engine.activities import ActivityPool
 from durably.engine.executor import Executor
 from durably.engine.options import EngineOptions
-from durably.engine.partition import Partition
+from durably.engine.partition import Partition, Share
 from durably.engine.residents import Delivery
 from durably.engine.waiters import Waiters
 from durably.errors import (
@@ -105,10 +105,12 @@ class Host:
         self._closing = True
         timeout_s = self.options.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
         await self.pool.stop(timeout_s if self.failure is None else 0)
-        if self.partition is not None:
+        partition = self.partition
+        if partition is not None:
             if self.failure is None:
-                await self._bounded(self.partition.becomes_quiet(), max(timeout_s, 1.0))
-            self.partition.close()
+                await self._bounded(partition.becomes_quiet(), max(timeout_s, 1.0))
+            partition.close()
+            await partition.committer.landed()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -223,15 +225,12 @@ class Host:
     async def _load(self) -> None:
         if self._lease is None:
             raise HubClosedError(f"The host of {self.store.url} does not own it: start it first")
+        share = Share(
+            self.store, self.executor, self.pool, self.waiters, self.clock, self.random, self.options
+        )
         partition = Partition(
-            self.store,
+            share,
             self._lease,
-            self.executor,
-            self.pool,
-            self.waiters,
-            self.clock,
-            self.random,
-            self.options,
             condemned=self._condemned,
             cautious=self._cautious,
             lost=self._partition_lost,

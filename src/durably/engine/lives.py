@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from durably.core.commit import Removal
 from durably.core.events import ExecutionCanceled, ExecutionFailed, ExecutionStarted
 from durably.core.messages import (
@@ -90,11 +92,26 @@ class Lives:
         desk.consumed(delivery)
         resident.queue.extendleft(reversed(resident.held))
         resident.held = []
-        for event in reversed(body.carried):
-            carried = Delivery(resident.instance_id, RaiseEvent(event.name, event.input))
-            resident.queue.appendleft(carried)
-            desk.around.keep(carried)
         self._first_turn(resident, desk.continued_event(resident, before, body))
+        self._inherit(resident, body)
+
+    def _inherit(self, resident: Resident, body: Continue) -> None:
+        """Give the new execution the events of the one before, in the same commit.
+
+        As messages of their own they would get new places in the inbox, behind events that came later.
+        """
+        desk = self._desk
+        carried = list(body.carried)
+        while carried and resident.normal and resident.run is not None:
+            event = carried.pop(0)
+            commit = desk.commit_of(resident)
+            arrival = commit.receive(RaiseEvent(event.name, event.input))
+            if arrival is not None:
+                desk.advance(resident, resident.run, commit, arrival)
+        if carried and resident.state.continuing:  # it went on before it saw them all: so does the rest
+            heir = resident.queue[0]
+            if isinstance(heir.body, Continue):
+                heir.body = msgspec.structs.replace(heir.body, carried=(*heir.body.carried, *carried))
 
     def _first_turn(self, resident: Resident, started: ExecutionStarted) -> None:
         desk = self._desk

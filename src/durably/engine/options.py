@@ -29,6 +29,7 @@ class EngineOptions:
         inbox_poll_s: How often messages from other processes are looked for when the store cannot wake the host.
         commit_retry_s: First delay before a batch that the store could not take is sent again; doubles up to a minute.
         drain_timeout_s: How long a stopping host waits for running activities; what is left runs again elsewhere.
+        slow_turn_s: A turn of orchestrator code that takes longer is reported with its stack; 0 switches that off.
         invariant_strikes: An instance that breaks an invariant this often is parked.
         max_actions: Actions of one execution; more is a loop that should continue as new.
         dedupe_window_s: How long ids of consumed messages are remembered.
@@ -48,6 +49,7 @@ class EngineOptions:
     inbox_poll_s: float = 1.0
     commit_retry_s: float = 0.05
     drain_timeout_s: float = 10.0
+    slow_turn_s: float = 1.0
     invariant_strikes: int = 3
     max_actions: int = 100_000
     dedupe_window_s: float = 3_600.0
@@ -60,7 +62,7 @@ class EngineOptions:
             if field.name == "unknown_functions":
                 if value not in ("fail", "wait"):
                     raise UsageError(f"unknown_functions is {value!r}: expected 'fail' or 'wait'")
-            elif field.name == "drain_timeout_s" and value == 0:
+            elif field.name in {"drain_timeout_s", "slow_turn_s"} and value == 0:
                 continue
             elif not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise UsageError(f"{field.name} is {value!r}: expected a number above 0")

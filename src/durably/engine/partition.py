@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from durably.clock import Clock, Random
 from durably.core.commit import InboxRow, TimerRow
@@ -28,18 +29,24 @@ from durably.storage.api import Lease, Snapshot, Store, StoredInstance
 _log = logging.getLogger("durably.engine")
 
 
+class Share(NamedTuple):
+    """What the partitions of a host share; it outlives each of them."""
+
+    store: Store
+    executor: Executor
+    pool: ActivityPool
+    waiters: Waiters
+    clock: Clock
+    random: Random
+    options: EngineOptions
+
+
 class Partition:
     """One partition in memory. Thrown away whole when an invariant breaks or the lease is lost; rows are the truth.
 
     Args:
-        store: Where its rows are.
+        share: What it has of its host: store, executor, pool, waiters, clock, random ids, limits.
         lease: The right to own it.
-        executor: Reaches user code.
-        pool: Runs activities; belongs to the host.
-        waiters: Callers; belong to the host.
-        clock: Time.
-        random: Ids.
-        options: Limits.
         condemned: Instances to park, with the cause.
         cautious: Commit one instance at a time, to find the one whose data the store refuses.
         lost: Takes the error that ended this object, and the instance that caused it, if one did.
@@ -47,14 +54,8 @@ class Partition:
 
     def __init__(
         self,
-        store: Store,
+        share: Share,
         lease: Lease,
-        executor: Executor,
-        pool: ActivityPool,
-        waiters: Waiters,
-        clock: Clock,
-        random: Random,
-        options: EngineOptions,
         *,
         condemned: dict[str, str],
         cautious: bool,
@@ -62,12 +63,12 @@ class Partition:
     ) -> None:
         self.residents: dict[str, Resident] = {}
         self.closed = False
-        self._store = store
+        self._store = share.store
         self._lease = lease
-        self._pool = pool
-        self._waiters = waiters
-        self._clock = clock
-        self._options = options
+        self._pool = share.pool
+        self._waiters = share.waiters
+        clock = self._clock = share.clock
+        options = self._options = share.options
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._mailbox: deque[Delivery] = deque()
@@ -82,7 +83,7 @@ class Partition:
         self._unstored: dict[str, Delivery] = {}
         self._rows_held: set[str] = set()
         self._inbox_after = 0
-        self._id_prefix = f"{INTERNAL}{random.token()[:12]}."
+        self._id_prefix = f"{INTERNAL}{share.random.token()[:12]}."
         self._id_next = 0
         self._execution = 0
         self._timers = Timers(clock, self._fire)
@@ -91,7 +92,7 @@ class Partition:
         self._cautious = cautious
         self._quiet: asyncio.Future[None] | None = None
         self.committer = Committer(
-            store,
+            share.store,
             lease,
             clock,
             options,
@@ -99,7 +100,7 @@ class Partition:
             lost=self._commit_lost,
             keep=self._keep_rows,
         )
-        self._desk = Desk(executor, self.committer, clock, self)
+        self._desk = Desk(share.executor, self.committer, clock, self)
         self._lives = Lives(self._desk)
         self._turns = Turns(self._desk, self._lives, options.turns_per_batch)
 
@@ -192,9 +193,7 @@ class Partition:
         except InvariantError as error:
             self._fail(error, culprit)
             return
-        except (
-            Exception
-        ) as error:  # a bug of ours: the same consequence as a broken invariant, and never silent
+        except Exception as error:  # noqa: BLE001 - a bug of ours has the consequence of a broken invariant
             _log.exception("turn of instance '%s' failed inside the engine", culprit)
             self._fail(InvariantError("I11", culprit or "?", f"{type(error).__name__}: {error}"), culprit)
             return
@@ -321,8 +320,7 @@ class Partition:
     # --- recovery, inbox, timers -------------------------------------------------------------------------------------
 
     def _recover(self, snapshot: Snapshot) -> None:
-        for row in snapshot.inbox:
-            self._deliver_row(row)
+        self._deliver_rows(snapshot.inbox)
         finished = {
             (body.execution_id, body.seq)
             for delivery in self._mailbox
@@ -335,9 +333,11 @@ class Partition:
                 continue
             for scheduled, attempt in resident.state.running_tasks():
                 if (started.execution_id, scheduled.seq) not in finished:
-                    self._pool.start(
+                    done = self._pool.start(
                         resident.instance_id, started.execution_id, scheduled, attempt, redelivery=True
                     )
+                    if done is not None:
+                        self.activity_done(resident.instance_id, done)
             if resident.blocked is not None and resident.parked is None:
                 self._turns.retry_blocked(resident, self._clock.now())
                 if resident.queue:
@@ -346,8 +346,13 @@ class Partition:
             self._timers.arm(row)
         self._arm()
 
+    def _deliver_rows(self, rows: list[InboxRow]) -> None:
+        """Take what a read of the whole inbox, or of all behind the hint, returned; only that may move the hint on."""
+        for row in rows:
+            self._inbox_after = max(self._inbox_after, row.position)
+            self._deliver_row(row)
+
     def _deliver_row(self, row: InboxRow) -> None:
-        self._inbox_after = max(self._inbox_after, row.position)
         if row.message_id in self._rows_held:
             return
         self._rows_held.add(row.message_id)
@@ -357,8 +362,7 @@ class Partition:
         """Fetch messages that others posted: those behind the newest one seen, or all that are not held."""
         rows = await self._store.read_inbox(self._lease, 0 if everything else self._inbox_after)
         if not self.closed:
-            for row in rows:
-                self._deliver_row(row)
+            self._deliver_rows(rows)
 
     def _fire(self, due: list[TimerRow]) -> None:
         for row in due:
@@ -379,7 +383,9 @@ class Partition:
             rows = await self._store.read_timers(self._lease, self._timer_horizon, until)
         except StoreUnavailableError as error:
             _log.warning("timers of %s could not be read, trying again: %s", self._store.url, error)
-            self._clock.call_at(self._clock.now() + int(self._options.commit_retry_s * 1_000_000), self._refill_timers)
+            self._clock.call_at(
+                self._clock.now() + int(self._options.commit_retry_s * 1_000_000), self._refill_timers
+            )
             return
         except Exception as error:  # noqa: BLE001 - as for _read
             if not self.closed:

@@ -38,6 +38,7 @@ class Delivery:
         body: MessageBody,
         reply: asyncio.Future[None] | None = None,
         row: str | None = None,
+        *,
         stored: bool = False,
     ) -> None:
         self.target = target

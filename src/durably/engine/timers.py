@@ -13,13 +13,13 @@ class Timers:
     """The armed timers of one partition.
 
     A timer is armed once per row. Disarming is lazy: the heap keeps a stale entry until it comes up.
+
+    Args:
+        clock: Tells the time and rings.
+        fire: Takes the timers that came due, by (due_at, execution, seq): those of one instant in creation order.
     """
 
     def __init__(self, clock: Clock, fire: Callable[[list[TimerRow]], None]) -> None:
-        """Args:
-        clock: Tells the time and rings.
-        fire: Takes the timers that came due, by (due_at, execution, seq): those of one instant in creation order.
-        """
         self._clock = clock
         self._fire = fire
         self._armed: dict[tuple[int, int, int], TimerRow] = {}

@@ -113,7 +113,7 @@ class NativeExecutor:
             tags=call.tags,
         )
         try:
-            return _done(call, await self._attempt(function, call, context), None)
+            return await self._attempt(function, call, context)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -131,7 +131,7 @@ class NativeExecutor:
 
     async def _attempt(
         self, function: ActivityFunction, call: ActivityCall, context: ActivityContext
-    ) -> Payload:
+    ) -> ActivityDone:
         try:
             arguments = function.arguments(call.input, self._converter)
         except PayloadError as error:
@@ -139,13 +139,13 @@ class NativeExecutor:
         if function.executor == "thread":
             result, error = await self._threads.run(_contained, function, arguments, context)
             if error is not None:
-                raise error
+                return _done(call, None, describe(error))
         else:
             result = await function.call(arguments, context)
         if result is None:
-            return None
+            return _done(call, None, None)
         try:
-            return self._converter.encode(result)
+            return _done(call, self._converter.encode(result), None)
         except PayloadError as error:
             raise PayloadError(f"Result of activity '{call.name}': {error}") from None
 
@@ -156,7 +156,7 @@ def _contained(
     """The call as a value: a future cannot carry each exception (StopIteration would be lost in it)."""
     try:
         return function.call(arguments, context), None
-    except BaseException as error:  # noqa: BLE001 - raised again by the waiting task
+    except BaseException as error:  # noqa: BLE001 - described by the waiting task
         return None, error
 
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from typing import Any
 
 from durably.errors import UsageError
-from durably.program.loop import LoopFuture, ProgramLoop
+from durably.program.futures import LoopFuture
+from durably.program.loop import ProgramLoop
 from durably.program.tasks import DurableTask
 
 

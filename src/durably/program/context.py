@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import random
-import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
-from durably.codec.convert import Converter
 from durably.core.events import (
     ChildScheduled,
     ContinuedAsNew,
     CustomStatusSet,
     EventAwaited,
     EventSent,
-    ExecutionStarted,
     Payload,
     StartSent,
     TaskScheduled,
     TimerCreated,
 )
-from durably.core.external_events import EventMatcher
-from durably.core.ids import INSTANCE_ID_CHARS_MAX, check_instance_id, child_id
+from durably.core.ids import check_instance_id
 from durably.core.retry import RetrySpec
-from durably.errors import InvalidIdError, PayloadError, UsageError
+from durably.errors import PayloadError, UsageError
 from durably.program.combinators import AsCompleted, FanOut, WhenAll, WhenAny, futures_of
-from durably.program.decisions import Decisions
-from durably.program.durations import instant, microseconds, moment_of
-from durably.program.loop import LoopFuture, ProgramLoop
-from durably.program.registry import Registry
-from durably.program.replay_logger import ReplaySafeLogger
+from durably.program.durations import microseconds
+from durably.program.futures import LoopFuture
+from durably.program.identity import Identity
 from durably.program.retry_policy import RetryPolicy
-from durably.program.tasks import NO_DEFAULT, CallTask, DurableTask, EventTask, Predicate, TimerTask
+from durably.program.tasks import NO_DEFAULT, CallTask, EventTask, Predicate, TimerTask
 
 CUSTOM_STATUS_BYTES_MAX: Final = 16 * 1024
 """As in Durable Functions: the status is read by every query, so it is kept small."""
@@ -48,108 +41,20 @@ class _Declared:
 DECLARED: Final[Any] = _Declared()
 """Stands for the result type that the called function declares."""
 
-_NAMESPACE: Final = uuid.UUID("6f3f9f52-1c5e-5b0e-8a35-0c8f0f1f6d1b")
-"""Of `new_uuid`. Never change it: ids of running instances would change under them."""
-
 Function = Callable[..., Any] | str
 
-_Task = TypeVar("_Task", bound=DurableTask)
 
-
-class OrchestrationContext:
+class OrchestrationContext(Identity):
     """The durable side of an orchestrator.
 
     Every method acts when it is called, not when its future is awaited. Futures may be awaited, passed to `asyncio`
     (`gather`, `wait_for`, `TaskGroup`, …), or cancelled, which gives the action up. An orchestrator must be deterministic:
     take time, chance and ids from here, and do I/O in activities.
 
-    Attributes:
-        instance_id: The id of the instance.
-        execution_id: The id of this execution; a new one after each continue-as-new.
-        name: The name of the orchestrator.
-        version: The version the instance was started with, or None.
-        parent_instance_id: The orchestration that waits for the result, or None.
-        tags: What the caller set at start.
+    It has the attributes of `Identity`: `instance_id`, `name`, `tags` and so on.
     """
 
-    __slots__ = (
-        "_converter",
-        "_decisions",
-        "_logger",
-        "_loop",
-        "_matcher",
-        "_ordinal",
-        "_random",
-        "_registry",
-        "_uuids",
-        "execution_id",
-        "instance_id",
-        "name",
-        "next_execution",
-        "parent_instance_id",
-        "tags",
-        "version",
-    )
-
-    def __init__(
-        self,
-        started: ExecutionStarted,
-        loop: ProgramLoop,
-        matcher: EventMatcher,
-        registry: Registry,
-        converter: Converter,
-    ) -> None:
-        self.instance_id = started.instance_id
-        self.execution_id = started.execution_id
-        self.name = started.name
-        self.version = started.version
-        self.parent_instance_id = started.parent.instance_id if started.parent is not None else None
-        self.tags: dict[str, str] = dict(started.tags) if started.tags else {}
-        self.next_execution: ContinuedAsNew | None = None
-        self._ordinal = started.ordinal
-        self._loop = loop
-        self._decisions: Decisions = loop.decisions
-        self._matcher = matcher
-        self._registry = registry
-        self._converter = converter
-        self._random: random.Random | None = None
-        self._logger: ReplaySafeLogger | None = None
-        self._uuids = 0
-
-    # --- time, chance, log -------------------------------------------------------------------------------------------
-
-    @property
-    def is_replaying(self) -> bool:
-        """True while recorded history is applied, False as soon as the code runs for the first time."""
-        return self._loop.is_replaying
-
-    @property
-    def current_utc_datetime(self) -> datetime:
-        """Orchestration time: aware, UTC, constant within a turn, the same on every replay."""
-        self._decisions.check()
-        return moment_of(self._loop.now)
-
-    @property
-    def logger(self) -> ReplaySafeLogger:
-        """A logger that writes each line once."""
-        if self._logger is None:
-            extra: dict[str, object] = {"instance_id": self.instance_id, "orchestrator": self.name}
-            self._logger = ReplaySafeLogger(self._loop, self._decisions, extra)
-        return self._logger
-
-    @property
-    def random(self) -> random.Random:
-        """Chance that is the same on every replay, and another one in each instance and execution. Not for secrets."""
-        self._decisions.check()
-        if self._random is None:
-            self._random = random.Random(f"{self.instance_id}:{self.execution_id}")  # noqa: S311 - not for secrets
-        return self._random
-
-    def new_uuid(self) -> uuid.UUID:
-        """An id that is the same on every replay, and unique otherwise."""
-        self._decisions.check()
-        self._uuids += 1
-        return uuid.uuid5(_NAMESPACE, f"{self.instance_id}:{self.execution_id}:{self._uuids}")
+    __slots__ = ()
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -182,7 +87,10 @@ class OrchestrationContext:
         """
         # Spelled out: this is the hot path, and each call of a function costs a sixtieth of it.
         registry, loop, converter, decisions = self._registry, self._loop, self._converter, self._decisions
-        function = registry.activity_of.get(fn) or registry.activity(fn)
+        try:
+            function = registry.activity_of.get(fn) or registry.activity(fn)
+        except TypeError:  # without a hash; it has no name either
+            function = None
         if function is None:
             name, declared = registry.activity_name(fn), Any
         else:
@@ -451,43 +359,6 @@ class OrchestrationContext:
             )
         self._decisions.record(CustomStatusSet(payload))
 
-    # --- details -----------------------------------------------------------------------------------------------------
-
-    def _open(self, task: _Task, seq: int) -> _Task:
-        loop, decisions = self._loop, self._decisions
-        loop.number = task.number = loop.number + 1
-        task.decisions = decisions
-        task.seq = seq
-        decisions.open[seq] = task
-        return task
-
-    def _done(self, value: object) -> LoopFuture:
-        future = self._loop.create_future()
-        future.set_result(value)
-        return future
-
-    def _child_id(self) -> str:
-        made = child_id(self.instance_id, self._ordinal, self._decisions.upcoming)
-        if len(made) > INSTANCE_ID_CHARS_MAX:
-            raise InvalidIdError(
-                f"Instance id '{made[:40]}…' of a child has {len(made)} characters: expected {INSTANCE_ID_CHARS_MAX} at most; "
-                "pass instance_id='…', or nest less deeply"
-            )
-        return made
-
-    def _check_child(self, instance_id: str) -> str:
-        check_instance_id(instance_id)
-        if instance_id in (self.instance_id, self.parent_instance_id):
-            raise InvalidIdError(
-                f"Instance id '{instance_id}' belongs to this instance or its parent, which is running: expected another one"
-            )
-        return instance_id
-
-    def _instant(self, value: datetime | timedelta | float, what: str) -> int:
-        if isinstance(value, datetime):
-            return instant(value)
-        return self._loop.now + microseconds(value, what, least=-(10**15))
-
 
 def _policy(retry: RetryPolicy) -> tuple[RetrySpec, Predicate | None]:
     if not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
@@ -498,6 +369,3 @@ def _policy(retry: RetryPolicy) -> tuple[RetrySpec, Predicate | None]:
 def _check_event_name(name: str) -> None:
     if not isinstance(cast("object", name), str) or not name:
         raise UsageError(f"Event name is {name!r}: expected a string that is not empty")
-
-
-__all__ = ["DECLARED", "DurableTask", "OrchestrationContext"]

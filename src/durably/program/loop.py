@@ -15,12 +15,14 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import FrameType
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
-from durably.core.events import Payload, TimerCreated
+from durably.core.events import TimerCreated
 from durably.core.retry import DELAY_MAX_US
-from durably.errors import FailureDetails, NonDeterministicCall, UsageError
-from durably.program.decisions import Decisions, evicted
+from durably.errors import UsageError
+from durably.program.decisions import Decisions
+from durably.program.futures import LoopFuture, LoopHandle, LoopTask, LoopTimer, Numbering
+from durably.program.refusals import gone, refusal, refused
 
 ExceptionHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
@@ -30,120 +32,13 @@ _SWEEP_MIN: Final = 64
 """Finished tasks and generators are forgotten when the list of all has doubled, and is at least this long."""
 
 
-class LoopFuture(asyncio.Future[Any]):
-    """A future whose hash is its number in the execution, so that a set of them iterates alike on every replay.
-
-    It has no `__init__` in Python, which would double the cost of an activity call: whoever makes one numbers it.
-
-    Attributes:
-        number: Set right after the creation, from `ProgramLoop.number`.
-    """
-
-    __slots__ = ("number",)
-
-    number: int
-
-    def __hash__(self) -> int:
-        return self.number
-
-
-class LoopTask(asyncio.Task[Any]):
-    """A task that hashes like `LoopFuture`.
-
-    Attributes:
-        number: See `LoopFuture`.
-        root: The context in which its code runs; `Task.get_context` came with Python 3.12.
-    """
-
-    __slots__ = ("number", "root")
-
-    def __init__(
-        self,
-        coro: Coroutine[Any, Any, Any],
-        loop: ProgramLoop,
-        name: str | None,
-        context: contextvars.Context,
-    ) -> None:
-        # Before the base class: it puts the task into a set.
-        loop.number = self.number = loop.number + 1
-        self.root = context
-        if name is None:
-            name = f"Task-{self.number - loop.number_base}"
-        super().__init__(coro, loop=loop, name=name, context=context)
-
-    def __hash__(self) -> int:
-        return self.number
-
-
-class LoopHandle:
-    """A callback that waits for its turn; what `call_soon` returns. Used as `asyncio.Handle` is.
-
-    Whoever makes one sets its attributes, for the same reason as with `LoopFuture`.
-    """
-
-    __slots__ = ("args", "callback", "context")
-
-    callback: Callable[..., object] | None
-    args: tuple[Any, ...]
-    context: contextvars.Context
-
-    def cancel(self) -> None:
-        """Do not call; harmless when it was called already."""
-        self.callback = None
-        self.args = ()
-
-    def cancelled(self) -> bool:
-        """True after `cancel`, and after the call."""
-        return self.callback is None
-
-    def get_context(self) -> contextvars.Context:
-        """The context in which the callback runs."""
-        return self.context
-
-
-class LoopTimer(LoopHandle):
-    """A durable timer with a callback; what `call_at` and `call_later` return. Used as `asyncio.TimerHandle` is."""
-
-    __slots__ = ("_fire_at", "_loop", "_seq")
-
-    def __init__(self, loop: ProgramLoop, seq: int, fire_at: int) -> None:
-        self._loop = loop
-        self._seq = seq
-        self._fire_at = fire_at
-
-    def when(self) -> float:
-        """The due time on the clock of the loop, seconds."""
-        return self._fire_at / 1_000_000
-
-    def cancel(self) -> None:
-        """Cancel the durable timer when it is still open."""
-        self._loop.decisions.cancel(self._seq)
-        super().cancel()
-
-    def fire(self) -> None:
-        """The durable timer came due."""
-        self._loop.enqueue(self)
-
-    def complete(self, payload: Payload) -> None:
-        """A timer does not complete."""
-
-    def fail(self, failure: FailureDetails) -> None:
-        """A timer does not fail."""
-
-    def decline(self, failure: FailureDetails) -> bool:
-        """A timer has no attempts."""
-        return False
-
-
-class ProgramLoop(asyncio.AbstractEventLoop):
+class ProgramLoop(Numbering):
     """The loop of one execution.
 
     Attributes:
         decisions: Where timers are recorded.
         now: Orchestration time of the event that is being delivered, microseconds since 1970 UTC.
-        number: The number given last. Futures and tasks are numbered in the order of their creation.
-        number_base: The first number. Different for each execution, because asyncio keeps all tasks of the process in
-            one set, where a hundred thousand tasks with the same hash would be a list.
+        is_replaying: What is delivered happened before.
         tasks: Tasks that may be unfinished, in order of creation. Strong references: asyncio has only weak ones, and
             what the garbage collector destroys, it destroys at a time that no replay repeats.
         generators: Async generators that may be unfinished, in order of their first use. Strong for the same reason.
@@ -159,8 +54,6 @@ class ProgramLoop(asyncio.AbstractEventLoop):
         "generators",
         "is_replaying",
         "now",
-        "number",
-        "number_base",
         "tasks",
     )
 
@@ -246,10 +139,10 @@ class ProgramLoop(asyncio.AbstractEventLoop):
         coro = cast("Coroutine[Any, Any, Any]", coro)
         if options.get("eager_start"):
             coro.close()
-            raise _refusal("eager_start=True", "drop it: tasks of an orchestrator start in order of creation")
+            raise refusal("eager_start=True", "drop it: tasks of an orchestrator start in order of creation")
         if _is_unordered(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
             coro.close()
-            raise _refusal(
+            raise refusal(
                 "asyncio.as_completed over bare coroutines, which starts them in random order",
                 "use ctx.as_completed, or wrap each in asyncio.create_task first",
             )
@@ -302,10 +195,6 @@ class ProgramLoop(asyncio.AbstractEventLoop):
 
     # --- what the run uses -------------------------------------------------------------------------------------------
 
-    def enqueue(self, handle: LoopHandle) -> None:
-        """Put a callback at the end of the queue."""
-        self._ready.append(handle)
-
     def run_until_quiet(self, main: LoopTask) -> bool:
         """Call back until nothing is left to do or the main task is done: what follows its return does not count.
 
@@ -351,7 +240,7 @@ class ProgramLoop(asyncio.AbstractEventLoop):
 
     def close(self) -> None:
         """Refused to orchestrators: the loop ends with the execution."""
-        raise _refusal("loop.close()", "return from the orchestrator")
+        raise refusal("loop.close()", "return from the orchestrator")
 
     def shut(self) -> None:
         """Become a `ClosedLoop`, and forget callbacks. Changing the class spares a check on every call before that."""
@@ -368,7 +257,7 @@ class ProgramLoop(asyncio.AbstractEventLoop):
     ) -> LoopTimer:
         decisions = self.decisions
         seq = decisions.number()
-        timer = LoopTimer(self, seq, fire_at)
+        timer = LoopTimer(decisions, self._ready, seq, fire_at)
         timer.callback = callback
         timer.args = args
         timer.context = contextvars.copy_context() if context is None else context
@@ -388,9 +277,6 @@ class ClosedLoop(ProgramLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Silent: what the teardown cut off is no error."""
-
-    def enqueue(self, handle: LoopHandle) -> None:
-        """Silent: a timer of a closed execution."""
 
     def shut(self) -> None:
         """Idempotent."""
@@ -424,59 +310,15 @@ def _is_unordered(frame: FrameType) -> bool:
     return False
 
 
-# --- what orchestrators may not use --------------------------------------------------------------------------------------
-
-_ACTIVITY = "call it in an activity: await ctx.call_activity(...)"
-
-_CURES: Final[dict[str, str]] = {
-    "run_in_executor": "threads and asyncio.to_thread belong into an activity (a plain def runs in a thread): "
-    "await ctx.call_activity(...)",
-    "call_soon_threadsafe": "send an external event to the instance from outside, and await ctx.wait_for_external_event(...)",
-    "set_task_factory": "tasks of an orchestrator are always of one kind and never eager; drop the factory",
-    "set_debug": "debug mode reads the clock; drop it",
-    "add_signal_handler": "send an external event from the process that gets the signal",
-    "remove_signal_handler": "send an external event from the process that gets the signal",
-    "run_forever": "the engine runs this loop; await instead",
-    "run_until_complete": "the engine runs this loop; await instead",
-    "stop": "return from the orchestrator instead",
-    "shutdown_asyncgens": "async generators are closed with the execution; use contextlib.aclosing to close one earlier",
-    "shutdown_default_executor": "an orchestrator has no executor",
-}
-
-
-def _refusal(what: str, cure: str) -> NonDeterministicCall:
-    return NonDeterministicCall(f"Orchestrators cannot use {what}: a replay could not repeat it; {cure}")
-
-
-def _refused(name: str) -> Callable[..., NoReturn]:
-    cure = _CURES.get(name, _ACTIVITY)
-
-    def refuse(self: ProgramLoop, *args: object, **kwargs: object) -> NoReturn:
-        for arg in args:
-            if asyncio.iscoroutine(arg):
-                arg.close()
-        raise _refusal(f"loop.{name}()", cure)
-
-    refuse.__name__ = name
-    return refuse
-
-
-def _gone(self: ProgramLoop, *args: object, **kwargs: object) -> NoReturn:
-    for arg in args:
-        if asyncio.iscoroutine(arg):
-            arg.close()
-    raise evicted()
-
-
 def _complete_classes() -> None:
     """Fill in all that asyncio's loop has and ours has not, whatever the version adds."""
     for name in dir(asyncio.AbstractEventLoop):
         if name.startswith("_"):
             continue
         if name not in vars(ProgramLoop):
-            setattr(ProgramLoop, name, _refused(name))
+            setattr(ProgramLoop, name, refused(name))
         if name not in vars(ClosedLoop):
-            setattr(ClosedLoop, name, _gone)
+            setattr(ClosedLoop, name, gone)
 
 
 _complete_classes()

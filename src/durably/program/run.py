@@ -37,9 +37,10 @@ from durably.program.context import OrchestrationContext
 from durably.program.decisions import Decisions
 from durably.program.drivers import awaiting_line, main_coroutine
 from durably.program.failures import describe
+from durably.program.futures import LoopTask
 from durably.program.generator_hooks import FirstIteration
 from durably.program.guards import running
-from durably.program.loop import LoopTask, ProgramLoop
+from durably.program.loop import ProgramLoop
 from durably.program.registry import OrchestratorFunction, Registry
 from durably.program.teardown import is_over, tear_down
 

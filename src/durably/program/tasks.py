@@ -10,7 +10,7 @@ from durably.core.events import Payload, RetryDeclined
 from durably.core.external_events import EventMatcher
 from durably.errors import FailureDetails, PayloadError, TaskFailedError, TaskTimeoutError
 from durably.program.decisions import Decisions
-from durably.program.loop import LoopFuture
+from durably.program.futures import LoopFuture
 
 Predicate = Callable[[FailureDetails], bool]
 

@@ -11,12 +11,12 @@ import inspect
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from durably.program.decisions import evicted
 from durably.program.failures import forget_frames
-from durably.program.loop import LoopTask, ProgramLoop, is_finished
-from durably.program.tasks import DurableTask
+from durably.program.futures import LoopTask
+from durably.program.loop import ProgramLoop, is_finished
 
 _THROWS_MAX: Final = 1_000
 """Code that catches everything and awaits again has this many tries, then it is left where it is."""
@@ -26,6 +26,7 @@ _VISITS_MAX: Final = 100_000
 
 _immortal: Final[deque[object]] = deque(maxlen=1_000)
 """Code that would not end. Python reports it when it is collected; so the newest of it is not."""
+
 
 def is_over(loop: ProgramLoop) -> bool:
     """True when no code is left that could run in a teardown."""
@@ -42,7 +43,9 @@ def tear_down(loop: ProgramLoop) -> None:
     tasks, loop.tasks = loop.tasks, []
     generators, loop.generators = loop.generators, []
     open_tasks = [task for task in tasks if not task.done()]
-    coros, futures = _reachable([*open_tasks, *generators, *waiting]) if open_tasks or generators else ([], [])
+    coros, futures = (
+        _reachable([*open_tasks, *generators, *waiting]) if open_tasks or generators else ([], [])
+    )
     # First, so that nothing is dropped that Python would call "never awaited".
     for coro in coros:
         if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
@@ -69,7 +72,8 @@ def _end_task(loop: ProgramLoop, task: LoopTask) -> None:
         try:
             # Into the coroutine, not through the task, which would wait for what it awaits next.
             task.root.run(coro.throw, evicted())
-        except BaseException:  # noqa: BLE001 - the code is at its end, however it says so
+        except BaseException as error:  # noqa: BLE001 - the code is at its end, however it says so
+            forget_frames(error)
             return
         finally:
             asyncio.tasks._leave_task(loop, task)
@@ -85,8 +89,8 @@ def _end_generator(generator: AsyncGenerator[Any, Any]) -> None:
             ending.send(None)
             for _ in range(_THROWS_MAX):
                 ending.throw(evicted())
-        except BaseException:  # noqa: BLE001, S112 - it ended, or it yielded once more: the loop looks
-            continue
+        except BaseException as error:  # noqa: BLE001 - it ended, or it yielded once more: the loop looks
+            forget_frames(error)
     _immortal.append(generator)
 
 
@@ -106,7 +110,7 @@ def _reachable(roots: Iterable[object]) -> tuple[list[Coroutine[Any, Any, Any]],
     ahead: list[Any] = list(roots)
     while ahead and len(seen) < _VISITS_MAX:
         one = ahead.pop()
-        kind = type(one)
+        kind = cast("type[Any]", type(one))
         if not gc.is_tracked(one) or kind in _OPAQUE:
             continue
         is_future = issubclass(kind, asyncio.Future)

@@ -156,7 +156,9 @@ class Store(Protocol):
         """
         ...
 
-    def read_instances(self, lease: Lease, instance_ids: Sequence[str]) -> Awaitable[list[StoredInstance | None]]:
+    def read_instances(
+        self, lease: Lease, instance_ids: Sequence[str]
+    ) -> Awaitable[list[StoredInstance | None]]:
         """Read whole instances, one answer per id in the same order, None for one that does not exist.
 
         Sees every batch whose `commit` has completed. One round trip for all of them.

@@ -29,11 +29,11 @@ class FaultRates:
         slow_s: See `slow`.
     """
 
-    unavailable: float = 0.02
-    doubtful: float = 0.02
-    failed: float = 0.003
-    slow: float = 0.05
-    slow_s: float = 0.5
+    unavailable: float = 0.05
+    doubtful: float = 0.05
+    failed: float = 0.01
+    slow: float = 0.1
+    slow_s: float = 0.3
 
     def stop(self) -> None:
         """From now on nothing goes wrong."""
@@ -97,13 +97,13 @@ class SimStore(MemoryStore):
 
     def read_instances(
         self, lease: Lease, instance_ids: Sequence[str]
-    ) -> Awaitable[list[StoredInstance | None]]:
+    ) -> asyncio.Future[list[StoredInstance | None]]:
         """See `Store.read_instances`."""
-        return self._with_faults(super().read_instances(lease, instance_ids))
+        return asyncio.ensure_future(self._with_faults(super().read_instances(lease, instance_ids)))
 
-    def read_timers(self, lease: Lease, after: int, until: int) -> Awaitable[list[TimerRow]]:
+    def read_timers(self, lease: Lease, after: int, until: int) -> asyncio.Future[list[TimerRow]]:
         """See `Store.read_timers`."""
-        return self._with_faults(super().read_timers(lease, after, until))
+        return asyncio.ensure_future(self._with_faults(super().read_timers(lease, after, until)))
 
     async def _with_faults(self, call: Awaitable[T]) -> T:
         answer = await call

@@ -200,10 +200,8 @@ async def in_order_of_completion(ctx: OrchestrationContext) -> list[int]:
     tasks = [ctx.call_activity("x", i) for i in range(4)]
     seen = [await task async for task in ctx.as_completed(tasks)]
     more = [ctx.call_activity("y", i) for i in range(3)]
-    for future in asyncio.as_completed(more):
-        seen.append(await future)
-    for future in ctx.as_completed([ctx.call_activity("z", i) for i in range(2)]):
-        seen.append(await future)
+    seen += [await future for future in asyncio.as_completed(more)]
+    seen += [await future for future in ctx.as_completed([ctx.call_activity("z", i) for i in range(2)])]
     return seen
 
 

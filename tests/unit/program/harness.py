@@ -138,12 +138,20 @@ class Play:
 
     def seq(self, name: str, place: int = -1) -> int:
         """The number of an action by the name of what it calls or waits for; the last one of the name by default."""
-        return [event.seq for event in self.history if getattr(event, "name", None) == name and hasattr(event, "seq")][place]
+        return [
+            event.seq
+            for event in self.history
+            if getattr(event, "name", None) == name and hasattr(event, "seq")
+        ][place]
 
     def timer(self, delay_s: float) -> int:
         """The number of the open timer that fires this long after the current turn."""
         due = self.now + round(delay_s * 1_000_000)
-        return next(e.seq for e in self.history if isinstance(e, TimerCreated) and e.fire_at == due and e.seq in self.open)
+        return next(
+            e.seq
+            for e in self.history
+            if isinstance(e, TimerCreated) and e.fire_at == due and e.seq in self.open
+        )
 
     @property
     def open(self) -> list[int]:

@@ -166,7 +166,10 @@ def test_4_1_10_code_that_schedules_nothing_completes_at_once() -> None:
 
 
 def test_a_plain_function_may_return_a_coroutine_or_a_task() -> None:
-    play = Play(lambda ctx: two_steps(ctx))
+    def returns_coroutine(ctx: OrchestrationContext) -> Any:
+        return two_steps(ctx)
+
+    play = Play(returns_coroutine)
     play.complete(0)
     play.complete(1, "done")
     assert play.result == "done"
@@ -176,7 +179,7 @@ def test_a_plain_function_may_return_a_coroutine_or_a_task() -> None:
 
 
 def test_a_decorated_coroutine_function_works() -> None:
-    import functools  # noqa: PLC0415
+    import functools
 
     def decorate(fn: Any) -> Any:
         @functools.wraps(fn)
@@ -255,7 +258,9 @@ def test_a_failure_that_must_not_be_retried_says_so() -> None:
     assert Play(program).failed.non_retryable is True
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError, asyncio.InvalidStateError])
+@pytest.mark.parametrize(
+    "error", [SystemExit, KeyboardInterrupt, GeneratorExit, RecursionError, asyncio.InvalidStateError]
+)
 def test_what_would_end_the_program_ends_the_execution(error: type[BaseException]) -> None:
     async def main_code(ctx: OrchestrationContext) -> None:
         await asyncio.sleep(0)
@@ -311,7 +316,7 @@ def test_the_execution_ends_when_its_code_returns() -> None:
             await asyncio.sleep(0)
             await ctx.call_activity("too late")
 
-        asyncio.create_task(background())
+        asyncio.create_task(background())  # noqa: RUF006 - on purpose
         ctx.call_activity("open")
         return "done"
 
@@ -519,7 +524,7 @@ def test_begin_runs_nothing_before_the_first_event() -> None:
 
 
 def test_an_event_that_the_code_does_not_care_about_decides_nothing() -> None:
-    from durably.core.events import (  # noqa: PLC0415
+    from durably.core.events import (
         AttemptStarted,
         ExecutionResumed,
         ExecutionSuspended,

@@ -1,0 +1,93 @@
+"""What the commands that host have in common: the event loop, signals, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Any, Self, TypeVar
+
+from durably.app import AppHost
+from durably.cli.output import Exit, say, threads_left
+
+T = TypeVar("T")
+
+_SHOW_CURSOR = "\x1b[?25h"
+
+_PATIENCE_S = 0.5
+"""A drain that takes longer is announced."""
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run to completion, on uvloop where there is one."""
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    # A pool of our own: closing the loop would wait for what user code still does in its default pool.
+    pool = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    runner.get_loop().set_default_executor(pool)
+    try:
+        return runner.run(work)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        if not threads_left():
+            runner.close()
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return None
+    return uvloop.new_event_loop
+
+
+class Signals:
+    """SIGINT and SIGTERM: the first asks to stop, the second ends the process at once. To be used with ``with``.
+
+    Handlers of the signal module, not of the loop: these also run while user code holds the loop up.
+
+    Attributes:
+        asked: Set by the first signal.
+        last: The next signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.last = False
+        self._loop = asyncio.get_running_loop()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self.last:
+            if sys.__stderr__ is not None and sys.__stderr__.isatty():
+                os.write(2, _SHOW_CURSOR.encode())  # a live display hides it
+            os._exit(Exit.INTERRUPTED)
+        self.last = True
+        self._loop.call_soon_threadsafe(self.asked.set)
+
+
+async def drain(host: AppHost, signals: Signals, *, quiet: bool = False) -> None:
+    """Stop the host: running activities may end, up to the drain time-out. Says so when it takes a moment."""
+    signals.last = True
+    running = len(host.engine.pool)
+    stopping = asyncio.ensure_future(host.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=_PATIENCE_S)
+    if not done and not quiet:
+        what = "1 activity" if running == 1 else f"{running} activities"
+        say(
+            f"Stopping: waiting up to {host.engine.options.drain_timeout_s:g} s for {what}; "
+            "Ctrl-C ends it at once, the work is done again later"
+        )
+    await stopping

@@ -1,0 +1,125 @@
+"""The program: its commands, and how its errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from durably.cli.exec import exec_command
+from durably.cli.output import Exit, complain, exit_code, leave
+from durably.cli.run import run_command
+from durably.cli.settings import Settings, output_option, shared
+from durably.errors import DurablyError, InvariantError
+
+
+class _Commands(click.Group):
+    """A group that suggests what may have been meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(known)}"
+            raise click.UsageError(f"No such command '{name}': {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("durably")
+
+
+def _print_version(context: click.Context, _: click.Parameter, given: Any) -> None:
+    if given and not context.resilient_parsing:
+        click.echo(f"durably {_version()}")
+        context.exit()
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "DURABLY",
+        "max_content_width": 100,
+    },
+    epilog="Exit codes: 0 done · 1 error · 2 wrong usage · 3 not allowed · 4 not found · 5 conflict · 6 time-out · "
+    "7 the instance failed · 130 interrupted. Engine options have environment variables: see the documentation of "
+    "EngineOptions (DURABLY_MAX_CONCURRENT_ACTIVITIES, DURABLY_DRAIN_TIMEOUT_S, …).",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
+)
+@shared
+def commands() -> None:
+    """Durable Functions in Python: workflows that survive crashes, deployments and long waits."""
+
+
+@commands.command("version", short_help="Show the version.")
+@output_option
+@shared
+def version_command(output: str) -> None:
+    """Show the version of durably, and of the Python that runs it."""
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    if output == "json":
+        import json
+
+        click.echo(json.dumps({"durably": _version(), "python": python, "platform": sys.platform}))
+    else:
+        click.echo(f"durably {_version()}  (Python {python} on {sys.platform})")
+
+
+commands.add_command(exec_command)
+commands.add_command(run_command)
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code.
+
+    Args:
+        arguments: Of the command line; those of this process by default.
+    """
+    settings = Settings()
+    try:
+        code = commands.main(args=arguments, standalone_mode=False, obj=settings)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        if settings.debug:
+            traceback.print_exc()
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # who read our output has seen enough
+        return Exit.FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: one line and an exit code, never silent
+        if settings.debug:
+            traceback.print_exc()
+        complain(_text_of(error), color=settings.color)
+        return exit_code(error)
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, InvariantError) or not isinstance(error, (DurablyError, TimeoutError, OSError)):
+        return f"{type(error).__name__}: {error}. This is a bug in durably; --debug shows where"
+    return str(error)
+
+
+def main() -> NoReturn:
+    """The entry point of the program."""
+    leave(call())

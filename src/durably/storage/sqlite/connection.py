@@ -1,0 +1,118 @@
+"""Opening a hub file: which file, which SQLite, which settings."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import apsw
+
+from durably.errors import HubNotFoundError, StoreUnavailableError, UsageError
+from durably.storage.sqlite import schema
+from durably.storage.sqlite.calls import pragma
+
+_SQLITE_VERSION_MIN = (3, 51, 3)
+"""SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when a checkpoint meets a restart of the log."""
+
+_BUSY_MS = 5_000
+"""How long a lock of another process is waited for. They hold it for one short insert; this is far beyond."""
+
+_STATEMENTS = 512
+"""Statements kept prepared: one per kind of row and size of chunk, see `statements`; with room for queries."""
+
+WRITER_CACHE_KIB = 32_768
+"""Page cache of the writer: the live part of a large hub."""
+
+READER_CACHE_KIB = 8_192
+"""Page cache of a reader: the upper floors of the trees; leaves come from the page cache of the kernel."""
+
+
+def check_sqlite() -> None:
+    """Refuse a SQLite that can lose data.
+
+    Raises:
+        UsageError: APSW was built with such a version.
+    """
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")) < _SQLITE_VERSION_MIN:
+        raise UsageError(
+            f"SQLite {version} can corrupt a hub; expected 3.51.3 or newer. Install apsw from its wheel: it brings its own"
+        )
+
+
+def prepare(path: Path, *, create: bool, vfs: str | None) -> None:
+    """Make sure that the file is a hub of this version, creating or migrating it where allowed.
+
+    Raises:
+        HubNotFoundError: There is no hub, or the file is something else.
+        HubVersionError: It was written by a newer version.
+        StoreUnavailableError: This process may not read and write it.
+    """
+    _check_file(path, create=create)
+    connection = connect(path, create=create, vfs=vfs, cache_kib=READER_CACHE_KIB)
+    try:
+        version = schema.inspect(connection, str(path))
+        if version == 0 and not create:
+            raise HubNotFoundError(f"File '{path}' is empty; open it with create=True to make it a hub")
+        if version < schema.VERSION:
+            pragma(connection, "journal_mode", "wal")
+            schema.migrate(connection, str(path))
+    finally:
+        connection.close()
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    """Say in words of the file system what SQLite would call "unable to open database file"."""
+    if path.is_dir():
+        raise HubNotFoundError(f"'{path}' is a directory; name a file in it, for example '{path / 'hub.db'}'")
+    try:
+        exists = path.exists()
+        if not exists and create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path.parent, "directory", error) from None
+    if not exists and not create:
+        raise HubNotFoundError(
+            f"Hub file '{path}' does not exist; check the URL, or open it with create=True"
+        )
+    if exists and not os.access(path, os.R_OK | os.W_OK):
+        raise _unusable(path, "hub file", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # the log lies beside the file
+        raise _unusable(path.parent, "directory", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _unusable(path: Path, what: str, error: OSError) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"The {what} '{path}' cannot be used: {error.strerror}; let the user of this process read and write it"
+    )
+
+
+def connect(
+    path: Path, *, cache_kib: int, create: bool = False, read_only: bool = False, vfs: str | None = None
+) -> apsw.Connection:
+    """Open a connection. It is used by one thread at a time.
+
+    Args:
+        path: The file.
+        cache_kib: Size of the page cache.
+        create: Make the file when it is missing.
+        read_only: Refuse statements that write. (A reader in WAL mode still needs to write the shared index.)
+        vfs: Name of the APSW VFS to use; tests inject faults there.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=_STATEMENTS)
+    connection.set_busy_timeout(_BUSY_MS)
+    # Checkpoints are the owner's alone, at moments of its choice.
+    connection.wal_autocheckpoint(0)
+    for name, value in (
+        ("synchronous", "full"),
+        ("fullfsync", 1),  # macOS: an fsync that reaches the platters; no meaning elsewhere
+        ("checkpoint_fullfsync", 1),
+        ("temp_store", "memory"),
+        ("cache_size", -cache_kib),
+        ("trusted_schema", 0),
+        ("query_only", int(read_only)),
+    ):
+        pragma(connection, name, value)
+    return connection

@@ -1,0 +1,136 @@
+# ruff: noqa: S608 - statements are put together from constants of this file; values are bound
+"""What is read, by the owner and by anybody. Each answer is of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import apsw
+
+from durably.core.commit import HistoryRow, InboxRow, InstanceRow, TimerRow
+from durably.storage.api import Snapshot, StoredInstance
+from durably.storage.sqlite.calls import Execute, executor
+from durably.storage.sqlite.statements import ManyKeys
+
+INSTANCE = (
+    "i.instance_id, i.execution, i.ordinal, i.execution_id, i.name, i.version, i.status, i.created_at,"
+    " max(i.updated_at, ifnull((SELECT h.at FROM history h WHERE h.execution = i.execution"
+    " ORDER BY h.seq DESC LIMIT 1), i.updated_at)),"
+    " i.input, i.output, i.custom_status, i.failure, i.blocked, i.parked, i.in_flight, i.parent_instance_id, i.tags,"
+    " i.start_at"
+)
+"""The columns of an `InstanceRow` as it is read, from `instances i`."""
+
+_IN_FLIGHT = 15
+"""Place of the only column that is not stored as it is: SQLite has no booleans."""
+
+_HISTORY = "h.execution, h.seq, h.at, h.data, h.checksum"
+_INBOX = "message_id, instance_id, at, body, position"
+_TIMER = "execution, seq, kind, due_at, instance_id"
+
+_INSTANCES_BY_ID = ManyKeys(f"SELECT {INSTANCE} FROM instances i WHERE i.instance_id")
+_HISTORY_BY_ID = ManyKeys(
+    f"SELECT {_HISTORY} FROM instances i JOIN history h ON h.execution = i.execution WHERE i.instance_id",
+    " ORDER BY h.execution, h.seq",
+)
+_INBOX_BY_ID = ManyKeys(f"SELECT {_INBOX} FROM inbox WHERE instance_id", " ORDER BY position")
+
+
+def as_instance(columns: tuple[Any, ...]) -> InstanceRow:
+    """An `InstanceRow` from the columns of `INSTANCE`."""
+    return InstanceRow._make((*columns[:_IN_FLIGHT], columns[_IN_FLIGHT] == 1, *columns[_IN_FLIGHT + 1 :]))
+
+
+@contextmanager
+def one_moment(connection: apsw.Connection) -> Generator[None, None, None]:
+    """All that is read within is of the same moment."""
+    execute = executor(connection)
+    execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            execute("COMMIT")
+
+
+class Reader:
+    """A connection that only reads."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.execute = executor(connection)
+
+    def read_instances(self, instance_ids: Sequence[str]) -> list[StoredInstance | None]:
+        """See `Store.read_instances`."""
+        ids = list(dict.fromkeys(instance_ids))
+        with one_moment(self.connection):
+            instances = _INSTANCES_BY_ID.run(self.execute, ids)
+            history = _HISTORY_BY_ID.run(self.execute, ids)
+            inbox = _INBOX_BY_ID.run(self.execute, ids)
+        stored = _assemble(map(as_instance, instances), history, inbox)
+        found = {instance.row.instance_id: instance for instance in stored}
+        return [found.get(instance_id) for instance_id in instance_ids]
+
+    def read_timers(self, after: int, until: int) -> list[TimerRow]:
+        """See `Store.read_timers`."""
+        return _timers(self.execute, "due_at > ? AND due_at <= ?", after, until)
+
+    def read_inbox(self, after: int) -> list[InboxRow]:
+        """See `Store.read_inbox`."""
+        return _inbox(self.execute, after)
+
+    def get_instance(self, instance_id: str) -> InstanceRow | None:
+        """See `Store.get_instance`."""
+        rows = _INSTANCES_BY_ID.run(self.execute, (instance_id,))
+        return as_instance(rows[0]) if rows else None
+
+    def read_history(self, instance_id: str) -> list[HistoryRow]:
+        """See `Store.read_history`."""
+        return list(map(HistoryRow._make, _HISTORY_BY_ID.run(self.execute, (instance_id,))))
+
+
+def load(connection: apsw.Connection, timers_until: int) -> Snapshot:
+    """See `Store.load`. Runs on the writer's connection, behind what is being written."""
+    execute = executor(connection)
+    with one_moment(connection):
+        batch, execution = execute("SELECT batch, execution FROM partition").fetchall()[0]
+        instances = execute(
+            f"SELECT {INSTANCE} FROM instances i WHERE i.in_flight ORDER BY i.execution"
+        ).fetchall()
+        history = execute(
+            f"SELECT {_HISTORY} FROM instances i JOIN history h ON h.execution = i.execution"
+            " WHERE i.in_flight ORDER BY i.execution, h.seq"
+        ).fetchall()
+        return Snapshot(
+            batch=batch,
+            execution=execution,
+            in_flight=_assemble(map(as_instance, instances), history, []),
+            timers=_timers(execute, "due_at <= ?", timers_until),
+            inbox=_inbox(execute, 0),
+        )
+
+
+def _assemble(
+    rows: Iterable[InstanceRow], history: Iterable[tuple[Any, ...]], inbox: Iterable[tuple[Any, ...]]
+) -> list[StoredInstance]:
+    stored = [StoredInstance(row, [], []) for row in rows]
+    by_execution = {instance.row.execution: instance.history for instance in stored}
+    for columns in history:
+        by_execution[columns[0]].append(HistoryRow._make(columns))
+    by_id = {instance.row.instance_id: instance.inbox for instance in stored}
+    for columns in inbox:
+        if columns[1] in by_id:  # a start that nobody has taken in yet has no instance
+            by_id[columns[1]].append(InboxRow._make(columns))
+    return stored
+
+
+def _timers(execute: Execute, where: str, *instants: int) -> list[TimerRow]:
+    text = f"SELECT {_TIMER} FROM timers WHERE {where} ORDER BY due_at, execution, seq, kind"
+    return list(map(TimerRow._make, execute(text, instants)))
+
+
+def _inbox(execute: Execute, after: int) -> list[InboxRow]:
+    text = f"SELECT {_INBOX} FROM inbox WHERE position > ? ORDER BY position"
+    return list(map(InboxRow._make, execute(text, (after,))))

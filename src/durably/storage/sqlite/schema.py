@@ -1,0 +1,137 @@
+"""The tables, their versions, and how a file is recognized as a hub.
+
+FORMAT: released scripts are never edited; a change is a new script at the end of `_SCRIPTS`.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from durably.errors import HubNotFoundError, HubVersionError
+from durably.storage.sqlite.calls import executor, pragma
+
+APPLICATION_ID = 0x64757261
+"""`PRAGMA application_id` of a hub: "dura"."""
+
+# Text that users choose is compared byte by byte. There are no foreign keys: a batch names all that it deletes.
+_VERSION_1 = """
+CREATE TABLE partition (
+    id INTEGER PRIMARY KEY,             -- 0: a SQLite hub has one partition
+    epoch INTEGER NOT NULL,             -- fencing number of the newest owner
+    batch INTEGER NOT NULL,             -- newest batch applied
+    batch_epoch INTEGER NOT NULL,       -- the epoch that applied it
+    execution INTEGER NOT NULL,         -- highest execution number ever used
+    wake_path TEXT                      -- socket of the newest owner, see wakeup.py
+);
+INSERT INTO partition VALUES (0, 0, 0, 0, 0, NULL);
+
+-- Without rowid: the rows of an execution lie side by side, and a read of a history is one range.
+CREATE TABLE history (
+    execution INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    checksum BLOB NOT NULL,
+    PRIMARY KEY (execution, seq)
+) WITHOUT ROWID;
+
+CREATE TABLE instances (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,     -- order of creation; never given twice, page tokens rely on it
+    instance_id TEXT NOT NULL UNIQUE,
+    execution INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    execution_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT,
+    status TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    input BLOB,
+    output BLOB,
+    custom_status BLOB,
+    failure BLOB,
+    blocked TEXT,
+    parked TEXT,
+    in_flight INTEGER NOT NULL,
+    parent_instance_id TEXT,
+    tags BLOB,
+    start_at INTEGER
+);
+-- Partial indexes stay as small as the live part of the hub, and so cost next to nothing on the hot path.
+CREATE INDEX instances_in_flight ON instances (execution) WHERE in_flight;
+CREATE INDEX instances_not_completed ON instances (status) WHERE status <> 'Completed';
+
+CREATE TABLE timers (
+    execution INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    PRIMARY KEY (execution, seq, kind)
+) WITHOUT ROWID;
+CREATE INDEX timers_due ON timers (due_at);
+
+CREATE TABLE inbox (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,     -- never given twice: the owner reads what lies behind a position
+    message_id TEXT NOT NULL UNIQUE,
+    instance_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX inbox_instance ON inbox (instance_id);
+
+CREATE TABLE tombstones (
+    message_id TEXT PRIMARY KEY,
+    at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX tombstones_at ON tombstones (at);
+"""
+
+_SCRIPTS = (_VERSION_1,)
+
+VERSION = len(_SCRIPTS)
+"""`PRAGMA user_version` of a hub that this code reads and writes."""
+
+
+def inspect(connection: apsw.Connection, path: str) -> int:
+    """The version of the hub in the file, 0 when the file is empty. Writes nothing.
+
+    Raises:
+        HubNotFoundError: It is something else.
+        HubVersionError: It was written by a newer version.
+    """
+    try:
+        application_id = pragma(connection, "application_id")
+        version: int = pragma(connection, "user_version")
+        is_empty = not executor(connection)("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    except apsw.NotADBError:
+        raise HubNotFoundError(
+            f"File '{path}' is not a hub: it is not a SQLite database; name another file"
+        ) from None
+    if application_id == 0 and version == 0 and is_empty:
+        return 0
+    if application_id != APPLICATION_ID:
+        raise HubNotFoundError(
+            f"File '{path}' is not a hub: it is a database of another program; name another file"
+        )
+    if version > VERSION:
+        raise HubVersionError(
+            f"Hub file '{path}' has schema version {version}, this durably knows up to {VERSION}; "
+            "install the version of durably that wrote it, or a newer one"
+        )
+    return version
+
+
+def migrate(connection: apsw.Connection, path: str) -> None:
+    """Bring the file to `VERSION` in one transaction; several processes may try at once."""
+    execute = executor(connection)
+    execute("BEGIN IMMEDIATE")
+    try:
+        for script in _SCRIPTS[inspect(connection, path) :]:
+            execute(script)
+        pragma(connection, "application_id", APPLICATION_ID)
+        pragma(connection, "user_version", VERSION)
+        execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            execute("ROLLBACK")

@@ -1,0 +1,294 @@
+"""The SQLite provider: one file, one writer thread, readers beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from durably.clock import SystemClock
+from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerRow
+from durably.core.query import InstanceQuery
+from durably.errors import DurablyError, HubClosedError, LeaseLostError, UsageError
+from durably.storage.api import Capabilities, Found, Lease, Snapshot, StoredInstance
+from durably.storage.sqlite import connection as opening
+from durably.storage.sqlite import search, wakeup
+from durably.storage.sqlite.lane import Health, Lane
+from durably.storage.sqlite.lock import HostLock
+from durably.storage.sqlite.reader import Reader
+from durably.storage.sqlite.wakeup import Arrivals, Bell
+from durably.storage.sqlite.writer import Writer
+
+_CAPABILITIES = Capabilities(partitions=1, durable=True, shared=False, wakeups=True)
+
+
+class SqliteStore:
+    """A `Store` in a SQLite file. An object is opened once; after `close` another one is made.
+
+    Threads: one writes and checkpoints, one reads for the owner, one reads for anybody, so that a long query holds up
+    nothing else. Each has its own connection and starts when it is first needed.
+    """
+
+    def __init__(self, path: str, *, vfs: str | None = None) -> None:
+        """Name the hub; nothing is touched before `open`.
+
+        Args:
+            path: The file; a relative one is relative to the working directory of this moment.
+            vfs: Name of the APSW VFS to use instead of the default one, for tests that inject faults.
+        """
+        self._name = path
+        self._path = Path(path).absolute()
+        self._vfs = vfs
+        self._state = "new"
+        self._ended: asyncio.Future[None] | None = None
+        self._health = Health(str(self._path))
+        self._lock = HostLock(self._beside(".lock"))
+        self._epoch = 0  # of the lease that this object holds; 0 when it holds none
+        self._bell = Bell(self._beside(".sock"))
+        self._arrivals = Arrivals(self._bell, lambda: self._writes.submit(Writer.data_version))
+        self._lanes: dict[str, Lane[Reader]] = {}
+        self._writer: Lane[Writer] | None = None
+
+    @property
+    def url(self) -> str:
+        """See `Store.url`."""
+        return f"sqlite:///{self._name}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Store.capabilities`."""
+        return _CAPABILITIES
+
+    # --- hub ---------------------------------------------------------------------------------------------------------
+
+    async def open(self, *, create: bool = True) -> None:
+        """See `Store.open`.
+
+        Raises:
+            StoreUnavailableError: This process may not use the file, or another one keeps it locked.
+            UsageError: The SQLite of this process can lose data.
+        """
+        if self._state == "open":
+            return
+        if self._state == "closed":
+            raise self._refusal()
+        opening.check_sqlite()
+        writer: Lane[Writer] = Lane(
+            "durably-sqlite-writer",
+            self._health,
+            partial(self._connect_writer, create=create),
+            between=Writer.checkpoint_if_due,
+        )
+        try:
+            await writer.submit(_nothing)
+        except BaseException:
+            writer.end()
+            raise
+        self._writer = writer
+        self._state = "open"
+
+    def _connect_writer(self, *, create: bool) -> Writer:
+        opening.prepare(self._path, create=create, vfs=self._vfs)
+        return Writer(opening.connect(self._path, vfs=self._vfs, cache_kib=opening.WRITER_CACHE_KIB))
+
+    def _connect_reader(self) -> Reader:
+        cache_kib = opening.READER_CACHE_KIB
+        return Reader(opening.connect(self._path, vfs=self._vfs, cache_kib=cache_kib, read_only=True))
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        if self._state == "open":
+            self._arrivals.stop()
+            self._ended = asyncio.get_running_loop().create_future()
+            self._let_go(partial(_answer, self._ended))
+        self._state = "closed"
+        if self._ended is not None and not self._ended.done():
+            await asyncio.shield(self._ended)
+
+    def _let_go(self, then: Callable[[], None]) -> None:
+        """Everything is ended by the writer's thread, so that a caller who is cancelled leaves nothing behind."""
+        readers = list(self._lanes.values())
+        for lane in readers:
+            lane.end()
+
+        def before(writer: Writer) -> None:
+            for lane in readers:
+                lane.join()
+            if self._lock.held and self._health.failure is None:
+                with contextlib.suppress(Exception):  # the next owner does it before it serves
+                    writer.checkpoint_all()
+
+        def after() -> None:
+            self._bell.take_down()
+            self._lock.drop()
+            then()
+
+        self._writes.end(before, after)
+
+    async def delete(self) -> None:
+        """See `Store.delete`.
+
+        Raises:
+            HubLockedError: Another live host serves the hub.
+        """
+        await self.close()
+        await asyncio.to_thread(self._delete)
+
+    def _delete(self) -> None:
+        if not self._path.parent.is_dir():
+            return
+        self._lock.take(self.url, "delete", _now())
+        try:
+            for suffix in ("", "-wal", "-shm", "-journal", ".sock", ".lock"):
+                self._beside(suffix).unlink(missing_ok=True)
+        finally:
+            self._lock.drop()
+
+    # --- leases ------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, partition: int, owner: str) -> Lease:
+        """See `Store.acquire`. Before the first lease of an object, the log is moved into the file.
+
+        Raises:
+            StoreUnavailableError: Another process keeps reading, so that the log cannot be moved.
+        """
+        if partition != 0:
+            raise UsageError(f"Partition {partition} is not in this hub; a SQLite hub has partition 0 only")
+        self._epoch = await self._writes.submit(self._acquire, owner)
+        self._arrivals.watch()
+        return Lease(partition, owner, self._epoch)
+
+    def _acquire(self, writer: Writer, owner: str) -> int:
+        was_held = self._lock.held
+        self._lock.take(self.url, owner, _now())
+        try:
+            if not was_held:
+                writer.checkpoint_all()
+            return writer.next_epoch(self._bell.hang())
+        except Exception:
+            if not was_held:
+                self._bell.take_down()
+                self._lock.drop()
+            raise
+
+    async def renew(self, lease: Lease) -> None:
+        """See `Store.renew`. The lock lasts as long as this process: there is nothing to extend."""
+        if self._state != "open":
+            raise self._refusal()
+        if lease.epoch != self._epoch:
+            raise LeaseLostError(
+                f"The lease of epoch {lease.epoch} is over: it was acquired anew, or released"
+            )
+
+    async def release(self, lease: Lease) -> None:
+        """See `Store.release`."""
+        if self._state != "open":
+            raise self._refusal()
+        if lease.epoch == self._epoch:
+            self._epoch = 0
+            self._arrivals.unwatch()
+            await self._writes.submit(self._release)
+
+    def _release(self, writer: Writer) -> None:
+        self._bell.take_down()
+        self._lock.drop()
+
+    # --- partition ---------------------------------------------------------------------------------------------------
+
+    async def load(self, lease: Lease, timers_until: int) -> Snapshot:
+        """See `Store.load`."""
+        return await self._writes.submit(Writer.load, timers_until)
+
+    def commit(self, lease: Lease, batch: Batch) -> asyncio.Future[None]:
+        """See `Store.commit`."""
+        try:
+            return self._writes.submit(Writer.commit, lease, batch)
+        except DurablyError as error:
+            refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+
+    async def read_instances(self, lease: Lease, instance_ids: Sequence[str]) -> list[StoredInstance | None]:
+        """See `Store.read_instances`."""
+        return await self._reads("owner").submit(Reader.read_instances, instance_ids)
+
+    async def read_timers(self, lease: Lease, after: int, until: int) -> list[TimerRow]:
+        """See `Store.read_timers`."""
+        return await self._reads("owner").submit(Reader.read_timers, after, until)
+
+    async def read_inbox(self, lease: Lease, after: int = 0) -> list[InboxRow]:
+        """See `Store.read_inbox`."""
+        return await self._reads("owner").submit(Reader.read_inbox, after)
+
+    # --- anybody -----------------------------------------------------------------------------------------------------
+
+    async def post(self, messages: Sequence[InboxRow]) -> None:
+        """See `Store.post`."""
+        wake_path = await self._writes.submit(Writer.post, messages)
+        if self._epoch:
+            self._arrivals.announce()
+        elif wake_path is not None:
+            wakeup.send(wake_path)
+
+    def on_arrival(self, callback: Callable[[], None]) -> None:
+        """See `Store.on_arrival`."""
+        if self._state != "open":
+            raise self._refusal()
+        self._arrivals.add(callback)
+
+    async def get_instance(self, instance_id: str) -> InstanceRow | None:
+        """See `Store.get_instance`."""
+        return await self._reads("anybody").submit(Reader.get_instance, instance_id)
+
+    async def read_history(self, instance_id: str) -> list[HistoryRow]:
+        """See `Store.read_history`."""
+        return await self._reads("anybody").submit(Reader.read_history, instance_id)
+
+    async def query(self, query: InstanceQuery) -> Found:
+        """See `Store.query`."""
+        return await self._reads("anybody").submit(search.find, query)
+
+    # --- lanes -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _writes(self) -> Lane[Writer]:
+        if self._writer is None or self._state != "open":
+            raise self._refusal()
+        return self._writer
+
+    def _reads(self, who: str) -> Lane[Reader]:
+        if self._state != "open":
+            raise self._refusal()
+        lane = self._lanes.get(who)
+        if lane is None:
+            lane = self._lanes[who] = Lane(f"durably-sqlite-{who}", self._health, self._connect_reader)
+        return lane
+
+    def _refusal(self) -> DurablyError:
+        if self._state == "new":
+            return UsageError(f"Hub {self.url} is not open yet; await open() first")
+        return HubClosedError(f"Hub {self.url} is closed; make a new store object and open that")
+
+    def _beside(self, suffix: str) -> Path:
+        return Path(f"{self._path}{suffix}")
+
+
+def _nothing(_: Writer) -> None:
+    """The first job of a lane: connect."""
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(SystemClock().now() // 1_000_000, UTC).isoformat()
+
+
+def _answer(ended: asyncio.Future[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        ended.get_loop().call_soon_threadsafe(_done, ended)
+
+
+def _done(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)

@@ -1,0 +1,268 @@
+# ruff: noqa: S608 - statements are put together from constants of this file; values are bound
+"""What is written: batches, arrivals, epochs, and the checkpoints between them. Runs on the writer's thread."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+
+import apsw
+
+from durably.core.commit import Batch, HistoryRow, InboxRow
+from durably.errors import InvariantError, LeaseLostError, StoreUnavailableError
+from durably.storage.api import Lease, Snapshot
+from durably.storage.sqlite.calls import cursor_executor, pragma
+from durably.storage.sqlite.reader import load
+from durably.storage.sqlite.statements import ManyKeys, ManyRows
+
+_CHECKPOINT_PAGES = 4_000
+"""Pages written to the log (16 MB) before they are copied into the file: enough to write a hot page once, not often."""
+
+_CHECKPOINT_RETRY_PAGES = 1_000
+"""A reader may pin the end of the log; then the next attempt comes after so many more pages."""
+
+_INSTANCE_COLUMNS = (
+    "instance_id, execution, ordinal, execution_id, name, version, status, created_at, updated_at, input, output,"
+    " custom_status, failure, blocked, parked, in_flight, parent_instance_id, tags, start_at"
+)
+_REPLACED = ", ".join(
+    f"{name} = excluded.{name}"
+    for name in _INSTANCE_COLUMNS.replace(",", "").split()
+    if name != "instance_id"
+)
+
+_FENCE = (
+    "UPDATE partition SET batch = ?1, batch_epoch = ?2, execution = max(execution, ?3)"
+    " WHERE id = 0 AND epoch = ?2 AND batch = ?1 - 1"
+)
+_ADD_HISTORY = ManyRows("INSERT OR ROLLBACK INTO history VALUES ", 5)
+_PUT_INSTANCES = ManyRows(
+    f"INSERT OR ROLLBACK INTO instances ({_INSTANCE_COLUMNS}) VALUES ",
+    19,
+    f" ON CONFLICT (instance_id) DO UPDATE SET {_REPLACED}",
+)
+_CHANGE_INSTANCES = ManyRows(
+    "WITH change (id, status, updated_at, output, custom_status, failure, blocked, parked, in_flight, start_at)"
+    " AS (VALUES ",
+    10,
+    ") UPDATE OR ROLLBACK instances SET status = change.status, updated_at = change.updated_at,"
+    " output = change.output, custom_status = change.custom_status, failure = change.failure,"
+    " blocked = change.blocked, parked = change.parked, in_flight = change.in_flight, start_at = change.start_at"
+    " FROM change WHERE instance_id = change.id",
+)
+_SET_TIMERS = ManyRows(
+    "INSERT OR ROLLBACK INTO timers VALUES ",
+    5,
+    " ON CONFLICT (execution, seq, kind) DO UPDATE SET due_at = excluded.due_at, instance_id = excluded.instance_id",
+)
+_CLEAR_TIMERS = ManyRows("DELETE FROM timers WHERE (execution, seq, kind) IN (VALUES ", 3, ")")
+_PUT_INBOX = ManyRows(
+    "INSERT OR ROLLBACK INTO inbox (message_id, instance_id, at, body)"
+    " SELECT column1, column2, column3, column4 FROM (VALUES ",
+    5,
+    ") WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE message_id = column1) ON CONFLICT (message_id) DO NOTHING",
+)
+_CONSUME_INBOX = ManyKeys("DELETE FROM inbox WHERE message_id")
+_PUT_TOMBSTONES = ManyRows(
+    "INSERT OR ROLLBACK INTO tombstones VALUES ",
+    2,
+    " ON CONFLICT (message_id) DO UPDATE SET at = excluded.at",
+)
+_REMOVE_INSTANCES = ManyKeys("DELETE FROM instances WHERE instance_id")
+_REMOVE_INBOX = ManyKeys("DELETE FROM inbox WHERE instance_id")
+_DROP_HISTORY = ManyKeys("DELETE FROM history WHERE execution")
+_DROP_TIMERS = ManyKeys("DELETE FROM timers WHERE execution")
+
+_first = itemgetter(0)
+_second = itemgetter(1)
+
+
+class Writer:
+    """The one connection that writes."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self._execute = cursor_executor(connection)
+        self._checkpoint_at = _CHECKPOINT_PAGES
+
+    # --- batches -----------------------------------------------------------------------------------------------------
+
+    def commit(self, lease: Lease, batch: Batch) -> None:
+        """See `Store.commit`."""
+        execute = self._execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            highest = max(
+                max(map(_first, batch.history), default=0), max(map(_second, batch.instances), default=0)
+            )
+            execute(_FENCE, (batch.number, lease.epoch, highest))
+            if self.connection.changes() != 1:
+                self._settle_refused(lease, batch)
+                return
+            self._apply(batch)
+            execute("COMMIT")
+        except apsw.ConstraintError as error:
+            self._roll_back()
+            raise self._explain(error, batch) from None
+        finally:
+            self._roll_back()
+
+    def _apply(self, batch: Batch) -> None:
+        execute = self._execute
+        if batch.removed:
+            self._remove(batch)
+        if batch.history:
+            _ADD_HISTORY.run(execute, batch.history)
+        if batch.executions_dropped:
+            _DROP_HISTORY.run(execute, batch.executions_dropped)
+            _DROP_TIMERS.run(execute, batch.executions_dropped)
+        if batch.instances:
+            _PUT_INSTANCES.run(execute, batch.instances)
+        if batch.changes:
+            self._change(batch)
+        if batch.timers_set:
+            _SET_TIMERS.run(execute, batch.timers_set)
+        if batch.timers_cleared:
+            _CLEAR_TIMERS.run(execute, batch.timers_cleared)
+        if batch.inbox_put:
+            _PUT_INBOX.run(execute, batch.inbox_put)
+        if batch.inbox_consumed:
+            _CONSUME_INBOX.run(execute, batch.inbox_consumed)
+        if batch.tombstones:
+            _PUT_TOMBSTONES.run(execute, batch.tombstones)
+        if batch.tombstones_before:
+            execute("DELETE FROM tombstones WHERE at < ?", (batch.tombstones_before,))
+
+    def _remove(self, batch: Batch) -> None:
+        ids = [removal.instance_id for removal in batch.removed]
+        executions = [removal.execution for removal in batch.removed]
+        _REMOVE_INSTANCES.run(self._execute, ids)
+        _REMOVE_INBOX.run(self._execute, ids)
+        _DROP_HISTORY.run(self._execute, executions)
+        _DROP_TIMERS.run(self._execute, executions)
+
+    def _change(self, batch: Batch) -> None:
+        # Of several changes of an instance the last one counts; `UPDATE ... FROM` would take any of them.
+        changes = dict(zip(map(_first, batch.changes), batch.changes, strict=True))
+        before = self.connection.total_changes()
+        _CHANGE_INSTANCES.run(self._execute, list(changes.values()))
+        if self.connection.total_changes() - before != len(changes):
+            missing = next(key for key in changes if not self._exists("instances WHERE instance_id = ?", key))
+            raise InvariantError("I2", missing, "it was changed, but there is no such instance")
+
+    def _settle_refused(self, lease: Lease, batch: Batch) -> None:
+        """The fence did not match: either the batch was applied already, or it must not be."""
+        epoch, newest, newest_epoch = self._execute(
+            "SELECT epoch, batch, batch_epoch FROM partition"
+        ).fetchall()[0]
+        if lease.epoch != epoch:
+            raise LeaseLostError(
+                f"Batch {batch.number} of epoch {lease.epoch} refused: partition {lease.partition} is in epoch {epoch}"
+            )
+        if batch.number != newest or newest_epoch != epoch:
+            raise InvariantError("I2", "", f"batch {batch.number} was sent, expected {newest + 1}")
+
+    def _explain(self, error: apsw.ConstraintError, batch: Batch) -> Exception:
+        """A history row that exists already is an invariant of ours; any other constraint is a matter of the data."""
+        if "history.execution, history.seq" not in str(error):
+            return error
+        seen: set[tuple[int, int]] = set()
+        for row in batch.history:
+            key = (row.execution, row.seq)
+            if key in seen or self._exists("history WHERE execution = ? AND seq = ?", *key):
+                return self._duplicate(row, batch)
+            seen.add(key)
+        return error
+
+    def _duplicate(self, row: HistoryRow, batch: Batch) -> InvariantError:
+        stored = self._execute(
+            "SELECT instance_id FROM instances WHERE execution = ?", (row.execution,)
+        ).fetchall()
+        ids = [instance.instance_id for instance in batch.instances if instance.execution == row.execution]
+        ids += [instance_id for (instance_id,) in stored]
+        return InvariantError(
+            "I1",
+            ids[0] if ids else "",
+            f"history row {row.seq} of execution {row.execution} was sent, but it exists",
+        )
+
+    def _exists(self, where: str, *values: Any) -> bool:
+        return bool(self._execute(f"SELECT 1 FROM {where}", values).fetchall())
+
+    def _roll_back(self) -> None:
+        # After a full disk and after OR ROLLBACK, SQLite has rolled back by itself.
+        if self.connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    def load(self, timers_until: int) -> Snapshot:
+        """See `Store.load`."""
+        return load(self.connection, timers_until)
+
+    # --- arrivals ----------------------------------------------------------------------------------------------------
+
+    def post(self, messages: Sequence[InboxRow]) -> str | None:
+        """See `Store.post`; returns the path of the socket on which the owner listens."""
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            _PUT_INBOX.run(self._execute, messages)
+            rows = self._execute("SELECT wake_path FROM partition").fetchall()
+            self._execute("COMMIT")
+        finally:
+            self._roll_back()
+        return rows[0][0]
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has written."""
+        return pragma(self.connection, "data_version")
+
+    # --- epochs ------------------------------------------------------------------------------------------------------
+
+    def next_epoch(self, wake_path: str | None) -> int:
+        """Fence whoever was the owner before; returns the new epoch."""
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            rows = self._execute(
+                "UPDATE partition SET epoch = epoch + 1, wake_path = ? RETURNING epoch", (wake_path,)
+            ).fetchall()
+            self._execute("COMMIT")
+        finally:
+            self._roll_back()
+        return rows[0][0]
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def checkpoint_all(self) -> None:
+        """Move the whole log into the file, durably, and empty it.
+
+        Before serving: what an earlier process wrote, but could not sync, may be readable and yet not on disk.
+
+        Raises:
+            StoreUnavailableError: Another process kept reading.
+        """
+        try:
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (apsw.BusyError, apsw.LockedError):
+            raise StoreUnavailableError(
+                f"The log of hub file '{self.connection.filename}' cannot be emptied: another process keeps reading it; "
+                "end that process, or try again"
+            ) from None
+        self._checkpoint_at = self._pages_written() + _CHECKPOINT_PAGES
+
+    def checkpoint_if_due(self) -> None:
+        """Copy the log into the file when it has grown long.
+
+        Without truncating: the next batches overwrite it from its start, which spares the file system the growing.
+        """
+        if self._pages_written() < self._checkpoint_at:
+            return
+        delay = _CHECKPOINT_RETRY_PAGES
+        with contextlib.suppress(apsw.BusyError):  # another process does the same right now
+            pages, copied = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if copied == pages:
+                delay = _CHECKPOINT_PAGES
+        self._checkpoint_at = self._pages_written() + delay
+
+    def _pages_written(self) -> int:
+        return self.connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]

@@ -1,0 +1,132 @@
+"""Conformance: messages from anybody, and how the owner learns of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from durably.core.commit import Tombstone
+from durably.errors import StoreRefusedError
+from durably.testing.store_scene import WAIT_S, Scene, StoreHooks, instance_row, message, scenario
+
+
+async def _ids(scene: Scene, after: int = 0) -> list[str]:
+    return [row.message_id for row in await scene.store.read_inbox(scene.lease, after)]
+
+
+class InboxConformance(StoreHooks):
+    """`post`, `read_inbox`, `on_arrival`."""
+
+    @scenario
+    async def test_what_is_posted_is_read_by_position(self, scene: Scene) -> None:
+        await scene.store.post([])
+        await scene.store.post([message("m", "a", 5, b"1"), message("l", "b", 4, b"2")])
+        await scene.store.post([message("k")])
+        rows = await scene.store.read_inbox(scene.lease)
+        assert [row.message_id for row in rows] == ["m", "l", "k"]
+        assert [row._replace(position=0) for row in rows[:2]] == [
+            message("m", "a", 5, b"1"),
+            message("l", "b", 4, b"2"),
+        ]
+        assert 0 < rows[0].position < rows[1].position < rows[2].position
+        assert await _ids(scene, rows[0].position) == ["l", "k"]
+        assert await _ids(scene, rows[2].position) == []
+        assert (await scene.load()).inbox == rows
+
+    @scenario
+    async def test_a_repeat_is_ignored(self, scene: Scene) -> None:
+        await scene.store.post([message("m", body=b"first"), message("m", body=b"second")])
+        await scene.store.post([message("m", body=b"third"), message("n")])
+        rows = await scene.store.read_inbox(scene.lease)
+        assert [(row.message_id, row.body) for row in rows] == [("m", b"first"), ("n", b"body")]
+
+    @scenario
+    async def test_a_message_with_a_tombstone_is_ignored(self, scene: Scene) -> None:
+        await scene.store.post([message("m"), message("n")])
+        await scene.commit(inbox_consumed=["m", "n"], tombstones=[Tombstone("m", 5)])
+        await scene.store.post([message("m"), message("n")])
+        assert await _ids(scene) == ["n"]
+        await scene.commit(tombstones_before=6)
+        await scene.store.post([message("m")])
+        assert await _ids(scene) == ["n", "m"]
+
+    @scenario
+    async def test_a_position_is_never_given_twice(self, scene: Scene) -> None:
+        seen: set[int] = set()
+        for number in range(5):
+            await scene.store.post([message(f"{number}")])
+            (row,) = await scene.store.read_inbox(scene.lease, max(seen, default=0))
+            assert row.position not in seen
+            seen.add(row.position)
+            await scene.commit(inbox_consumed=[row.message_id])
+        await scene.close_and_reopen()
+        await scene.store.post([message("last")])
+        assert await _ids(scene, max(seen)) == ["last"]
+
+    @scenario
+    async def test_a_post_that_is_refused_leaves_nothing_behind(self, scene: Scene) -> None:
+        with pytest.raises(StoreRefusedError):
+            await scene.store.post([message("m"), message("n", "\udfff")])
+        assert await _ids(scene) == []
+
+    @scenario
+    async def test_anybody_may_post_without_a_lease(self, scene: Scene) -> None:
+        other = await scene.another()
+        await other.post([message("m")])
+        assert await _ids(scene) == ["m"]
+        await scene.commit(inbox_consumed=["m"])
+        assert await _ids(scene) == []
+
+    @scenario
+    async def test_what_is_posted_outlives_its_store(self, scene: Scene) -> None:
+        other = await scene.another()
+        await other.post([message("m")])
+        await self.crash(other)
+        assert [row.message_id for row in (await scene.crash_and_reopen()).inbox] == ["m"]
+
+    @scenario
+    async def test_many_may_post_while_the_owner_commits(self, scene: Scene) -> None:
+        posters = [scene.store, await scene.another(), await scene.another()]
+
+        async def post(number: int) -> None:
+            for count in range(10):
+                await posters[number % 3].post([message(f"{number}.{count}"), message(f"shared {count}")])
+
+        async def commit() -> None:
+            for count in range(30):
+                await scene.commit(instances=[instance_row(f"{count}", count + 1)])
+
+        await asyncio.gather(commit(), *(post(number) for number in range(9)))
+        ids = await _ids(scene)
+        assert len(ids) == len(set(ids)) == 9 * 10 + 10
+        for number in range(9):  # in order per sender
+            assert [key for key in ids if key.startswith(f"{number}.")] == [
+                f"{number}.{count}" for count in range(10)
+            ]
+
+    @scenario
+    async def test_the_owner_is_told_of_what_others_post(self, scene: Scene) -> None:
+        if not scene.store.capabilities.wakeups:
+            return
+        told = asyncio.Event()
+        scene.store.on_arrival(told.set)
+        for poster in (await scene.another(), scene.store):
+            for number in range(3):
+                told.clear()
+                await poster.post([message(f"{id(poster)} {number}")])
+                await asyncio.wait_for(told.wait(), WAIT_S)
+
+    @scenario
+    async def test_the_next_owner_is_told_too(self, scene: Scene) -> None:
+        if not scene.store.capabilities.wakeups:
+            return
+        client = await scene.another()
+        for end in (scene.close_and_reopen, scene.crash_and_reopen):
+            await end()
+            told = asyncio.Event()
+            scene.store.on_arrival(told.set)
+            await asyncio.sleep(0)
+            told.clear()
+            await client.post([message(f"for {scene.lease.epoch}")])
+            await asyncio.wait_for(told.wait(), WAIT_S)

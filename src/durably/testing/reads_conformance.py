@@ -1,0 +1,265 @@
+"""Conformance: snapshots, instances, and queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import product
+
+import msgspec
+
+from durably.core.commit import InstanceRow, Removal
+from durably.core.query import InstanceQuery
+from durably.storage.api import Store
+from durably.testing.store_scene import (
+    Scene,
+    StoreHooks,
+    history_row,
+    instance_change,
+    instance_row,
+    message,
+    scenario,
+)
+
+
+async def _walk(store: Store, query: InstanceQuery) -> list[InstanceRow]:
+    """All pages of a query, from its `after`."""
+    rows: list[InstanceRow] = []
+    after: int | None = query.after
+    while after is not None:
+        page = await store.query(msgspec.structs.replace(query, after=after))
+        assert page.rows or page.next_after is None
+        assert len(page.rows) <= query.page_size
+        rows += page.rows
+        after = page.next_after
+    return rows
+
+
+def _queries() -> Iterator[InstanceQuery]:
+    """Every filter alone and with every other one."""
+    names = (None, "order", "none", "")
+    statuses = (
+        None,
+        (),
+        ("Running",),
+        ("Completed",),
+        ("Failed", "Running", "Failed"),
+        ("Completed", "Failed", "x"),
+    )
+    prefixes = (None, "", "a", "a-", "a\0", "\ud7ff", "\U0010ffff", "%", "A")
+    times = ((None, None), (10, None), (None, 20), (10, 20), (21, 20))
+    tags: tuple[dict[str, str] | None, ...] = (
+        None,
+        {},
+        {"k": "v"},
+        {"k": "v", "é\"'": "\0"},
+        {"k": "x"},
+        {"n": "1"},
+    )
+    for name, status, prefix, (since, until), tag in product(names, statuses, prefixes, times, tags):
+        picked = sum(value is not None for value in (name, status, prefix, since, until, tag))
+        if picked <= 2:
+            yield InstanceQuery(
+                name=name,
+                statuses=status,
+                instance_id_prefix=prefix,
+                created_from=since,
+                created_to=until,
+                tags=tag,
+            )
+
+
+class ReadsConformance(StoreHooks):
+    """What the owner and anybody else can read."""
+
+    @scenario
+    async def test_a_new_hub_is_empty(self, scene: Scene) -> None:
+        assert await scene.load() == (0, 0, [], [], [])
+        assert await scene.store.get_instance("a") is None
+        assert await scene.store.read_history("a") == []
+        assert await scene.store.read_instances(scene.lease, ["a"]) == [None]
+        assert await scene.store.read_instances(scene.lease, []) == []
+        assert await scene.store.query(InstanceQuery()) == ([], None)
+
+    @scenario
+    async def test_a_snapshot_holds_what_is_in_flight_and_nothing_else(self, scene: Scene) -> None:
+        await scene.commit(
+            history=[history_row(3, 0), history_row(2, 0), history_row(1, 0), history_row(3, 1)],
+            instances=[
+                instance_row("c", 3, in_flight=True),
+                instance_row("b", 2),
+                instance_row("a", 1, in_flight=True),
+                instance_row("no history", 4, in_flight=True),
+            ],
+            inbox_put=[message("m", "a"), message("n", "b")],
+        )
+        snapshot = await scene.load()
+        assert [stored.row.instance_id for stored in snapshot.in_flight] == ["a", "c", "no history"]
+        assert [stored.history for stored in snapshot.in_flight] == [
+            [history_row(1, 0)],
+            [history_row(3, 0), history_row(3, 1)],
+            [],
+        ]
+        assert [stored.inbox for stored in snapshot.in_flight] == [[], [], []]
+        assert [row.message_id for row in snapshot.inbox] == ["m", "n"]
+        await scene.commit(changes=[instance_change("c"), instance_change("b", in_flight=True)])
+        assert [stored.row.instance_id for stored in (await scene.load()).in_flight] == [
+            "a",
+            "b",
+            "no history",
+        ]
+
+    @scenario
+    async def test_an_execution_number_stays_used(self, scene: Scene) -> None:
+        await scene.commit(history=[history_row(7, 0)])
+        assert (await scene.load()).execution == 7
+        await scene.commit(instances=[instance_row("a", 9)])
+        await scene.commit(removed=[Removal("a", 9)], executions_dropped=[7])
+        assert (await scene.load()).execution == 9
+        await scene.commit(history=[history_row(11, 0)], executions_dropped=[11])
+        assert (await scene.close_and_reopen()).execution == 11
+
+    @scenario
+    async def test_instances_are_read_in_the_order_asked_for(self, scene: Scene) -> None:
+        await scene.commit(
+            history=[history_row(1, 0), history_row(1, 1), history_row(2, 0)],
+            instances=[instance_row("a", 1), instance_row("b", 2)],
+            inbox_put=[message("m", "b"), message("x", "unborn"), message("n", "b")],
+        )
+        ids = ["b", "unborn", "a", "b", *(f"missing {number}" for number in range(100)), "a"]
+        found = await scene.store.read_instances(scene.lease, ids)
+        assert [stored and stored.row.instance_id for stored in found] == [
+            "b",
+            None,
+            "a",
+            "b",
+            *[None] * 100,
+            "a",
+        ]
+        assert found[0] is not None
+        assert found[2] is not None
+        assert found[0].history == [history_row(2, 0)]
+        assert [row.message_id for row in found[0].inbox] == ["m", "n"]
+        assert found[2].history == [history_row(1, 0), history_row(1, 1)]
+        assert found[2].inbox == []
+
+    @scenario
+    async def test_the_time_of_update_is_that_of_the_newest_row(self, scene: Scene) -> None:
+        async def updated_at() -> int:
+            row = await scene.store.get_instance("a")
+            (stored,) = await scene.store.read_instances(scene.lease, ["a"])
+            (found,) = (await scene.store.query(InstanceQuery())).rows
+            (loaded,) = (await scene.load()).in_flight
+            assert row is not None
+            assert stored is not None
+            assert row.updated_at == stored.row.updated_at == found.updated_at == loaded.row.updated_at
+            return row.updated_at
+
+        await scene.commit(instances=[instance_row("a", 1, updated_at=5, in_flight=True)])
+        assert await updated_at() == 5
+        await scene.commit(history=[history_row(1, 0, at=3), history_row(2, 0, at=50)])
+        assert await updated_at() == 5
+        await scene.commit(history=[history_row(1, 1, at=9)])
+        assert await updated_at() == 9
+        await scene.commit(changes=[instance_change("a", updated_at=11, in_flight=True)])
+        assert await updated_at() == 11
+        await scene.commit(
+            instances=[instance_row("a", 2, updated_at=12, in_flight=True)], executions_dropped=[1]
+        )
+        assert await updated_at() == 50
+
+    @scenario
+    async def test_anybody_may_read_without_a_lease(self, scene: Scene) -> None:
+        await scene.commit(history=[history_row(1, 0)], instances=[instance_row("a")])
+        other = await scene.another()
+        assert await other.get_instance("a") == instance_row("a")
+        assert await other.read_history("a") == [history_row(1, 0)]
+        assert (await other.query(InstanceQuery())).rows == [instance_row("a")]
+
+    # --- queries -----------------------------------------------------------------------------------------------------
+
+    @scenario
+    async def test_every_filter_agrees_with_the_reference(self, scene: Scene) -> None:
+        ids = [
+            "a",
+            "a-1",
+            "a-2",
+            "a\0",
+            "b",
+            "A",
+            "%",
+            "",
+            "\ud7ff\ue000",
+            "\ue000",
+            "\U0010ffff",
+            "\U0010ffffx",
+            "é",
+        ]
+        tags = [None, {}, {"k": "v"}, {"k": "v", "é\"'": "\0"}, {"kk": "v"}, {"K": "v"}, {"n": "1"}]
+        statuses = ["Running", "Completed", "Failed", "running"]
+        rows = [
+            instance_row(
+                key,
+                number + 1,
+                created_at=number * 2,
+                name=("order", "Order", "")[number % 3],
+                status=statuses[number % 4],
+                tags=None if (tag := tags[number % 7]) is None else json.dumps(tag).encode(),
+            )
+            for number, key in enumerate(ids)
+        ]
+        await scene.commit(instances=rows)
+        for query in _queries():
+            expected = [row for row in rows if query.matches(row)]
+            assert (await scene.store.query(query)).rows == expected, query
+
+    @scenario
+    async def test_walking_the_pages_visits_each_instance_once_and_in_order(self, scene: Scene) -> None:
+        rows = [
+            instance_row(f"{number}", number + 1, status=("Running", "Failed", "Completed")[number % 3])
+            for number in range(30)
+        ]
+        await scene.commit(instances=rows)
+        for size in (1, 2, 3, 10, 29, 30, 31, 1_000):
+            for query in (
+                InstanceQuery(page_size=size),
+                InstanceQuery(page_size=size, statuses=("Failed",)),
+                InstanceQuery(page_size=size, statuses=("Failed", "Running")),
+                InstanceQuery(page_size=size, statuses=("Failed", "Completed")),
+                InstanceQuery(page_size=size, instance_id_prefix="1"),
+            ):
+                assert await _walk(scene.store, query) == [row for row in rows if query.matches(row)], query
+
+    @scenario
+    async def test_pages_stay_right_while_instances_come_and_go(self, scene: Scene) -> None:
+        await scene.commit(instances=[instance_row(f"{number}", number + 1) for number in range(20)])
+        seen: list[str] = []
+        after: int | None = 0
+        execution = 100
+        while after is not None:
+            page = await scene.store.query(InstanceQuery(page_size=3, after=after))
+            seen += [row.instance_id for row in page.rows]
+            after = page.next_after
+            if execution < 108:
+                # One behind the reader is purged and started again, one ahead is purged, one is new.
+                behind, ahead = seen[-3], f"{19 - (execution - 100)}"
+                execution += 2
+                await scene.commit(
+                    removed=[Removal(behind, int(behind) + 1), Removal(ahead, int(ahead) + 1)],
+                    instances=[
+                        instance_row(behind, execution),
+                        instance_row(f"new {execution}", execution + 1),
+                    ],
+                )
+        stayed = [key for key in map(str, range(20)) if seen.count(key) == 1]
+        assert stayed == [key for key in seen if key in stayed]
+        assert {f"new {number}" for number in (102, 104, 106, 108)} <= set(seen)
+        restarted = [key for key in dict.fromkeys(seen) if seen.count(key) == 2]
+        assert restarted == ["0", "3", "6", "9"]
+
+    @scenario
+    async def test_an_instance_that_is_purged_and_started_again_goes_to_the_end(self, scene: Scene) -> None:
+        await scene.commit(instances=[instance_row("a", 1), instance_row("b", 2)])
+        await scene.commit(removed=[Removal("a", 1)])
+        await scene.commit(instances=[instance_row("a", 3)])
+        assert [row.instance_id for row in await _walk(scene.store, InstanceQuery(page_size=1))] == ["b", "a"]

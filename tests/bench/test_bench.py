@@ -1,0 +1,102 @@
+"""The benchmark measures each workload on each hub, and prints lines that can be laid beside those of the peers."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import compare, machine
+from bench.__main__ import DEFAULT_N, main
+
+pytestmark = pytest.mark.slow_once
+
+ALL = {
+    *("peer", "variant", "version", "workload", "n", "c", "rep", "python", "done", "wall_s", "ok"),
+    *("cpu_s", "cpu_total_s", "peak_rss_mb", "peak_rss_total_mb", "procs", "calib", "calib_after"),
+}
+LATENCY = {"p50_ms", "p99_ms", "max_ms"}
+CHAIN = {"inst_per_s", "act_per_s", "step_p50_ms", *LATENCY}
+KEYS = {
+    "W1": CHAIN,
+    "W2": {"act_per_s"},
+    "W3": CHAIN,
+    "W4": LATENCY,
+    "W6": {"lost", "doubled", "start_s", "up_s", "raised_s", "engine_cpu_s", "engine_rss_mb", "inst_per_s"},
+    "W7": {"ms_per_step", "act_per_s", "step_p50_ms", "first_step_p50_ms", "last_step_p50_ms"},
+    "CPU": {"us_per_step", "us_per_instance"},
+    "BARE": {"ms_per_step", "row_bytes", *LATENCY},
+}
+MEASURED = [
+    (workload, hub)
+    for workload in DEFAULT_N
+    for hub in ("memory", "sqlite")
+    if (workload, hub) != ("W6", "memory")
+]
+
+
+@pytest.fixture(autouse=True)
+def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SPINS", 100)
+    monkeypatch.setattr(machine, "SYNCS", 1)
+
+
+@pytest.mark.parametrize(("workload", "hub"), MEASURED)
+def test_each_workload_prints_a_line_per_repetition(
+    workload: str, hub: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = f"--workload {workload} --hub {hub} --n 6 --c 2 --reps 2 --json --no-warmup --max-fsync-ms 9999"
+    assert main([*command.split(), "--dir", str(tmp_path)]) == 0
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["workload"], line["variant"], line["rep"]) for line in lines] == [
+        (workload, hub, 0),
+        (workload, hub, 1),
+    ]
+    for line in lines:
+        assert line["ok"], line
+        assert ALL | KEYS[workload] <= line.keys()
+        assert line["done"] == {"W2": 1, "W7": 1, "CPU": 12}.get(workload, 6)
+        assert (line.get("lost", 0), line.get("doubled", 0)) == (0, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recovery_needs_a_hub_that_outlives_its_process(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--workload", "W6", "--hub", "memory"])
+    assert "--hub sqlite" in capsys.readouterr().err
+
+
+def test_a_comparison_becomes_a_table_with_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def line(engine: str, rate: float, **more: object) -> str:
+        figures = {"ok": True, "act_per_s": rate, "n": 9, "done": 9, "version": "1.2", "cpu_total_s": 0.5}
+        return json.dumps(
+            {"contender": engine, "case": "W1:9:100", "turn": 0, "workload": "W1", **figures, **more}
+        )
+
+    lines = [line("durably sqlite", 4000), line("durably sqlite", 2000), line("durably sqlite", 3000)]
+    lines += [line("peer", 100), line("peer", 0, ok=False, error="out of luck"), line("yardstick", 6000)]
+    source = tmp_path / "lines.jsonl"
+    source.write_text("\n".join(lines))
+
+    assert compare.main(["--from", str(source)]) == 0
+    text = capsys.readouterr().out
+    assert "| durably sqlite | 9 × 3 | 3,000 (2,000–4,000) |" in text
+    assert "| peer (1.2) | 9 × 1 | 100 | – | – | – | 30 times as fast | 0.50 | – |" in text
+    assert "activities/s ÷ those of the yardstick: 0.50" in text
+    assert "peer, turn 0: out of luck" in text
+
+
+def test_peers_are_commands_that_print_lines(tmp_path: Path) -> None:
+    program = "import json, sys; print('noise'); print(json.dumps({'ok': True, 'n': int(sys.argv[1])})); sys.exit(3)"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {{n}}"
+    contender = compare.Contender.parse("peer@W1:5=" + command)
+    cases = [compare.Case.parse(text) for text in ("W1:5:1:2", "W2:5:1")]
+    kept = tmp_path / "kept.jsonl"
+
+    records = compare.compare([contender], cases, rounds=1, reps=1, limit_s=30, directory=None, keep=kept)
+
+    mark = {"contender": "peer", "case": "W1:5:1", "turn": 0}
+    assert records == [{**mark, "ok": True, "n": 2}, {**mark, "problem": "exit 3"}]
+    assert [json.loads(text) for text in kept.read_text().splitlines()] == records

@@ -1,0 +1,106 @@
+"""``durably run`` as people run it."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+
+from tests.integration.cli.programs import PATIENCE_S, Folder, interrupted, until_says
+
+
+def until_ready(process: subprocess.Popen[str]) -> list[str]:
+    lines: list[str] = []
+    assert process.stdout is not None
+    while not lines or not lines[-1].startswith("Ready"):
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=PATIENCE_S)
+        lines.append(line.rstrip())
+    return lines
+
+
+MORE = """
+from durably import App
+app = App()
+@app.activity
+def pack(n: int) -> int:
+    return n
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_what_it_serves_and_stops_in_order(folder: Folder, number: signal.Signals):
+    folder.write("more.py", MORE)
+    with folder.started("run", "shop.py", "more:app") as process:
+        assert until_ready(process) == [
+            f"Serving sqlite:///durably.db (pid {process.pid})",
+            "  orchestrators  buy, steps, wait",
+            "  activities     declined, pack, work",
+            "Ready; Ctrl-C stops",
+        ]
+        done = interrupted(process, number)
+    assert (done.code, done.out) == (0, "")
+    assert done.err.endswith("Stopped\n")
+
+
+def test_it_goes_on_with_what_it_finds_and_serves_its_hub_alone(folder: Folder):
+    steps = ("exec", "shop.py", "steps", "--id", "s1")
+    with folder.started(*steps, "-i", '["a", "b"]', HOLD="b") as process:
+        folder.until_working_on("b", process)
+        interrupted(process, signal.SIGKILL)
+    with folder.started("run", "shop.py", HOLD="b") as process:
+        until_ready(process)
+        refused = folder.run(*steps)
+        assert refused.code == 5
+        assert f"{process.pid}" in refused.err
+        folder.write("release", "")
+        assert interrupted(process).code == 0
+    assert json.loads(folder.run(*steps).out) == ["A", "B"]
+    assert folder.worked() == ["a", "b", "b"]
+
+
+def test_a_second_signal_ends_it_at_once(folder: Folder):
+    steps = ("exec", "shop.py", "steps", "--id", "s1")
+    with folder.started(*steps, "-i", '["a"]', HOLD="a") as process:
+        folder.until_working_on("a", process)
+        interrupted(process, signal.SIGKILL)
+    with folder.started("run", "shop.py", HOLD="a", DURABLY_DRAIN_TIMEOUT_S="1000") as process:
+        until_ready(process)
+        process.send_signal(signal.SIGINT)
+        until_says(process, "Stopping")
+        assert interrupted(process).code == 130
+
+
+FAILING = """
+import asyncio
+from durably import App
+from durably.engine.host import Host
+from durably.errors import StoreFailedError
+
+start = Host.start
+
+async def start_and_fail(self):
+    await start(self)
+    asyncio.get_running_loop().call_soon(self._partition_lost, StoreFailedError("the disk is gone"), None)
+
+Host.start = start_and_fail
+app = App()
+"""
+
+
+def test_a_host_that_cannot_go_on_ends_the_program(folder: Folder):
+    folder.write("broken.py", FAILING)
+    done = folder.run("run", "broken.py", "--hub", "memory://")
+    assert done.code == 1
+    assert done.err.endswith("Error: The host of memory:// stopped by itself: the disk is gone\n")
+
+
+def test_an_app_that_cannot_be_loaded_starts_nothing(folder: Folder):
+    folder.write("broken.py", "import not_there\n")
+    done = folder.run("run", "shop.py", "broken.py")
+    assert done.code == 2
+    assert 'broken.py", line 1' in done.err
+    assert done.err.endswith(
+        "Error: 'broken.py' could not be imported: ModuleNotFoundError: No module named 'not_there'\n"
+    )
+    assert not (folder.path / "durably.db").exists()

@@ -1,0 +1,365 @@
+"""FEATURES 4.10: suspend, resume, terminate, purge; and the cooperative cancel of DESIGN rule 17."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.support.clock import ManualClock
+from tests.support.hubs import Deployment
+from tests.support.waiting import eventually, has_event, is_quiet, reaches
+
+from durably import App, AppHost, InstanceNotFoundError, InstanceStateError, OrchestrationContext
+
+
+class Gated:
+    """An app with an activity that ends when told."""
+
+    def __init__(self) -> None:
+        self.app = App()
+        self.gate = asyncio.Event()
+        self.running = asyncio.Event()
+        self.ran: list[str] = []
+
+        @self.app.activity
+        async def work(value: str) -> str:
+            self.ran.append(value)
+            self.running.set()
+            await self.gate.wait()
+            return value
+
+        @self.app.orchestrator
+        async def flow(ctx: OrchestrationContext) -> list[str]:
+            first = await ctx.call_activity(work, "first")
+            second = await ctx.call_activity(work, "second")
+            return [first, second]
+
+        self.flow = flow
+
+
+async def status_of(host: AppHost, instance_id: str = "i") -> str:
+    status = await host.client.get_status(instance_id)
+    assert status is not None
+    return status.runtime_status
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_10_1_a_running_activity_finishes_during_a_suspend_and_its_result_is_kept(
+    hub: Deployment, crash: bool
+) -> None:
+    gated = Gated()
+    host = await hub.start(gated.app)
+    await host.client.start(gated.flow, instance_id="i")
+    await gated.running.wait()
+    await host.client.suspend("i", "look")
+    assert await status_of(host) == "Suspended"
+    gated.gate.set()
+    await is_quiet(host)
+    await eventually(lambda: len(host.engine.pool) == 0, "the result in a row")
+    if crash:
+        host = await hub.recover(host, gated.app)
+        await is_quiet(host)
+    assert gated.ran == ["first"]
+    types = [entry.event_type for entry in await host.client.get_history("i")]
+    assert types[-1] == "ExecutionSuspended"
+    await host.client.resume("i", "looked")
+    assert (await host.client.wait_for_completion("i")).output == ["first", "second"]
+    assert gated.ran == ["first", "second"]
+
+
+async def test_4_10_1_a_suspend_survives_a_crash_and_activities_run_on(hub: Deployment) -> None:
+    gated = Gated()
+    host = await hub.start(gated.app)
+    await host.client.start(gated.flow, instance_id="i")
+    await gated.running.wait()
+    await host.client.suspend("i")
+    host = await hub.recover(host, gated.app)
+    assert await status_of(host) == "Suspended"
+    await eventually(lambda: gated.ran == ["first", "first"])  # the crash took the first one
+    gated.gate.set()
+    await is_quiet(host)
+    assert await status_of(host) == "Suspended"
+    await host.client.resume("i")
+    assert (await host.client.wait_for_completion("i")).output == ["first", "second"]
+    assert gated.ran == ["first", "first", "second"]
+
+
+async def test_4_10_2_what_follows_from_a_suspended_turn_is_emitted_after_resume_and_once(
+    hub: Deployment,
+) -> None:
+    gated = Gated()
+    gated.gate.set()
+    app = gated.app
+
+    @app.orchestrator
+    async def fan(ctx: OrchestrationContext) -> Any:
+        await ctx.wait_for_external_event("go")
+        return await ctx.when_all([ctx.call_activity("work", str(number)) for number in range(5)])
+
+    host = await hub.start(app)
+    await host.client.start(fan, instance_id="i")
+    # both are in one drain: the suspend is seen first
+    await asyncio.gather(host.client.suspend("i"), host.client.raise_event("i", "go"))
+    await is_quiet(host)
+    assert gated.ran == []
+    host = await hub.recover(host, app)
+    await is_quiet(host)
+    assert gated.ran == []
+    await asyncio.gather(host.client.resume("i"), host.client.resume("i"))
+    assert (await host.client.wait_for_completion("i")).output == list("01234")
+    assert gated.ran == list("01234")
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_10_3_repeated_suspend_and_resume_are_idempotent(hub: Deployment, crash: bool) -> None:
+    app = App()
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext) -> Any:
+        return await ctx.wait_for_external_event("go")
+
+    host = await hub.start(app)
+    await host.client.start(flow, instance_id="i")
+    await host.client.resume("i")
+    assert await status_of(host) == "Running"
+    for _ in range(3):
+        await host.client.suspend("i")
+        if crash:
+            host = await hub.recover(host, app)
+        assert await status_of(host) == "Suspended"
+    for _ in range(3):
+        await host.client.resume("i")
+        if crash:
+            host = await hub.recover(host, app)
+        assert await status_of(host) == "Running"
+    types = [entry.event_type for entry in await host.client.get_history("i")]
+    assert (types.count("ExecutionSuspended"), types.count("ExecutionResumed")) == (1, 1)
+    await host.client.raise_event("i", "go", 1)
+    assert (await host.client.wait_for_completion("i")).output == 1
+
+
+@pytest.mark.parametrize("state", ["Pending", "Running", "Suspended"])
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_10_4_terminate_ends_pending_running_and_suspended_instances_at_once(
+    hub: Deployment, clock: ManualClock, state: str, crash: bool
+) -> None:
+    app = App()
+    begun: list[str] = []
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext) -> Any:
+        begun.append(ctx.instance_id)
+        await ctx.create_timer(60)
+
+    host = await hub.start(app, clock=clock)
+    await host.client.start(flow, instance_id="i", start_at=60.0 if state == "Pending" else None)
+    if state == "Suspended":
+        await host.client.suspend("i")
+        await host.client.raise_event("i", "kept", 1)
+    assert await status_of(host) == state
+    if crash:
+        host = await hub.recover(host, app, clock=clock)
+    await host.client.terminate("i", "enough")
+    done = await host.client.wait_for_completion("i")
+    assert (done.runtime_status, done.output) == ("Terminated", "enough")
+    history = await host.client.get_history("i")
+    if crash:
+        host = await hub.recover(host, app, clock=clock)
+    clock.advance(3600)
+    await is_quiet(host)
+    assert await host.client.get_history("i") == history
+    assert await status_of(host) == "Terminated"
+    assert (begun == []) == (state == "Pending")
+    host = await hub.recover(host, app, clock=clock)
+    assert (await host.client.query_instances()).instances[0].runtime_status == "Terminated"
+
+
+async def test_4_10_5_terminate_is_not_catchable_and_results_that_come_later_are_dropped(
+    memory: Deployment,
+) -> None:
+    caught: list[str] = []
+    late = asyncio.Event()
+    finished = asyncio.Event()
+    running = asyncio.Event()
+    app = App()
+
+    @app.activity
+    async def work() -> str:
+        running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await late.wait()
+        finished.set()
+        return "late"
+
+    @app.activity
+    async def undo() -> None:
+        caught.append("undo ran")
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext) -> str:
+        try:
+            return await ctx.call_activity(work)
+        except Exception as error:
+            caught.append(type(error).__name__)
+            return "caught"
+        finally:
+            await ctx.call_activity(undo)
+
+    async with memory.host(app) as host:
+        handle = await host.client.start(flow)
+        await running.wait()
+        await handle.terminate("enough")
+        done = await handle.wait_for_completion()
+        history = await handle.history()
+        late.set()
+        await finished.wait()
+        await is_quiet(host)
+        assert caught == []
+        assert (done.runtime_status, done.output) == ("Terminated", "enough")
+        assert await handle.status() == done
+        assert await handle.history() == history
+        assert host.engine.failure is None
+
+
+@pytest.mark.parametrize("end", ["Completed", "Failed", "Terminated", "Canceled"])
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_10_8_purge_removes_a_finished_instance_and_frees_its_id(
+    hub: Deployment, end: str, crash: bool
+) -> None:
+    app = App()
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext, fail: bool) -> Any:
+        event = await ctx.wait_for_external_event("go", timeout=3600)
+        if fail:
+            raise ValueError("broken")
+        return event
+
+    host = await hub.start(app)
+    handle = await host.client.start(flow, end == "Failed", instance_id="i")
+    if end == "Terminated":
+        await handle.terminate()
+    elif end == "Canceled":
+        await handle.cancel()
+    else:
+        await handle.raise_event("go", 1)
+    assert (await handle.wait_for_completion()).runtime_status == end
+    if crash:
+        host = await hub.recover(host, app)
+    assert await host.client.purge("i") is True
+    if crash:
+        host = await hub.recover(host, app)
+    assert await host.client.get_status("i") is None
+    with pytest.raises(InstanceNotFoundError):
+        await host.client.get_history("i")
+    with pytest.raises(InstanceNotFoundError):
+        await host.client.raise_event("i", "go", 1)
+    assert (await host.client.query_instances()).instances == []
+    assert await host.client.purge("i") is False
+    await host.client.start(flow, False, instance_id="i", on_existing="fail")
+    await host.client.raise_event("i", "go", 2)
+    assert (await host.client.wait_for_completion("i")).output == 2
+    assert len([e for e in await host.client.get_history("i") if e.event_type == "ExecutionStarted"]) == 1
+
+
+@pytest.mark.parametrize("state", ["Pending", "Running", "Suspended"])
+async def test_4_10_8_purge_is_refused_before_the_end(
+    hub: Deployment, clock: ManualClock, state: str
+) -> None:
+    app = App()
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext) -> Any:
+        return await ctx.wait_for_external_event("go")
+
+    async with hub.host(app, clock=clock) as host:
+        await host.client.start(flow, instance_id="i", start_at=60.0 if state == "Pending" else None)
+        if state == "Suspended":
+            await host.client.suspend("i")
+        with pytest.raises(InstanceStateError, match="terminate it first") as caught:
+            await host.client.purge("i")
+        assert (caught.value.status, caught.value.operation) == (state, "purge")
+        assert await status_of(host) == state
+        if state == "Suspended":
+            await host.client.resume("i")
+        clock.advance(60)
+        await host.client.raise_event("i", "go", 1)
+        assert (await host.client.wait_for_completion("i")).output == 1
+
+
+async def test_4_10_8_a_purge_a_start_and_an_event_in_one_batch_keep_their_order(hub: Deployment) -> None:
+    app = App()
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext, value: int) -> Any:
+        if value == 0:
+            return "old"
+        return [value, await ctx.wait_for_external_event("go")]
+
+    async with hub.host(app) as host:
+        await (await host.client.start(flow, 0, instance_id="i")).result()
+        outcomes = await asyncio.gather(
+            host.client.purge("i"),
+            host.client.start(flow, 1, instance_id="i"),
+            host.client.raise_event("i", "go", "on"),
+        )
+        assert outcomes[0] is True
+        assert (await host.client.wait_for_completion("i")).output == [1, "on"]
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_10_5_cancel_is_cooperative_the_code_cleans_up_and_ends_as_canceled(
+    hub: Deployment, crash: bool
+) -> None:
+    """Not Durable Functions: DESIGN rule 17."""
+    cleaned: list[str] = []
+    app = App()
+
+    @app.activity
+    async def undo(what: str) -> None:
+        cleaned.append(what)
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext) -> None:
+        try:
+            await ctx.wait_for_external_event("never")
+        finally:
+            await ctx.call_activity(undo, "booking")
+
+    host = await hub.start(app)
+    await host.client.start(flow, instance_id="i")
+    await has_event(host, "i", "EventAwaited")
+    if crash:
+        host = await hub.recover(host, app)
+    await host.client.cancel("i", "please")
+    done = await host.client.wait_for_completion("i")
+    assert done.failure is not None
+    assert (done.runtime_status, done.failure.message) == ("Canceled", "please")
+    assert cleaned == ["booking"]
+
+
+async def test_4_10_4_a_pending_instance_can_be_cancelled_and_suspended(
+    hub: Deployment, clock: ManualClock
+) -> None:
+    app = App()
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext) -> Any:
+        return await ctx.wait_for_external_event("go")
+
+    async with hub.host(app, clock=clock) as host:
+        await host.client.start(flow, instance_id="c", start_at=60.0)
+        await host.client.cancel("c", "please")
+        done = await host.client.wait_for_completion("c")
+        assert done.runtime_status == "Canceled"
+        await host.client.start(flow, instance_id="s", start_at=60.0)
+        await host.client.suspend("s")
+        clock.advance(60)
+        await reaches(host, "s", "Suspended")
+        await host.client.raise_event("s", "go", 1)
+        await host.client.resume("s")
+        assert (await host.client.wait_for_completion("s")).output == 1
+        assert await status_of(host, "c") == "Canceled"
