@@ -22,7 +22,7 @@ FEW, MANY = 1, 10
 
 _WARM_COMMITS = 50
 _STEP_ROW = 2
-"""Rows 0 and 1 of a chain hold its start; from here on each row is one step."""
+"""Row 0 of a chain holds its start, the last one its end; each one between them is a step."""
 
 
 async def cpu(client: Client, load: Load) -> Record:

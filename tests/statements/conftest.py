@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.clock import ManualClock
-from tests.support.hubs import Deployment, FileHub, MemoryHubOfTest
 
 from durably.storage.memory import MemoryStore
 from durably.storage.open import open_store
+from tests.support.clock import ManualClock
+from tests.support.hubs import Deployment, FileHub, MemoryHubOfTest
 
 SQLITE = not isinstance(open_store("sqlite:///never-opened.db"), MemoryStore)
 """False as long as this build has no SQLite provider."""
 
 STORES = ["memory", "sqlite"] if SQLITE else ["memory"]
 
-TEST_S = 15
+TEST_S = 10
 """No statement takes that long; what hangs is named by the traceback of the time-out."""
 
 

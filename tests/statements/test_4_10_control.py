@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+
+from durably import App, AppHost, InstanceNotFoundError, InstanceStateError, OrchestrationContext
 from tests.support.clock import ManualClock
 from tests.support.hubs import Deployment
 from tests.support.waiting import eventually, has_event, is_quiet, reaches
-
-from durably import App, AppHost, InstanceNotFoundError, InstanceStateError, OrchestrationContext
 
 
 class Gated:
@@ -202,7 +202,7 @@ async def test_4_10_5_terminate_is_not_catchable_and_results_that_come_later_are
     async def flow(ctx: OrchestrationContext) -> str:
         try:
             return await ctx.call_activity(work)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             caught.append(type(error).__name__)
             return "caught"
         finally:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.clock import START, ManualClock
-from tests.support.hubs import Deployment, MemoryHubOfTest
-from tests.support.waiting import eventually, has_event, is_quiet, reaches
 
 from durably import App, AppHost, EngineOptions, OrchestrationContext, TaskFailedError
 from durably.errors import LeaseLostError
+from tests.support.clock import START, ManualClock
+from tests.support.hubs import Deployment, MemoryHubOfTest
+from tests.support.waiting import eventually, has_event, is_quiet, reaches
 
 
 def app_of(body: Callable[..., Any], *, name: str = "flow") -> App:

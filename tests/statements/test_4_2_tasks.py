@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+
+from durably import App, EngineOptions, OrchestrationContext, TaskFailedError
 from tests.support.clock import ManualClock
 from tests.support.hubs import Deployment
 from tests.support.waiting import eventually, has_event, is_quiet, reaches
-
-from durably import App, EngineOptions, OrchestrationContext, TaskFailedError
 
 
 def app_with_echo() -> App:
@@ -39,7 +39,7 @@ async def test_4_2_1_when_all_waits_for_every_child_and_keeps_the_order_of_the_a
 
 
 async def test_4_2_1_when_all_raises_the_first_failure_in_completion_order_after_the_last_child(
-    hub: Deployment,
+    memory: Deployment,
 ) -> None:
     gates = {name: asyncio.Event() for name in "abc"}
     caught: list[str] = []
@@ -60,7 +60,7 @@ async def test_4_2_1_when_all_raises_the_first_failure_in_completion_order_after
             caught.append(error.details.message)
         return await ctx.wait_for_external_event("go", str)
 
-    host = await hub.start(app)
+    host = await memory.start(app)
     handle = await host.client.start(flow, instance_id="i")
     for name in "bac":
         assert caught == []
@@ -69,7 +69,7 @@ async def test_4_2_1_when_all_raises_the_first_failure_in_completion_order_after
             host, "i", "TaskCompleted" if name == "c" else "TaskFailed", "bac".index(name) % 2 + 1
         )
     assert caught == ["b"]
-    host = await hub.recover(host, app)
+    host = await memory.recover(host, app)
     await host.client.raise_event("i", "go", "on")
     assert (await host.client.wait_for_completion(handle.instance_id)).output == "on"
     assert caught == ["b", "b"]  # the same one on replay
@@ -84,7 +84,7 @@ async def test_4_2_2_when_all_of_nothing_is_done_and_when_any_of_nothing_raises(
         assert everything.done()
         try:
             ctx.when_any([])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             return [await everything, type(error).__name__, str(error)]
 
     async with memory.host(app) as host:
@@ -94,7 +94,7 @@ async def test_4_2_2_when_all_of_nothing_is_done_and_when_any_of_nothing_raises(
 
 
 async def test_4_2_3_when_any_gives_the_task_that_was_first_in_history_and_again_on_replay(
-    hub: Deployment,
+    memory: Deployment,
 ) -> None:
     winners: list[list[bool]] = []
     app = App()
@@ -107,11 +107,11 @@ async def test_4_2_3_when_any_gives_the_task_that_was_first_in_history_and_again
         await ctx.wait_for_external_event("go")
         return winner.result()
 
-    host = await hub.start(app)
+    host = await memory.start(app)
     handle = await host.client.start(flow, instance_id="i")
     # one batch, and so one turn or several: the order of arrival decides
     await asyncio.gather(*(handle.raise_event(name, name) for name in "bac"))
-    host = await hub.recover(host, app)
+    host = await memory.recover(host, app)
     await host.client.raise_event("i", "go")
     assert (await host.client.wait_for_completion("i")).output == "b"
     assert winners == [[False, True, False]] * 2

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+
+from durably import App, AppHost, EngineOptions, OrchestrationContext
 from tests.support.clock import START, ManualClock
 from tests.support.hubs import Deployment
 from tests.support.waiting import has_event, is_quiet, reaches
-
-from durably import App, AppHost, EngineOptions, OrchestrationContext
 
 
 def sleeper() -> App:
@@ -141,7 +141,7 @@ async def test_4_4_3_a_timer_of_months_is_one_timer_to_user_code(hub: Deployment
     assert (types.count("TimerCreated"), types.count("TimerFired")) == (1, 1)
 
 
-async def test_4_4_3_a_timer_of_months_is_cancelled_as_one(hub: Deployment, clock: ManualClock) -> None:
+async def test_4_4_3_a_timer_of_months_is_cancelled_as_one(memory: Deployment, clock: ManualClock) -> None:
     app = App()
 
     @app.orchestrator
@@ -151,7 +151,7 @@ async def test_4_4_3_a_timer_of_months_is_cancelled_as_one(hub: Deployment, cloc
         timer.cancel()
         return await ctx.wait_for_external_event("end", str)
 
-    async with hub.host(app, clock=clock) as host:
+    async with memory.host(app, clock=clock) as host:
         handle = await host.client.start(flow)
         clock.advance(timedelta(days=50))
         await handle.raise_event("go")
@@ -164,7 +164,7 @@ async def test_4_4_3_a_timer_of_months_is_cancelled_as_one(hub: Deployment, cloc
 
 
 async def test_4_4_4_a_cancelled_timer_never_fires_and_does_not_keep_the_instance_alive(
-    hub: Deployment, clock: ManualClock
+    memory: Deployment, clock: ManualClock
 ) -> None:
     app = App()
 
@@ -178,7 +178,7 @@ async def test_4_4_4_a_cancelled_timer_never_fires_and_does_not_keep_the_instanc
             return event.result()
         return "too late"
 
-    async with hub.host(app, clock=clock) as host:
+    async with memory.host(app, clock=clock) as host:
         handle = await host.client.start(race)
         await handle.raise_event("go", "in time")
         assert await handle.result() == "in time"  # without the clock having moved

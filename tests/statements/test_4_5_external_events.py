@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
+from durably import App, InstanceNotFoundError, InstanceStateError, OrchestrationContext, UsageError
 from tests.support.clock import ManualClock
 from tests.support.hubs import Deployment
 from tests.support.stores import FaultyStore
 from tests.support.waiting import all_within, eventually, has_event, is_quiet
-
-from durably import App, InstanceNotFoundError, InstanceStateError, OrchestrationContext, UsageError
 
 
 def app_of(body: Any) -> App:
@@ -85,7 +85,9 @@ async def test_4_5_4_the_earliest_wait_is_served_first(hub: Deployment) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout", "wait_for"])
-async def test_4_5_4_an_abandoned_wait_takes_no_event(hub: Deployment, clock: ManualClock, how: str) -> None:
+async def test_4_5_4_an_abandoned_wait_takes_no_event(
+    memory: Deployment, clock: ManualClock, how: str
+) -> None:
     async def flow(ctx: OrchestrationContext) -> Any:
         if how == "cancel":
             ctx.wait_for_external_event("go", int).cancel()
@@ -98,11 +100,11 @@ async def test_4_5_4_an_abandoned_wait_takes_no_event(hub: Deployment, clock: Ma
                 pass
         return await ctx.wait_for_external_event("go", int)
 
-    host = await hub.start(app_of(flow), clock=clock)
+    host = await memory.start(app_of(flow), clock=clock)
     await host.client.start("flow", instance_id="i")
     clock.advance(10)
     await has_event(host, "i", "EventAwaited", 2)
-    host = await hub.recover(host, app_of(flow), clock=clock)
+    host = await memory.recover(host, app_of(flow), clock=clock)
     await host.client.raise_event("i", "go", 7)
     assert (await host.client.wait_for_completion("i")).output == 7
 
@@ -120,13 +122,13 @@ async def test_4_5_5_events_of_different_names_do_not_take_each_other(memory: De
         assert await handle.result() == [1, 2, 3]
 
 
-async def test_4_5_6_a_null_payload_is_an_event(hub: Deployment, clock: ManualClock) -> None:
+async def test_4_5_6_a_null_payload_is_an_event(memory: Deployment, clock: ManualClock) -> None:
     async def flow(ctx: OrchestrationContext) -> Any:
         first = await ctx.wait_for_external_event("null", timeout=10, default="nothing came")
         second = await ctx.wait_for_external_event("null", timeout=10, default="nothing came")
         return [first, second]
 
-    async with hub.host(app_of(flow), clock=clock) as host:
+    async with memory.host(app_of(flow), clock=clock) as host:
         handle = await host.client.start("flow")
         await handle.raise_event("null", None)
         await has_event(host, handle.instance_id, "EventAwaited", 2)
@@ -195,11 +197,11 @@ async def test_4_5_9_an_event_to_a_finished_instance_is_refused_and_does_not_rev
     assert await host.client.get_status("i") == before
 
 
-async def test_4_5_10_an_event_to_an_unknown_id_is_refused_and_creates_nothing(hub: Deployment) -> None:
+async def test_4_5_10_an_event_to_an_unknown_id_is_refused_and_creates_nothing(memory: Deployment) -> None:
     async def flow(ctx: OrchestrationContext) -> Any:
         return await ctx.wait_for_external_event("go", timeout=0, default="nothing was kept")
 
-    async with hub.host(app_of(flow)) as host:
+    async with memory.host(app_of(flow)) as host:
         with pytest.raises(InstanceNotFoundError):
             await host.client.raise_event("nobody", "go", 1)
         assert await host.client.get_status("nobody") is None
@@ -219,7 +221,7 @@ async def test_4_5_10_an_orchestration_that_sends_to_nobody_goes_on(memory: Depl
         assert await host.client.get_status("nobody") is None
 
 
-async def test_4_5_11_the_payload_is_read_by_the_type_of_its_wait(hub: Deployment) -> None:
+async def test_4_5_11_the_payload_is_read_by_the_type_of_its_wait(memory: Deployment) -> None:
     @dataclass
     class Approval:
         by: str
@@ -230,7 +232,7 @@ async def test_4_5_11_the_payload_is_read_by_the_type_of_its_wait(hub: Deploymen
         approval = await typed
         return [await plain, type(approval).__name__, approval.by, approval.level]
 
-    async with hub.host(app_of(flow)) as host:
+    async with memory.host(app_of(flow)) as host:
         handle = await host.client.start("flow")
         await handle.raise_event("go", {"by": "ann"})
         await handle.raise_event("go", Approval("bob", 2))
@@ -241,7 +243,7 @@ async def test_4_5_11_a_payload_of_another_type_fails_its_wait_alone(memory: Dep
     async def flow(ctx: OrchestrationContext) -> Any:
         try:
             await ctx.wait_for_external_event("go", int)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             return [type(error).__name__, "'go'" in str(error), await ctx.wait_for_external_event("go", int)]
 
     async with memory.host(app_of(flow)) as host:
@@ -280,12 +282,14 @@ async def test_4_5_12_a_wait_times_out_and_the_late_event_stays_for_the_next_one
     assert (await host.client.wait_for_completion("i")).output == [first, 5]
 
 
-async def test_4_5_12_an_event_in_time_takes_the_time_out_away(hub: Deployment, clock: ManualClock) -> None:
+async def test_4_5_12_an_event_in_time_takes_the_time_out_away(
+    memory: Deployment, clock: ManualClock
+) -> None:
     async def flow(ctx: OrchestrationContext) -> Any:
         first = await ctx.wait_for_external_event("go", int, timeout=30)
         return [first, await ctx.wait_for_external_event("end", int)]
 
-    async with hub.host(app_of(flow), clock=clock) as host:
+    async with memory.host(app_of(flow), clock=clock) as host:
         handle = await host.client.start("flow")
         await handle.raise_event("go", 1)
         clock.advance(60)

@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
+from durably import App, InstanceStateError, OrchestrationContext, RetryPolicy, TaskFailedError
 from tests.support.clock import ManualClock
 from tests.support.hubs import Deployment
 from tests.support.waiting import eventually, has_event, is_quiet, reaches
-
-from durably import App, InstanceStateError, OrchestrationContext, RetryPolicy, TaskFailedError
 
 
 def family(parent: Any) -> App:
@@ -69,7 +69,7 @@ async def test_4_6_2_a_child_cannot_take_the_id_of_its_parent_or_one_that_is_not
     async def parent(ctx: OrchestrationContext) -> Any:
         try:
             await ctx.call_sub_orchestrator("quick", 1, instance_id=taken)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             return type(error).__name__
 
     async with memory.host(family(parent)) as host:
@@ -83,7 +83,7 @@ async def test_4_6_2_a_grandchild_cannot_take_the_id_of_its_grandparent(memory: 
             return await ctx.call_sub_orchestrator("parent", 1, instance_id="middle")
         try:
             await ctx.call_sub_orchestrator("quick", 1, instance_id="p")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             return type(error).__name__
 
     async with memory.host(family(parent)) as host:
@@ -91,7 +91,7 @@ async def test_4_6_2_a_grandchild_cannot_take_the_id_of_its_grandparent(memory: 
         assert await handle.result() == "InvalidIdError"
 
 
-async def test_4_6_3_the_failure_of_a_child_reaches_the_parent_with_details(hub: Deployment) -> None:
+async def test_4_6_3_the_failure_of_a_child_reaches_the_parent_with_details(memory: Deployment) -> None:
     async def parent(ctx: OrchestrationContext) -> Any:
         try:
             await ctx.call_sub_orchestrator("failing", "broken", instance_id="c")
@@ -101,10 +101,10 @@ async def test_4_6_3_the_failure_of_a_child_reaches_the_parent_with_details(hub:
             await ctx.wait_for_external_event("go")
             return caught
 
-    host = await hub.start(family(parent))
+    host = await memory.start(family(parent))
     await host.client.start("parent", instance_id="p")
     await has_event(host, "p", "EventAwaited")
-    host = await hub.recover(host, family(parent))
+    host = await memory.recover(host, family(parent))
     await host.client.raise_event("p", "go")
     done = await host.client.wait_for_completion("p")
     assert done.output == ["failing", "ValueError", "broken", True]
@@ -230,14 +230,14 @@ async def test_4_6_7_a_child_does_not_inherit_the_version_of_its_parent(memory: 
         assert await (await host.client.start("parent", version="2.0")).result() == ["2.0", None, "3.0"]
 
 
-async def test_4_6_8_an_orchestration_started_without_waiting_has_no_parent(hub: Deployment) -> None:
+async def test_4_6_8_an_orchestration_started_without_waiting_has_no_parent(memory: Deployment) -> None:
     async def parent(ctx: OrchestrationContext) -> Any:
         return [
             await ctx.start_orchestration("quick", 1, instance_id="s"),
             await ctx.start_orchestration("failing", "nobody is told"),
         ]
 
-    async with hub.host(family(parent)) as host:
+    async with memory.host(family(parent)) as host:
         named, made = await (await host.client.start("parent", instance_id="p")).result()
         assert (named, made) == ("s", "p:0:0001")
         assert (await reaches(host, "s", "Completed")).output == ["s", None, None, 1]

@@ -8,11 +8,11 @@ import sys
 from typing import Any
 
 import pytest
+
+from durably import App, AppHost, OrchestrationContext
 from tests.support.clock import START, ManualClock
 from tests.support.hubs import Deployment
 from tests.support.waiting import eventually, has_event, is_quiet
-
-from durably import App, AppHost, OrchestrationContext
 
 
 def app_of(body: Any) -> App:
@@ -254,6 +254,7 @@ async def test_4_7_2_a_crash_around_the_change_of_execution_loses_no_event(
         if len(taken) == 4:
             return taken
         ctx.continue_as_new(taken)
+        return None
 
     host = await hub.start(app_of(flow))
     await host.client.start("flow", [], instance_id="i")

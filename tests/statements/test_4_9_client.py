@@ -7,9 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.support.clock import START, ManualClock
-from tests.support.hubs import Deployment
-from tests.support.waiting import eventually, has_event, is_quiet, reaches
 
 from durably import (
     App,
@@ -22,6 +19,9 @@ from durably import (
     UnknownFunctionError,
     UsageError,
 )
+from tests.support.clock import START, ManualClock
+from tests.support.hubs import Deployment
+from tests.support.waiting import eventually, has_event, is_quiet, reaches
 
 
 def waiter() -> App:
@@ -122,8 +122,8 @@ async def test_4_9_2_a_finished_instance_is_replaced_by_default(hub: Deployment,
 
 
 @pytest.mark.parametrize("finished", [False, True])
-async def test_4_9_2_replace_replaces_whatever_is_there(hub: Deployment, finished: bool) -> None:
-    async with hub.host(waiter()) as host:
+async def test_4_9_2_replace_replaces_whatever_is_there(memory: Deployment, finished: bool) -> None:
+    async with memory.host(waiter()) as host:
         old = await host.client.start("quick" if finished else "flow", 1, instance_id="i")
         waiting = asyncio.create_task(old.wait_for_completion()) if not finished else None
         await is_quiet(host)
@@ -227,7 +227,7 @@ async def test_4_9_4_a_start_may_be_scheduled_by_instant_or_delay(
         assert await handle.result() == 1
 
 
-async def test_4_9_4_last_updated_changes_with_every_commit(hub: Deployment, clock: ManualClock) -> None:
+async def test_4_9_4_last_updated_changes_with_every_commit(memory: Deployment, clock: ManualClock) -> None:
     app = App()
 
     @app.orchestrator
@@ -235,7 +235,7 @@ async def test_4_9_4_last_updated_changes_with_every_commit(hub: Deployment, clo
         for _ in range(3):
             await ctx.wait_for_external_event("go")
 
-    async with hub.host(app, clock=clock) as host:
+    async with memory.host(app, clock=clock) as host:
         handle = await host.client.start(flow)
         for minute in (0, 1, 2):
             status = await handle.status()
@@ -247,8 +247,8 @@ async def test_4_9_4_last_updated_changes_with_every_commit(hub: Deployment, clo
         assert (await handle.wait_for_completion()).last_updated_time == START + timedelta(minutes=3)
 
 
-async def test_4_9_5_output_belongs_to_completed_and_failure_to_failed(hub: Deployment) -> None:
-    async with hub.host(waiter()) as host:
+async def test_4_9_5_output_belongs_to_completed_and_failure_to_failed(memory: Deployment) -> None:
+    async with memory.host(waiter()) as host:
         completed = await (await host.client.start("quick", [1])).wait_for_completion()
         failed = await (await host.client.start("failing", "broken")).wait_for_completion()
         handles = [await host.client.start("flow", 1) for _ in range(3)]
@@ -287,7 +287,7 @@ async def test_4_9_6_a_custom_status_above_16_kib_is_refused_in_the_orchestrator
         ctx.set_custom_status("before")
         try:
             ctx.set_custom_status("x" * (size - 2))  # two quotes
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             return f"{type(error).__name__}: {error}"
         return "set"
 
@@ -369,9 +369,9 @@ async def test_4_9_8_filters_select(hub: Deployment, clock: ManualClock) -> None
 
 
 async def test_4_9_9_waiting_returns_the_status_or_times_out_and_the_instance_goes_on(
-    hub: Deployment, clock: ManualClock
+    memory: Deployment, clock: ManualClock
 ) -> None:
-    async with hub.host(waiter(), clock=clock) as host:
+    async with memory.host(waiter(), clock=clock) as host:
         handle = await host.client.start("flow", 1)
         for wait in (handle.wait_for_completion, handle.result):
             waiting = asyncio.create_task(wait(timeout=10))
@@ -414,9 +414,9 @@ async def test_4_9_9_waiting_for_an_unknown_instance_is_refused(memory: Deployme
 @pytest.mark.parametrize("operation", ["terminate", "suspend", "resume", "cancel"])
 @pytest.mark.parametrize("end", ["Completed", "Failed", "Terminated", "Canceled"])
 async def test_4_9_10_operations_on_finished_instances_are_refused(
-    hub: Deployment, operation: str, end: str
+    memory: Deployment, operation: str, end: str
 ) -> None:
-    async with hub.host(waiter()) as host:
+    async with memory.host(waiter()) as host:
         name = {"Completed": "quick", "Failed": "failing"}.get(end, "flow")
         handle = await host.client.start(name, "text")
         if end == "Terminated":
@@ -435,8 +435,8 @@ async def test_4_9_10_operations_on_finished_instances_are_refused(
 
 
 @pytest.mark.parametrize("operation", ["terminate", "suspend", "resume", "cancel"])
-async def test_4_9_10_operations_on_unknown_instances_are_refused(hub: Deployment, operation: str) -> None:
-    async with hub.host(waiter()) as host:
+async def test_4_9_10_operations_on_unknown_instances_are_refused(memory: Deployment, operation: str) -> None:
+    async with memory.host(waiter()) as host:
         with pytest.raises(InstanceNotFoundError, match="nobody"):
             await getattr(host.client, operation)("nobody")
         assert await host.client.purge("nobody") is False
@@ -445,7 +445,7 @@ async def test_4_9_10_operations_on_unknown_instances_are_refused(hub: Deploymen
 
 async def test_4_9_2_a_start_of_an_unknown_orchestrator_is_refused(memory: Deployment) -> None:
     async with memory.host(waiter()) as host:
-        with pytest.raises(UnknownFunctionError, match="'missing'.*failing, flow, quick"):
+        with pytest.raises(UnknownFunctionError, match=r"'missing'.*failing, flow, quick"):
             await host.client.start("missing", instance_id="i")
         assert await host.client.get_status("i") is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -83,13 +84,15 @@ class Deployment:
 
     @asynccontextmanager
     async def host(self, app: App, **options: Any) -> AsyncIterator[AppHost]:
-        """A host that is stopped at the end of the block, unless it crashed meanwhile."""
+        """A host that is stopped at the end of the block, unless it crashed meanwhile. A test that fails crashes it."""
         host = await self.start(app, **options)
         try:
             yield host
-        finally:
-            if host in self._live:
-                await self.stop(host)
+        except BaseException:
+            await self.close()
+            raise
+        if host in self._live:
+            await self.stop(host)
 
     async def close(self) -> None:
         """Crash what is left."""
@@ -103,6 +106,8 @@ async def crash(host: AppHost) -> None:
     engine.failure = HubClosedError("the process died")
     if isinstance(engine.store, MemoryStore):
         engine.store.abandon()
-    if engine.partition is not None:
-        engine.partition.close()
-    await engine.stop(0)
+    engine.abandon()
+    engine._refuse_all(engine.failure)  # in a process that died, nobody would wait any more
+    await asyncio.sleep(0)
+    await engine.executor.close()
+    await engine.store.close()

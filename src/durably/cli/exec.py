@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 
 from durably.cli.output import Exit, complain, console, failure_text, print_json, say
-from durably.cli.settings import DEFAULT_HUB, hub_option, output_option, set_up_logging, settings_of, shared
+from durably.cli.settings import DEFAULT_HUB, hub_option, output_option, settings_of, shared
 
 if TYPE_CHECKING:
     from durably.app import App
@@ -95,6 +95,7 @@ def exec_command(
     value = _parsed(given)
     with redirect_stdout(sys.stderr):
         from durably.cli.apps import load_app
+        from durably.cli.logs import set_up_logging
 
         loaded = load_app(app)
         set_up_logging(context, "warning")
@@ -104,7 +105,7 @@ def exec_command(
 
         _check(loaded, app, orchestrator, value, has_input=given is not None)
         job = Job(
-            loaded, hub, orchestrator, value, instance_id or SystemRandom().token(), on_existing, timeout
+            loaded, hub, orchestrator, value, instance_id or SystemRandom().token()[:12], on_existing, timeout
         )
         report = _Report(context, job, app, stdout, as_json=output == "json", quiet=quiet)
         return report.code(run_loop(execute(job, report.view, report.tell, quiet=quiet)))
@@ -187,13 +188,15 @@ class _Report:
 
     def view(self, existing: InstanceStatus | None) -> View:
         """The view for this terminal, or log."""
-        from durably.cli.views import LiveView, LogView, NoView
+        from durably.cli.views import LogView, NoView
 
         if self._quiet:
             return NoView()
         if existing is not None and self._job.input is not None and existing.input != self._job.input:
             say(f"Instance '{self._job.instance_id}' is there already: it keeps the input that it has")
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            from durably.cli.progress import LiveView
+
             return LiveView(console(color=self._color))
         return LogView(resumed=existing is not None)
 

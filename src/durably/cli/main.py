@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -14,7 +13,6 @@ from durably.cli.exec import exec_command
 from durably.cli.output import Exit, complain, exit_code, leave
 from durably.cli.run import run_command
 from durably.cli.settings import Settings, output_option, shared
-from durably.errors import DurablyError, InvariantError
 
 
 class _Commands(click.Group):
@@ -99,7 +97,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.ClickException as error:
         if settings.debug:
-            traceback.print_exc()
+            _print_traceback()
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -108,13 +106,21 @@ def call(arguments: Sequence[str] | None = None) -> int:
         return Exit.FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: one line and an exit code, never silent
         if settings.debug:
-            traceback.print_exc()
+            _print_traceback()
         complain(_text_of(error), color=settings.color)
         return exit_code(error)
     return code if isinstance(code, int) else Exit.OK
 
 
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
 def _text_of(error: Exception) -> str:
+    from durably.errors import DurablyError, InvariantError
+
     if isinstance(error, InvariantError) or not isinstance(error, (DurablyError, TimeoutError, OSError)):
         return f"{type(error).__name__}: {error}. This is a bug in durably; --debug shows where"
     return str(error)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
-from durably import errors
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,24 +32,29 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-_CODES: tuple[tuple[type[BaseException], Exit], ...] = (
-    (errors.InstanceNotFoundError, Exit.NOT_FOUND),
-    (errors.HubNotFoundError, Exit.NOT_FOUND),
-    (errors.InstanceAlreadyExistsError, Exit.CONFLICT),
-    (errors.InstanceStateError, Exit.CONFLICT),
-    (errors.HubLockedError, Exit.CONFLICT),
-    (errors.LeaseLostError, Exit.CONFLICT),
-    (errors.OrchestrationFailedError, Exit.INSTANCE_FAILED),
-    (errors.NonDeterminismError, Exit.FAILED),
-    (errors.UsageError, Exit.USAGE),
-    (TimeoutError, Exit.TIMEOUT),
-    (KeyboardInterrupt, Exit.INTERRUPTED),
-)
-
-
 def exit_code(error: BaseException) -> Exit:
     """The exit code for an error."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.FAILED)
+    from durably import errors
+
+    match error:
+        case errors.InstanceNotFoundError() | errors.HubNotFoundError():
+            return Exit.NOT_FOUND
+        case errors.InstanceAlreadyExistsError() | errors.InstanceStateError():
+            return Exit.CONFLICT
+        case errors.HubLockedError() | errors.LeaseLostError():
+            return Exit.CONFLICT
+        case errors.OrchestrationFailedError():
+            return Exit.INSTANCE_FAILED
+        case errors.NonDeterminismError():
+            return Exit.FAILED
+        case errors.UsageError():
+            return Exit.USAGE
+        case TimeoutError():
+            return Exit.TIMEOUT
+        case KeyboardInterrupt():
+            return Exit.INTERRUPTED
+        case _:
+            return Exit.FAILED
 
 
 def say(text: str) -> None:
@@ -98,7 +101,7 @@ def failure_text(failure: FailureDetails) -> str:
     parts: list[str] = []
     one: FailureDetails | None = failure
     while one is not None:
-        head = click.style(f"{one.type}: {one.message}", fg="red")
+        head = click.style(f"{one.type}: {one.message}" if one.message else one.type, fg="red")
         parts.append(f"{'caused by ' if parts else ''}{head}")
         parts += _frames(one.stack_trace)
         one = one.inner
@@ -134,7 +137,7 @@ def leave(code: int) -> NoReturn:
 
 def threads_left() -> bool:
     """True when threads of user code go on; those that are about to end are given a moment."""
-    deadline = time.monotonic() + 0.5
+    deadline = time.monotonic() + 0.2
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,20 +1,24 @@
-"""Lines of a tree as a picture for a terminal, and as text for a log."""
+"""Lines of a tree as a picture for a terminal, which moves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
+from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from durably.cli.rows import Bar, Row
+from durably.cli.rows import Bar, Row, fit, one_line, rows_of
 from durably.cli.spans import span
-from durably.cli.steps import OPEN, State
+from durably.cli.steps import OPEN, State, Tree
 
 FRAMES_PER_S = 10
 
 _BAR_WIDTH = 24
+_FINAL_LINES_MAX = 100
 _STYLES: dict[State, str] = {
     "running": "cyan",
     "waiting": "yellow",
@@ -37,6 +41,7 @@ class Glyphs:
     blank: str
     full: str
     empty: str
+    instead: dict[int, str]
 
 
 UNICODE = Glyphs(
@@ -48,6 +53,7 @@ UNICODE = Glyphs(
     "   ",
     "━",
     "╌",
+    {},
 )
 ASCII = Glyphs(
     {"running": "*", "waiting": ".", "retrying": "~", "done": "+", "failed": "x", "canceled": "-"},
@@ -58,6 +64,7 @@ ASCII = Glyphs(
     "   ",
     "#",
     "-",
+    str.maketrans({"×": "x", "·": "-", "…": "..."}),
 )
 
 
@@ -70,9 +77,9 @@ def render(rows: Iterable[Row], seconds: float | None = None, glyphs: Glyphs = U
         glyphs: What to draw with.
     """
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    table.add_column(no_wrap=True, justify="right")
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column()
+    table.add_column(no_wrap=True, justify="right")  # the other two give way; their text is cut, not wrapped
+    table.add_column()
     for row in rows:
         mark = glyphs.marks[row.state]
         if row.state == "running" and seconds is not None:
@@ -82,15 +89,16 @@ def render(rows: Iterable[Row], seconds: float | None = None, glyphs: Glyphs = U
 
 
 def _label(row: Row, mark: str, glyphs: Glyphs) -> Text:
-    text = Text()
+    text = Text(no_wrap=True, overflow="ellipsis")
     if row.guides:
         for ends in row.guides[:-1]:
             text.append(glyphs.blank if ends else glyphs.through, "dim")
         text.append(glyphs.last if row.guides[-1] else glyphs.branch, "dim")
     if row.key[:1] == ("…",):
-        return text.append(row.label, "dim")
+        return text.append(row.label.translate(glyphs.instead), "dim")
     text.append(f"{mark} ", _STYLES[row.state])
-    return text.append(row.label, "bold" if not row.guides else "dim" if row.state == "canceled" else "")
+    label = row.label.translate(glyphs.instead)
+    return text.append(label, "bold" if not row.guides else "dim" if row.state == "canceled" else "")
 
 
 def _time(row: Row) -> Text:
@@ -105,11 +113,16 @@ def _notes(row: Row, glyphs: Glyphs) -> Text:
         parts.append(_bar(row.bar, row.state, glyphs))
     if row.note:
         parts.append(
-            Text(row.note, "dim" if row.state not in OPEN else "yellow" if row.state != "running" else "")
+            Text(
+                row.note.translate(glyphs.instead),
+                "dim" if row.state not in OPEN else "yellow" if row.state != "running" else "",
+            )
         )
     if row.failure is not None:
         parts.append(Text(one_line(row.failure), "red"))
-    return Text(" · ", "dim").join(parts)
+    text = Text(" · ".translate(glyphs.instead), "dim").join(parts)
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _bar(bar: Bar, state: State, glyphs: Glyphs) -> Text:
@@ -123,35 +136,29 @@ def _bar(bar: Bar, state: State, glyphs: Glyphs) -> Text:
     return text
 
 
-def one_line(text: str) -> str:
-    """Text of several lines in one."""
-    return " ".join(text.split())
+class LiveView:
+    """A tree that moves.
 
+    Args:
+        console: Of stderr.
+    """
 
-# --- for a log -------------------------------------------------------------------------------------------------------
+    pause_s = 1 / FRAMES_PER_S
 
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._glyphs = UNICODE if (console.encoding or "").lower().startswith("utf") else ASCII
+        # Started, it stands in for sys.stdout and sys.stderr: what others print appears above it.
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self._live.start()
 
-def changes(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
-    """What a log says of the difference between two readings: one line for each step that has come further."""
-    stages = {row.key: row.stage for row in before}
-    news = [row for row in after if stages.get(row.key) != row.stage]
-    if (
-        news and not news[0].guides and news[0].state not in OPEN
-    ):  # the end of the instance comes after all else
-        news.append(news.pop(0))
-    return [line(row) for row in news]
+    def show(self, tree: Tree, now: datetime, *, final: bool) -> None:
+        """See `View.show`."""
+        rows = rows_of(tree, now)
+        # Two lines less than the terminal has: one for the cursor, one for what is printed above.
+        rows = fit(rows, _FINAL_LINES_MAX if final else max(5, self._console.size.height - 2))
+        self._live.update(render(rows, None if final else now.timestamp(), self._glyphs), refresh=True)
 
-
-def line(row: Row) -> str:
-    """A row as one line of a log."""
-    parts: list[str] = []
-    if row.bar is not None:
-        parts.append(f"{row.bar.done:,} of {row.bar.total:,} done")
-    if row.seconds is not None and row.state not in OPEN:
-        parts.append(span(row.seconds))
-    if row.note and row.note != row.word:
-        parts.append(row.note)
-    if row.failure is not None:
-        parts.append(one_line(row.failure))
-    label = " > ".join((*row.where, row.label))
-    return f"{row.word:9} {label}" + (f"  {', '.join(parts)}" if parts else "")
+    def close(self) -> None:
+        """See `View.close`."""
+        self._live.stop()

@@ -52,7 +52,7 @@ class Row:
 
 def rows_of(tree: Tree, now: datetime) -> list[Row]:
     """All lines of a tree, the one of the instance first."""
-    return [_row_of_tree(tree, now), *_rows_of_steps(tree, now, (), (), ())]
+    return [_row_of_tree(tree, now), *_rows_of_steps(tree, now, (tree.ordinal,), (), ())]
 
 
 def _row_of_tree(tree: Tree, now: datetime) -> Row:
@@ -215,3 +215,8 @@ def _gap_line(gap: list[Row]) -> list[Row]:
         return []
     label = f"… {len(gap):,} more line{'s' if len(gap) > 1 else ''}"
     return [Row(("…", *gap[0].key), gap[0].guides, "canceled", "", label, gap[0].where)]
+
+
+def one_line(text: str) -> str:
+    """Text of several lines in one."""
+    return " ".join(text.split())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from durably.cli.output import Exit, complain, say
-from durably.cli.settings import hub_option, set_up_logging, shared
+from durably.cli.settings import hub_option, shared
 
 if TYPE_CHECKING:
     from durably.app import App
@@ -36,6 +36,7 @@ def run_command(context: click.Context, apps: tuple[str, ...], hub: str) -> int:
     """
     from durably.cli.apps import load_apps
     from durably.cli.hosting import run_loop
+    from durably.cli.logs import set_up_logging
 
     app = load_apps(apps)
     set_up_logging(context, "info")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -111,26 +109,3 @@ def output_option(command: C) -> C:
         show_envvar=True,
         help="For people, or one JSON object on stdout for programs.",
     )(command)
-
-
-class _Stderr(logging.Handler):
-    """Writes to what `sys.stderr` is at the moment: a live display takes its place while it is shown."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            print(self.format(record), file=sys.stderr)
-        except Exception:  # noqa: BLE001 - a log record must not end the program
-            self.handleError(record)
-
-
-def set_up_logging(context: click.Context, default: str) -> None:
-    """Print log records on stderr, unless the app has set up logging itself; a level that was given holds anyway."""
-    root = logging.getLogger()
-    level = settings_of(context).log_level
-    if not root.handlers:
-        handler = _Stderr()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
-        root.addHandler(handler)
-        root.setLevel((level or default).upper())
-    elif level is not None:
-        root.setLevel(level.upper())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -327,7 +327,10 @@ def _moment(entry: HistoryEntry, key: str) -> datetime | None:
 
 
 def _failure(entry: HistoryEntry) -> str | None:
-    details: Sequence[Any] | None = entry.details.get(
+    failure: Mapping[str, Any] | None = entry.details.get(
         "failure"
-    )  # the fields of `FailureDetails`, in their order
-    return None if not details else f"{details[0]}: {details[1]}"
+    )  # the fields of `FailureDetails` that say something
+    if not failure:
+        return None
+    message = failure.get("message")
+    return f"{failure['type']}: {message}" if message else str(failure["type"])

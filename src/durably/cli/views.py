@@ -1,19 +1,15 @@
-"""How progress is shown: live on a terminal, line by line in a log, or not at all."""
+"""How progress is shown: as a log, or not at all. On a terminal it is a `durably.cli.progress.LiveView`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from rich.console import Console
-from rich.live import Live
-
 from durably.cli.output import say
-from durably.cli.progress import ASCII, FRAMES_PER_S, UNICODE, changes, line, render
-from durably.cli.rows import Row, fit, rows_of
+from durably.cli.rows import Row, one_line, rows_of
+from durably.cli.spans import span
 from durably.cli.steps import OPEN, Tree
-
-_FINAL_LINES_MAX = 100
 
 
 class View(Protocol):
@@ -79,29 +75,26 @@ def _done(tree: Tree) -> int:
     return sum(step.state not in OPEN for step in tree.steps)
 
 
-class LiveView:
-    """A tree that moves.
+def changes(before: Sequence[Row], after: Sequence[Row]) -> list[str]:
+    """What a log says of the difference between two readings: one line for each step that has come further."""
+    stages = {row.key: row.stage for row in before}
+    news = [row for row in after if stages.get(row.key) != row.stage]
+    ended = bool(news) and not news[0].guides and news[0].state not in OPEN
+    if ended:  # the end of the instance comes after all else
+        news.append(news.pop(0))
+    return [line(row) for row in news]
 
-    Args:
-        console: Of stderr.
-    """
 
-    pause_s = 1 / FRAMES_PER_S
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._glyphs = UNICODE if (console.encoding or "").lower().startswith("utf") else ASCII
-        # Started, it stands in for sys.stdout and sys.stderr: what others print appears above it.
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
-        self._live.start()
-
-    def show(self, tree: Tree, now: datetime, *, final: bool) -> None:
-        """See `View.show`."""
-        rows = rows_of(tree, now)
-        # Two lines less than the terminal has: one for the cursor, one for what is printed above.
-        rows = fit(rows, _FINAL_LINES_MAX if final else max(5, self._console.size.height - 2))
-        self._live.update(render(rows, None if final else now.timestamp(), self._glyphs), refresh=True)
-
-    def close(self) -> None:
-        """See `View.close`."""
-        self._live.stop()
+def line(row: Row) -> str:
+    """A row as one line of a log."""
+    parts: list[str] = []
+    if row.bar is not None:
+        parts.append(f"{row.bar.done:,} of {row.bar.total:,} done")
+    if row.seconds is not None and row.state not in OPEN:
+        parts.append(span(row.seconds))
+    if row.note and row.note != row.word:
+        parts.append(row.note)
+    if row.failure is not None:
+        parts.append(one_line(row.failure))
+    label = " > ".join((*row.where, row.label))
+    return f"{row.word:9} {label}" + (f"  {', '.join(parts)}" if parts else "")

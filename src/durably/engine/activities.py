@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from durably.clock import Clock
@@ -31,7 +32,7 @@ class Work:
         self.key = key
         self.call = call
         self.limit = limit
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[ActivityDone] | None = None
         self.result: ActivityDone | None = None
 
 
@@ -166,28 +167,32 @@ class ActivityPool:
         if work.limit is not None:
             name = work.call.name
             self._running_by_name[name] = self._running_by_name.get(name, 0) + 1
-        task = asyncio.Task(self._perform(work), loop=asyncio.get_running_loop(), **_EAGER)
-        if not task.done():
+        task = asyncio.Task(self._executor.perform(work.call), loop=asyncio.get_running_loop(), **_EAGER)
+        if task.done():
+            self._ended(work, task)
+        else:
             work.task = task
+            task.add_done_callback(partial(self._ended, work))
 
-    async def _perform(self, work: Work) -> None:
-        try:
-            result = await self._executor.perform(work.call)
-        except Exception as error:  # noqa: BLE001 - the executor promises not to raise: a bug there must not lose the call
+    def _ended(self, work: Work, task: asyncio.Task[ActivityDone]) -> None:
+        work.task = None
+        self._running -= 1
+        if work.limit is not None:
+            self._running_by_name[work.call.name] -= 1
+        if self._queues:
+            self._start_queued()
+        if not self._running:
+            self._idle.set()
+        if self._works.get(work.key) is not work or task.cancelled():
+            return  # it was aborted, or the host stops: nobody wants a result
+        error = task.exception()
+        if error is None:
+            result = work.result = task.result()
+        else:  # the executor promises not to raise: a bug there must not lose the call
             call = work.call
-            result = ActivityDone(call.execution_id, call.seq, call.attempt, None, FailureDetails.of(error))
-        finally:
-            work.task = None
-            self._running -= 1
-            if work.limit is not None:
-                self._running_by_name[work.call.name] -= 1
-            if self._queues:
-                self._start_queued()
-            if not self._running:
-                self._idle.set()
-        if self._works.get(work.key) is work:  # else it was aborted and nobody wants the result
-            work.result = result
-            self._deliver(work.call.instance_id, result)
+            failure = FailureDetails.of(error)
+            result = work.result = ActivityDone(call.execution_id, call.seq, call.attempt, None, failure)
+        self._deliver(work.call.instance_id, result)
 
     def _start_queued(self) -> None:
         if self._stopping or self._starting:
@@ -204,9 +209,8 @@ class ActivityPool:
             while queue and self._running < self._limit and self._has_room(queue[0]):
                 self._run(queue.popleft())
             if queue:
-                self._queues[name] = self._queues.pop(
-                    name
-                )  # to the end: the next free slot goes to another function
+                # To the end: the next free slot goes to another function.
+                self._queues[name] = self._queues.pop(name)
             else:
                 del self._queues[name]
             if self._running >= self._limit:

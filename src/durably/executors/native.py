@@ -12,7 +12,7 @@ from durably.core.events import ExecutionStarted, HistoryEvent, Payload
 from durably.core.ids import task_key
 from durably.core.messages import ActivityDone
 from durably.engine.executor import ActivityCall, FunctionKind
-from durably.errors import FailureDetails, PayloadError, UnknownFunctionError
+from durably.errors import FailureDetails, HistoryCorruptError, PayloadError, UnknownFunctionError
 from durably.executors.activity_threads import ActivityThreads
 from durably.executors.watchdog import Watchdog
 from durably.program.activity_context import ActivityContext
@@ -78,8 +78,11 @@ class NativeExecutor:
         Raises:
             NonDeterminismError: Code and history differ.
             UnknownFunctionError: No such orchestrator is registered; ask `serves` first.
+            HistoryCorruptError: It does not say what was started.
         """
-        started = next(event for event in history if isinstance(event, ExecutionStarted))
+        started = next((event for event in history if isinstance(event, ExecutionStarted)), None)
+        if started is None:
+            raise HistoryCorruptError("History has no event of its start: expected one; restore a backup")
         run = self.begin(started)
         replay(run, started, history)
         return run

@@ -8,7 +8,6 @@ loop: they ask which loop is running, and pass on to the hooks of the host what 
 from __future__ import annotations
 
 import sys
-import weakref
 from asyncio import events
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
@@ -18,9 +17,6 @@ from durably.program.loop import ProgramLoop
 _Hook = Callable[[AsyncGenerator[Any, Any]], None]
 
 _get_running_loop: Final = events._get_running_loop  # None where the public one raises
-
-_ours: Final[weakref.WeakSet[AsyncGenerator[Any, Any]]] = weakref.WeakSet()
-"""Generators that used our loop and may be unfinished; those of closed executions are not the host's to finish."""
 
 
 class FirstIteration:
@@ -34,14 +30,13 @@ class FirstIteration:
     def __call__(self, generator: AsyncGenerator[Any, Any]) -> None:
         loop = _get_running_loop()
         if isinstance(loop, ProgramLoop):
-            _ours.add(generator)
             loop.adopt(generator)
         elif self.host is not None:
             self.host(generator)
 
 
 class Finalization:
-    """The hook for a generator that is collected before it finished."""
+    """The hook for a generator that is collected before it finished: one of the host's, since loops keep ours."""
 
     __slots__ = ("host",)
 
@@ -49,7 +44,7 @@ class Finalization:
         self.host = host
 
     def __call__(self, generator: AsyncGenerator[Any, Any]) -> None:
-        if self.host is not None and generator not in _ours:
+        if self.host is not None:
             self.host(generator)
 
 

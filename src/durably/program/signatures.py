@@ -53,12 +53,8 @@ class Signature:
         self._annotations = {one.name: one.annotation for one in self.parameters}
         self._result: Any = signature.return_annotation
         self._globals: dict[str, Any] = getattr(inner, "__globals__", {})
-        self._locals = _locals_around(inner, self._globals) if self._has_text() else {}
-
-    def _has_text(self) -> bool:
-        return isinstance(self._result, str) or any(
-            isinstance(one, str) for one in self._annotations.values()
-        )
+        text = " ".join(one for one in (self._result, *self._annotations.values()) if isinstance(one, str))
+        self._locals = _locals_around(inner, self._globals, set(re.findall(r"\w+", text))) if text else {}
 
     def type_of(self, parameter: str) -> Any:
         """The declared type of a parameter; `Any` when there is none or it cannot be resolved."""
@@ -102,17 +98,17 @@ class Signature:
 _NEVER: Final = (typing.NoReturn, typing.Never)
 
 
-def _locals_around(fn: Any, space: dict[str, Any]) -> dict[str, Any]:
+def _locals_around(fn: Any, space: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """The local names of the function in which `fn` is being defined; empty for a function of a module.
 
-    Annotations that are text may name them, and they are gone later.
+    Annotations that are text may name them, and they are gone later. Only those that are named are kept.
     """
     if "<locals>" not in getattr(fn, "__qualname__", ""):
         return {}
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         if frame.f_globals is space and frame.f_code.co_name != "<module>":
-            return dict(frame.f_locals)
+            return {name: value for name, value in frame.f_locals.items() if name in names}
         frame = frame.f_back
     return {}
 

@@ -56,11 +56,8 @@ def tear_down(loop: ProgramLoop) -> None:
         _end_generator(generator)
     for future in futures:
         _unlink(future)
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                forget_frames(error)
+    for future in (*tasks, *futures):
+        _forget_failure(future)
     for error in errors:
         forget_frames(error)
 
@@ -92,6 +89,15 @@ def _end_generator(generator: AsyncGenerator[Any, Any]) -> None:
         except BaseException as error:  # noqa: BLE001 - it ended, or it yielded once more: the loop looks
             forget_frames(error)
     _immortal.append(generator)
+
+
+def _forget_failure(future: asyncio.Future[Any]) -> None:
+    """Frames of a traceback hold the task that holds the error that holds the traceback."""
+    if future.done():
+        try:
+            future.result()  # not `exception()`: a future keeps a traceback of its own until it is raised
+        except BaseException as error:  # noqa: BLE001 - of any kind, and told elsewhere
+            forget_frames(error)
 
 
 def _unlink(future: asyncio.Future[Any]) -> None:

@@ -7,17 +7,23 @@ A provider is done when this passes, in a test file of a few lines::
         async def reopen(self, store: Store) -> Store: ...
         async def crash(self, store: Store) -> None: ...
 
-See `StoreHooks` for what they do. For messages that show both sides of a failed assertion, call
-`pytest.register_assert_rewrite("durably.testing")` in a conftest before the suite is imported.
+See `StoreHooks` for what they do.
 """
 
 from __future__ import annotations
 
-from durably.testing.commit_conformance import CommitConformance
-from durably.testing.hub_conformance import HubConformance
-from durably.testing.inbox_conformance import InboxConformance
-from durably.testing.reads_conformance import ReadsConformance
-from durably.testing.rows_conformance import RowsConformance
+import pytest
+
+_TOPICS = ("hub", "commit", "rows", "inbox", "reads")
+
+# Before they are imported: failed assertions show both sides then.
+pytest.register_assert_rewrite(*(f"durably.testing.{topic}_conformance" for topic in _TOPICS))
+
+from durably.testing.commit_conformance import CommitConformance  # noqa: E402
+from durably.testing.hub_conformance import HubConformance  # noqa: E402
+from durably.testing.inbox_conformance import InboxConformance  # noqa: E402
+from durably.testing.reads_conformance import ReadsConformance  # noqa: E402
+from durably.testing.rows_conformance import RowsConformance  # noqa: E402
 
 __all__ = ["StoreConformance"]
 

@@ -22,15 +22,18 @@ def run(folder: Folder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "argv", ["durably"])
-    modules = set(sys.modules)
     handlers = list(logging.root.handlers)
 
     def run(*arguments: str) -> Done:
         code = call(arguments)
+        _forget_modules(folder.path)
         return Done(code, *capfd.readouterr())
 
     yield run
     logging.root.handlers[:] = handlers
-    for name in set(sys.modules) - modules:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder.path)):
+
+
+def _forget_modules(folder: Path) -> None:
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]

@@ -131,11 +131,15 @@ class Folder:
             time.sleep(0.01)
 
 
-def until_says(process: subprocess.Popen[str], words: str) -> None:
-    """Return when a line with these words is on stderr."""
+def until_says(process: subprocess.Popen[str], words: str) -> str:
+    """Return what has been on stderr, when a line with these words is."""
     assert process.stderr is not None
-    while words not in (line := process.stderr.readline()):
-        assert line, f"it ended without {words!r}"
+    seen = ""
+    while words not in seen:
+        line = process.stderr.readline()
+        assert line, f"it ended without {words!r}: {seen}"
+        seen += line
+    return seen
 
 
 def interrupted(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> Done:

@@ -85,20 +85,21 @@ def test_a_tree_that_moves_and_stays(folder: Folder):
     assert picture.rindex(SHOW_CURSOR) > picture.rindex(HIDE_CURSOR)
 
 
-def test_without_colour_when_nobody_wants_it(folder: Folder):
-    for more, environment in (((), {"NO_COLOR": "1"}), (("--no-color",), {})):
-        with terminal(folder, *STEPS, *more, **environment) as shown:
-            picture = shown.read_until(None)
-            assert shown.process.wait(PATIENCE_S) == 0
-        assert "\x1b[3" not in picture
-        assert "✓ work" in picture
-
-
-def test_ctrl_c_gives_the_cursor_back(folder: Folder):
-    with terminal(folder, *STEPS, HOLD="a", DURABLY_DRAIN_TIMEOUT_S="0.1") as shown:
+def test_ctrl_c_gives_the_cursor_back_and_a_drain_ends_after_its_time(folder: Folder):
+    with terminal(folder, *STEPS, HOLD="a", DURABLY_DRAIN_TIMEOUT_S="0.6", NO_COLOR="1") as shown:
         shown.read_until("─ ⠋ work")
         shown.process.send_signal(signal.SIGINT)
         picture = shown.read_until(None)
         assert shown.process.wait(PATIENCE_S) == 130
     assert picture.rindex(SHOW_CURSOR) > picture.rindex(HIDE_CURSOR)
     assert "exec shop.py steps --id s1\r\n" in picture
+    assert "Stopping: waiting up to 0.6 s for 1 activity" in picture
+    assert "\x1b[3" not in picture  # no colour
+
+
+def test_no_color(folder: Folder):
+    with terminal(folder, *STEPS, "--no-color") as shown:
+        picture = shown.read_until(None)
+        assert shown.process.wait(PATIENCE_S) == 0
+    assert "\x1b[3" not in picture
+    assert "✓ work" in picture

@@ -159,12 +159,12 @@ def test_debug_shows_the_traceback_wherever_it_stands(
 
 def test_a_failure_is_told_with_the_frames_and_causes():
     trace = 'Traceback (most recent call last):\n  File "a.py", line 3, in f\n    x()\n    ~^^\nE: one\ntwo\n'
-    cause = errors.FailureDetails("KeyError", "'k'")
+    cause = errors.FailureDetails("KeyError", "")
     failure = errors.FailureDetails(
         "E", "one\ntwo", trace, errors.FailureDetails("Mid", "m", "…cut\nE: x", cause)
     )
     assert click.unstyle(failure_text(failure)) == (
         'E: one\ntwo\n  File "a.py", line 3, in f\n    x()\n    ~^^\n'
         "caused by Mid: m\n  …cut\n  E: x\n"
-        "caused by KeyError: 'k'"
+        "caused by KeyError"
     )

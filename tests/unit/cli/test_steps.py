@@ -44,7 +44,7 @@ def only(*entries: HistoryEntry) -> Step:
     return step
 
 
-FAILURE = ["ValueError", "no", None, None, (), False]
+FAILURE = {"type": "ValueError", "message": "no"}
 
 
 def test_a_call_runs_from_when_it_was_scheduled_to_when_it_completed():
@@ -63,6 +63,14 @@ def test_a_call_runs_from_when_it_was_scheduled_to_when_it_completed():
 def test_a_failed_call_says_why():
     step = only(entry("TaskScheduled", 1, 0, "charge"), entry("TaskFailed", 3, 0, "charge", failure=FAILURE))
     assert (step.state, step.failure, step.ended) == ("failed", "ValueError: no", at(3))
+
+
+def test_a_failure_may_have_no_message():
+    step = only(
+        entry("TaskScheduled", 1, 0, "charge"),
+        entry("TaskFailed", 3, 0, "charge", failure={"type": "KeyError"}),
+    )
+    assert step.failure == "KeyError"
 
 
 def test_between_attempts_a_call_shows_the_next_one_and_when_it_is_due():

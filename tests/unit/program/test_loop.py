@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import math
 import os
 import subprocess
@@ -441,7 +442,7 @@ def test_4_1_9_awaiting_no_task_is_a_type_error() -> None:
 
 def test_code_that_never_rests_fails() -> None:
     async def program(ctx: OrchestrationContext) -> None:
-        while ctx.instance_id:
+        for _ in itertools.repeat(ctx):
             await asyncio.sleep(0)
 
     play = Play(program, options=ProgramOptions(callbacks_max=1000))

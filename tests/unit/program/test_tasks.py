@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from durably.core.events import ActionCanceled, CancelRequested, ExecutionCanceled, TaskScheduled
 from durably.program.context import OrchestrationContext
 from tests.unit.program.harness import Play, kinds
@@ -364,7 +366,7 @@ def test_4_1_11_a_caught_failure_replays_alike() -> None:
     assert play.result == "second"
 
 
-def test_a_failure_that_nobody_awaits_is_not_noise() -> None:
+def test_a_failure_that_nobody_awaits_is_not_noise(caplog: pytest.LogCaptureFixture) -> None:
     async def program(ctx: OrchestrationContext) -> str:
         ctx.call_activity("a")
         await ctx.create_timer(5)
@@ -374,6 +376,7 @@ def test_a_failure_that_nobody_awaits_is_not_noise() -> None:
     play.fail(0)
     play.fire(1)
     assert play.result == "done"
+    assert caplog.records == []
 
 
 def test_a_task_may_be_awaited_twice() -> None:

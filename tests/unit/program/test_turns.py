@@ -69,6 +69,28 @@ def test_a_turn_in_a_task_of_the_host_leaves_that_task_current() -> None:
     assert asyncio.run(main()) == [True, [True, True]]
 
 
+def test_where_asyncio_has_one_current_task_per_thread_that_of_the_host_is_put_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python 3.14 has; the way around it works everywhere."""
+    monkeypatch.setattr("durably.program.run._TASK_PER_THREAD", True)
+    seen: list[Any] = []
+
+    def look(ctx: OrchestrationContext) -> None:
+        seen.append(asyncio.current_task(host[0]))
+
+    host: list[Any] = []
+
+    async def main() -> bool:
+        host.append(asyncio.get_running_loop())
+        before = asyncio.current_task()
+        Play(look, shadow=False).close()
+        return asyncio.current_task() is before
+
+    assert asyncio.run(main())
+    assert seen == [None]
+
+
 def test_without_a_host_loop_nothing_stays_behind() -> None:
     before = sys.get_asyncgen_hooks()
     Play(two_steps).close()
@@ -310,7 +332,7 @@ def test_4_3_14_falsy_values_are_preserved() -> None:
     assert play.result == [0, "", [], {}, False]
 
 
-def test_the_execution_ends_when_its_code_returns() -> None:
+def test_4_2_5_the_execution_ends_when_its_code_returns() -> None:
     async def program(ctx: OrchestrationContext) -> str:
         async def background() -> None:
             await asyncio.sleep(0)
