@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, Generic, Literal, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, Literal, TypeVar, overload
 
 import msgspec
 
@@ -12,6 +12,7 @@ from durably.clock import Clock, Random
 from durably.codec.convert import Converter
 from durably.core.commit import InstanceRow
 from durably.core.history import decode_failure
+from durably.core.ids import check_tags, check_text
 from durably.core.messages import StartInstance
 from durably.core.query import InstanceQuery, position_of, token_of
 from durably.core.status import InstancePage, InstanceStatus, Outcome, RuntimeStatus
@@ -187,6 +188,7 @@ class Client:
         """
         function = self._registry.orchestrator(fn, version) or self._registry.orchestrator(fn)
         name = function.name if function is not None else self._registry.orchestrator_name(fn)
+        check_text(version, "version")
         fresh = instance_id is None
         target = self._random.token() if instance_id is None else instance_id
         start = StartInstance(
@@ -195,7 +197,7 @@ class Client:
             self._random.token(),
             version,
             None,
-            _checked_tags(tags),
+            check_tags(tags),
             None if start_at is None else self._instant(start_at),
             on_existing,
             fresh,
@@ -312,6 +314,7 @@ class Client:
             InstanceStateError: It has ended.
             PayloadError: The data cannot become JSON.
         """
+        check_text(name, "name of the event")
         if not name:
             raise UsageError(
                 "The name of an external event is empty: expected the name that the instance waits for"
@@ -321,18 +324,22 @@ class Client:
 
     async def cancel(self, instance_id: str, reason: str | None = None) -> None:
         """Ask an instance to cancel itself: its code sees `asyncio.CancelledError` and may clean up. Raises as above."""
+        check_text(reason, "reason")
         await self._management.cancel(instance_id, reason)
 
     async def terminate(self, instance_id: str, reason: str | None = None) -> None:
         """Stop an instance at once; its code sees nothing, its activities are cancelled. Raises as `raise_event`."""
+        check_text(reason, "reason")
         await self._management.terminate(instance_id, reason)
 
     async def suspend(self, instance_id: str, reason: str | None = None) -> None:
         """Let no turn run until `resume`; what arrives is kept. Idempotent. Raises as `raise_event`."""
+        check_text(reason, "reason")
         await self._management.suspend(instance_id, reason)
 
     async def resume(self, instance_id: str, reason: str | None = None) -> None:
         """Go on after `suspend`. Idempotent. Raises as `raise_event`."""
+        check_text(reason, "reason")
         await self._management.resume(instance_id, reason)
 
     async def purge(self, instance_id: str) -> bool:
@@ -346,8 +353,14 @@ class Client:
     def _instant(self, when: datetime | timedelta | float) -> int:
         if isinstance(when, datetime):
             return _micros(when)
-        delay = when if isinstance(when, timedelta) else timedelta(seconds=when)
-        return self._clock.now() + delay // timedelta(microseconds=1)
+        now = self._clock.now()
+        try:
+            delay = when if isinstance(when, timedelta) else timedelta(seconds=when)
+            return _micros(instant(now) + delay)
+        except (OverflowError, ValueError, TypeError):
+            raise UsageError(
+                f"start_at is {when!r}: expected an instant or a delay that ends before the year 10000"
+            ) from None
 
 
 def _seconds(timeout: timedelta | float | None) -> float | None:
@@ -370,15 +383,6 @@ def _statuses(given: RuntimeStatus | str | Iterable[RuntimeStatus | str] | None)
         raise UsageError(
             f"runtime_status holds an unknown status ({error}): expected some of {known}"
         ) from None
-
-
-def _checked_tags(tags: dict[str, str] | None) -> dict[str, str] | None:
-    if not tags:
-        return None
-    for key, value in cast("dict[object, object]", tags).items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise UsageError(f"Tag {key!r} is {value!r}: expected text by text")
-    return dict(tags)
 
 
 def _failure(outcome: Outcome) -> FailureDetails:

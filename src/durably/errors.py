@@ -112,6 +112,10 @@ class InvalidIdError(UsageError, ValueError):
     """An instance id that the hub cannot hold."""
 
 
+class InvalidTextError(UsageError, ValueError):
+    """A name, reason, version or tag that is no text which can be stored."""
+
+
 class RegistrationError(UsageError, ValueError):
     """A function that cannot be registered: a bad signature, or a name that is taken."""
 

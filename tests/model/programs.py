@@ -114,7 +114,8 @@ async def sleeper(ctx: OrchestrationContext, seconds: float) -> str:
 def model_sleeper(instance: Instance, seconds: float) -> Code:
     yield Sleep(seconds)
     yield SetStatus("half")
-    yield Sleep(seconds)
+    if seconds:  # sleep(0) only lets the other tasks run
+        yield Sleep(seconds)
     return "slept"
 
 
@@ -285,6 +286,8 @@ def model_tidy(instance: Instance, seconds: float) -> Code:
 @app.orchestrator
 async def parent(ctx: OrchestrationContext, child: list[Any]) -> Any:
     name, value, instance_id, catches = child
+    if instance_id == ctx.instance_id:
+        instance_id = None
     try:
         return ["child", await ctx.call_sub_orchestrator(name, value, instance_id=instance_id)]
     except TaskFailedError as error:
@@ -297,6 +300,8 @@ async def parent(ctx: OrchestrationContext, child: list[Any]) -> Any:
 @twin
 def model_parent(instance: Instance, child: list[Any]) -> Code:
     name, value, instance_id, catches = child
+    if instance_id == instance.instance_id:
+        instance_id = None
     try:
         return ["child", (yield Child(name, value, instance_id))]
     except Failed as error:

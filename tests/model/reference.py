@@ -449,7 +449,7 @@ class Model:
         if execution is not message.execution or message.seq not in execution.open:
             return
         action = execution.open[message.seq]
-        kind = "Task" if isinstance(action.op, Call) else "SubOrchestrationInstance"
+        kind = _KINDS[type(action.op)]
         if message.failure is None:
             self._record(instance, f"{kind}Completed", action.seq)
             self._complete(instance, action, message.value)
@@ -603,7 +603,7 @@ class Model:
         execution = _running(instance)
         del execution.open[action.seq]
         execution.timers.pop(action.seq, None)
-        self._record(instance, "TimerCanceled" if isinstance(action.op, Sleep) else "TaskCanceled", action.seq)
+        self._record(instance, f"{_KINDS[type(action.op)]}Canceled", action.seq)
         if isinstance(action.op, Child) and cancel_children:
             order = Order("cancel", "its caller gave it up", execution)
             self._mailbox.append((_child_id(instance, action), order))
@@ -626,6 +626,10 @@ class Model:
                     if at <= self.now:
                         due.append((at, one.execution.number, seq, one.instance_id, one.execution))
         return due
+
+
+_KINDS = {Call: "Task", Child: "SubOrchestrationInstance", Sleep: "Timer", Wait: "Task"}
+"""What the entries of a history begin with."""
 
 
 def _running(instance: Instance) -> Execution:

@@ -85,19 +85,17 @@ LOOKS = st.builds(
     st.sampled_from([1, 2, 3, 100]),
 )
 FATES = st.sampled_from(["go on"] * 6 + ["restart", "crash", "crash"])
-STEPS = st.lists(
-    st.one_of(
-        st.builds(Step, GIVES, FATES),
-        st.builds(Step, GIVES, FATES),
-        st.builds(Step, GIVES, FATES),
-        st.builds(Step, GIVES, st.integers(0, 6)),
-        st.builds(Step, ADVANCES, FATES),
-        st.builds(Step, IDS.map(Follow), FATES),
-        st.builds(Step, LOOKS),
-    ),
-    min_size=1,
-    max_size=25,
+STEP = st.one_of(
+    st.builds(Step, GIVES, FATES),
+    st.builds(Step, GIVES, FATES),
+    st.builds(Step, GIVES, FATES),
+    st.builds(Step, GIVES, st.integers(0, 6)),
+    st.builds(Step, ADVANCES, FATES),
+    st.builds(Step, IDS.map(Follow), FATES),
+    st.builds(Step, LOOKS),
 )
+# Three lists: one alone has six elements on average, and a history needs more than that to become interesting.
+STEPS = st.tuples(*[st.lists(STEP, max_size=15)] * 3).map(lambda lists: [*lists[0], *lists[1], *lists[2]])
 OPTIONS = st.builds(
     EngineOptions,
     max_resident_instances=st.sampled_from([20_000, 1, 2]),

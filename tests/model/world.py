@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any
 
 from tests.model.programs import activities, app, programs
@@ -111,7 +112,7 @@ class World:
                 await self._crash_in_doubt(do, step.then)
                 return
             got = await asyncio.gather(*self._send(do))
-            assert got == [self._tell("give", do.instance_id, message) for message in do.messages]
+            agree("answers", got, [self._tell("give", do.instance_id, message) for message in do.messages])
         elif isinstance(do, Advance):
             self._clock.advance(do.seconds)
             self._tell("advance", do.seconds)
@@ -139,10 +140,11 @@ class World:
             await self._host.stop()
         else:
             await crash(self._host)
-        await asyncio.sleep(0)
         for serial, task in self._followers:
-            end = await _result(task)
-            assert end in (("HubClosedError",), self._model.ends.get(serial))
+            if not in_order:
+                task.cancel()  # it was in the process that died
+            elif (end := await _result(task)) != ("HubClosedError",):
+                agree("end", end, self._model.ends.get(serial))
         self._followers = []
         await self.open()
 
@@ -156,7 +158,7 @@ class World:
         answered = len([one for one in got if one != ("HubClosedError",)])
         assert all(one == ("HubClosedError",) for one in got[answered:]), "answers out of order"
         for _, task in self._followers:
-            await _result(task)
+            task.cancel()
         self._followers = []
         await self.open()
         await settle(self._host)
@@ -166,7 +168,7 @@ class World:
             told.append(("settle",))
             model = Model(programs, activities)
             said = [_said(model, words) for words in told]
-            assert said[len(self._told) :][:answered] == got[:answered]
+            agree("answers", got[:answered], said[len(self._told) :][:answered])
             try:
                 await self._compare(model)
             except AssertionError as problem:
@@ -184,20 +186,21 @@ class World:
         assert engine._strikes == {}, "an invariant was broken on the way"
         page = await self._host.client.query_instances(page_size=1_000)
         seen = [_seen(status) for status in page.instances]
-        assert seen == [_expected(instance) for instance in model.instances.values()]
+        agree("instances", seen, [_expected(instance) for instance in model.instances.values()])
         for instance in model.instances.values():
             history = await self._host.client.get_history(instance.instance_id)
             kinds = [(e.event_type, e.task_id) for e in history if e.event_type != "OrchestratorStarted"]
-            assert kinds == ([] if instance.execution is None else instance.execution.history)
+            expected = [] if instance.execution is None else instance.execution.history
+            agree(f"history of {instance.instance_id}", kinds, expected)
 
     def _compare_followers(self) -> None:
         for serial, task in self._followers:
-            assert task.done() == (serial in self._model.ends)
+            agree("has ended", task.done(), serial in self._model.ends)
         self._followers = [entry for entry in self._followers if not self._check_ended(*entry)]
 
     def _check_ended(self, serial: int, task: asyncio.Task[Any]) -> bool:
         if task.done():
-            assert _result_of(task) == self._model.ends[serial]
+            agree("end", _result_of(task), self._model.ends[serial])
         return task.done()
 
     async def _follow(self, follow: Follow) -> None:
@@ -205,8 +208,9 @@ class World:
         now = asyncio.ensure_future(handle.result(timeout=0))
         status = await self._host.client.get_status(follow.instance_id)
         instance = self._model.instances.get(follow.instance_id)
-        assert (None if status is None else _seen(status)) == (None if instance is None else _expected(instance))
-        assert await _result(now) == self._model.result(follow.instance_id)
+        expected = None if instance is None else _expected(instance)
+        agree("status", None if status is None else _seen(status), expected)
+        agree("result", await _result(now), self._model.result(follow.instance_id))
         if instance is not None and not instance.ended:
             task = asyncio.ensure_future(handle.result())
             await asyncio.sleep(0)
@@ -228,7 +232,7 @@ class World:
             page = await self._host.client.query_instances(**filters, page_size=size, continuation_token=token)
             pages.append([one.instance_id for one in page.instances])
             token = page.continuation_token
-        assert pages == ([expected[at : at + size] for at in range(0, len(expected), size)] or [[]])
+        agree("pages", pages, [expected[at : at + size] for at in range(0, len(expected), size)] or [[]])
 
 
 def _said(model: Model, words: tuple[Any, ...]) -> Any:
@@ -248,6 +252,21 @@ async def settle(host: AppHost) -> None:
         partition = engine.partition
         moves = partition is None or partition._armed or partition._reading or not partition.quiet
         calm = 0 if moves or engine._tasks or len(engine.pool) else calm + 1
+
+
+def agree(what: str, seen: Any, expected: Any) -> None:
+    """Tell where host and model part."""
+    if seen == expected:
+        return
+    if isinstance(seen, list) and isinstance(expected, list):
+        pairs = zip_longest(seen, expected, fillvalue="nothing")
+        at, seen, expected = next((at, *pair) for at, pair in enumerate(pairs) if pair[0] != pair[1])
+        what = f"{what}, number {at}"
+    if isinstance(seen, dict) and isinstance(expected, dict):
+        what = f"{what} of {seen['instance_id']}"
+        keys = [key for key in expected if seen[key] != expected[key]]
+        seen, expected = ({key: side[key] for key in keys} for side in (seen, expected))
+    raise AssertionError(f"{what}: the host has {seen}, the model {expected}")
 
 
 # --- both sides in the same words ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from durably.errors import InvalidIdError
+from durably.errors import InvalidIdError, InvalidTextError
 
 INSTANCE_ID_CHARS_MAX = 256
 _FORBIDDEN = frozenset("/\\#?")
@@ -38,6 +38,41 @@ def check_instance_id(instance_id: str) -> str:
                 "or half surrogate; replace it, for example by '-'"
             )
     return instance_id
+
+
+def check_text(text: str | None, what: str) -> None:
+    """Refuse what is not text that can be stored.
+
+    Raises:
+        InvalidTextError: Not a string, or one with half a surrogate pair.
+    """
+    if text is None:
+        return
+    if type(text) is not str:
+        raise InvalidTextError(f"The {what} is {text!r}: expected a string")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidTextError(
+                f"The {what} {text!r} holds half a surrogate pair: expected text"
+            ) from None
+
+
+def check_tags(tags: dict[str, str] | None) -> dict[str, str] | None:
+    """A copy of tags that can be stored; None for none.
+
+    Raises:
+        InvalidTextError: See `check_text`.
+    """
+    if not tags:
+        return None
+    for key, value in tags.items():
+        for text, what in ((key, "name of a tag"), (value, f"tag {key!r}")):
+            if type(text) is not str:
+                raise InvalidTextError(f"The {what} is {text!r}: expected a string")
+            check_text(text, what)
+    return dict(tags)
 
 
 def child_id(parent: str, ordinal: int, seq: int) -> str:

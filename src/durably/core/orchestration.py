@@ -70,6 +70,7 @@ class Commit:
         timers: What becomes of timers, by (seq, kind): the instant they are due, or None for cleared. Net of the batch.
         messages: To send, in order: target and body.
         turns: How many turns it holds.
+        ended: The instance ended in it.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class Commit:
         "_turn_open",
         "aborted",
         "activities",
+        "ended",
         "events",
         "messages",
         "state",
@@ -92,6 +94,7 @@ class Commit:
         self.timers: dict[tuple[int, int], int | None] = {}
         self.messages: list[tuple[str, MessageBody]] = []
         self.turns = 0
+        self.ended = False
         self._now = 0
         self._turn_open = False
 
@@ -394,6 +397,7 @@ class Commit:
             self._undo(action, cancel_children=cancel_children)
             self.record(ActionCanceled(action.seq))
         parent = state.started.parent if state.started is not None else None
+        self.ended = state.ended
         if state.ended and parent is not None:
             done = ChildDone(parent.execution_id, parent.seq, parent.attempt, state.output, state.failure)
             self.messages.append((parent.instance_id, done))

@@ -33,6 +33,7 @@ _NAMES = {
 _OF_CHILD = {
     "TaskCompleted": "SubOrchestrationInstanceCompleted",
     "TaskFailed": "SubOrchestrationInstanceFailed",
+    "ActionCanceled": "SubOrchestrationInstanceCanceled",
 }
 _NOT_SHOWN = frozenset(("input", "result", "value", "at", "name", "seq", "retry", "timeout_us", "parent"))
 _INSTANTS = frozenset(("fire_at", "retry_at", "start_at", "created_at"))
@@ -84,8 +85,8 @@ def timeline(events: Iterable[HistoryEvent]) -> list[HistoryEntry]:
 def _entry(event: HistoryEvent, origin: HistoryEvent | None, seq: int | None, now: int) -> HistoryEntry:
     kind = type(event).__name__
     event_type = _NAMES.get(kind, kind)
-    if isinstance(origin, ChildScheduled):
-        event_type = _OF_CHILD.get(kind, event_type)
+    if isinstance(origin, ChildScheduled) and kind in _OF_CHILD:
+        event_type = _OF_CHILD[kind]
     elif isinstance(event, ActionCanceled):
         event_type = "TimerCanceled" if isinstance(origin, TimerCreated) else "TaskCanceled"
     name: str | None = getattr(event, "name", None) or getattr(origin, "name", None)

@@ -7,6 +7,7 @@ uncommitted results here, by execution and seq, and starts only what nobody hold
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from durably.core.events import TaskScheduled
 from durably.core.messages import ActivityDone
 from durably.engine.executor import ActivityCall, Executor
 from durably.errors import FailureDetails
+
+_log = logging.getLogger("durably.engine")
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """Where Python can do that, a task begins at once: most activities that do not wait are over before the loop turns."""
@@ -44,10 +47,17 @@ class ActivityPool:
         clock: Bounds the drain.
         limit: Attempts that run at once.
         deliver: Takes the id of the instance and the result.
+        unknown_wait: Attempts of activities that nobody registered wait, instead of failing.
     """
 
     def __init__(
-        self, executor: Executor, clock: Clock, limit: int, deliver: Callable[[str, ActivityDone], None]
+        self,
+        executor: Executor,
+        clock: Clock,
+        limit: int,
+        deliver: Callable[[str, ActivityDone], None],
+        *,
+        unknown_wait: bool = False,
     ) -> None:
         self._executor = executor
         self._clock = clock
@@ -59,6 +69,7 @@ class ActivityPool:
         ] = {}  # by function, so that a limited one cannot hold up the others
         self._running = 0
         self._running_by_name: dict[str, int] = {}
+        self._unknown_wait = unknown_wait
         self._stopping = False
         self._starting = False
         self._limits: dict[str, int | None] = {}
@@ -77,17 +88,13 @@ class ActivityPool:
         attempt: int,
         *,
         redelivery: bool = False,
-    ) -> ActivityDone | None:
-        """Run an attempt as soon as the limits allow, unless it is held already.
-
-        Returns:
-            The result of an attempt that ended before, for a partition object that does not know it.
-        """
+    ) -> None:
+        """Run an attempt as soon as the limits allow, unless it is held already."""
         key = (execution_id, scheduled.seq)
         held = self._works.get(key)
         if held is not None:
             if held.call.attempt == attempt:
-                return held.result
+                return
             self.abort(execution_id, scheduled.seq)
         name = scheduled.name
         call = ActivityCall(
@@ -110,7 +117,6 @@ class ActivityPool:
             self._run(work)
         else:
             self._queues.setdefault(name, deque()).append(work)
-        return None
 
     def abort(self, execution_id: str, seq: int) -> None:
         """Cancel an attempt, running or queued, and forget it; its result is dropped. Ignored when it is not held."""
@@ -129,6 +135,11 @@ class ActivityPool:
         work = self._works.get(key)
         if work is not None and work.call.attempt == attempt and work.result is not None:
             del self._works[key]
+
+    def results(self) -> list[tuple[str, ActivityDone]]:
+        """What has ended and is not durable yet, for a partition object that was loaded meanwhile."""
+        held = self._works.values()
+        return [(work.call.instance_id, work.result) for work in held if work.result is not None]
 
     async def stop(self, timeout_s: float) -> None:
         """Start nothing more, give running attempts some time, then cancel them. What is cancelled has no result."""
@@ -154,7 +165,13 @@ class ActivityPool:
 
     def _limit_of(self, name: str) -> int | None:
         if name not in self._limits:
-            self._limits[name] = self._executor.concurrency(name)
+            limit = self._executor.concurrency(name)
+            if self._unknown_wait and not self._executor.serves("activity", name):
+                _log.warning(
+                    "activity '%s' is not registered in this host: its calls wait for one that knows it", name
+                )
+                limit = 0
+            self._limits[name] = limit
         return self._limits[name]
 
     def _has_room(self, work: Work) -> bool:

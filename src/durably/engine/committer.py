@@ -23,7 +23,7 @@ from durably.core.history import chain, encode_body, encode_events, encode_failu
 from durably.core.orchestration import Commit
 from durably.engine.options import EngineOptions
 from durably.engine.residents import Delivery, Resident
-from durably.errors import InvariantError, StoreUnavailableError
+from durably.errors import InvariantError, StoreRefusedError, StoreUnavailableError
 from durably.storage.api import Lease, Store
 
 _RETRY_DELAY_MAX_US = 60_000_000
@@ -49,6 +49,15 @@ class Staged:
         self.execution = resident.execution
         self.dropped = False
         self.touched = False
+
+
+class _UnsealableError(Exception):
+    """What an instance gathered cannot be put into rows."""
+
+    def __init__(self, staged: Staged, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.staged = staged
+        self.cause = cause
 
 
 class Gathering:
@@ -146,7 +155,12 @@ class Committer:
         if self._in_flight is not None or self.closed:
             return False
         gathering = self.gathering
-        batch = self._seal(gathering)
+        try:
+            batch = self._seal(gathering)
+        except _UnsealableError as error:
+            self.close()
+            self._lost(StoreRefusedError(f"its data cannot be stored: {error.cause}"), [error.staged])
+            return False
         if batch is None:
             if not (gathering.replies or gathering.settled or gathering.staged):
                 return False
@@ -163,13 +177,32 @@ class Committer:
         """Send nothing more and forget what is gathered."""
         self.closed = True
 
-    async def landed(self) -> None:
-        """Return when no batch is on its way, applied or not. After `close`, none will be again.
+    async def landed(self) -> Gathering | None:
+        """After `close`: return when no batch is on its way any more, with what it gathered if it was applied.
 
-        Whoever loads the partition anew waits for this: a batch that lands behind the load would be missing in memory.
+        Whoever loads the partition anew waits for this: a batch that lands behind the load would be missing in memory. An
+        unknown outcome is settled by sending the same batch again (rule 3), so nobody's call is applied twice.
         """
-        if self._sent is not None:
-            await asyncio.wait([self._sent])
+        gathering, batch, sent = self._in_flight, self._batch, self._sent
+        delay_us = int(self._options.commit_retry_s * 1_000_000)
+        while gathering is not None and batch is not None and sent is not None:
+            await asyncio.wait([sent])
+            error = (
+                sent.exception()
+                if not sent.cancelled()
+                else StoreUnavailableError("the commit was cancelled")
+            )
+            if error is None:
+                self._in_flight = self._batch = None
+                return gathering
+            if not isinstance(error, StoreUnavailableError):
+                return None
+            waited = asyncio.Event()
+            self._clock.call_at(self._clock.now() + delay_us, waited.set)
+            await waited.wait()
+            delay_us = min(2 * delay_us, _RETRY_DELAY_MAX_US)
+            sent = asyncio.ensure_future(self._store.commit(self._lease, batch))
+        return None
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -219,11 +252,14 @@ class Committer:
             resident, commit = staged.resident, staged.commit
             resident.commit = None
             resident.turns = 0
-            if commit.events:
-                history.append(_history_row(resident, commit))
-            if commit.timers:
-                _timer_rows(resident, commit, timers_set, timers_cleared)
-            self._instance_rows(staged, instances, changes)
+            try:
+                if commit.events:
+                    history.append(_history_row(resident, commit))
+                if commit.timers:
+                    _timer_rows(resident, commit, timers_set, timers_cleared)
+                self._instance_rows(staged, instances, changes)
+            except (UnicodeError, TypeError, ValueError, OverflowError) as error:
+                raise _UnsealableError(staged, error) from error
         inbox: list[InboxRow] = []
         now = self._clock.now()
         for delivery in self._keep():

@@ -57,7 +57,16 @@ class Surroundings(Protocol):
 class Desk:
     """The shared part of all turns of a partition."""
 
-    def __init__(self, executor: Executor, committer: Committer, clock: Clock, around: Surroundings) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        committer: Committer,
+        clock: Clock,
+        around: Surroundings,
+        *,
+        unknown_wait: bool,
+    ) -> None:
+        self._unknown_wait = unknown_wait
         self.executor = executor
         self.committer = committer
         self.around = around
@@ -168,7 +177,7 @@ class Desk:
             if not self.executor.serves("orchestrator", name):
                 raise NonDeterminismError(
                     resident.instance_id,
-                    f"{self._not_registered(name)}. Deploy a version that registers it: the instance goes on by itself",
+                    f"{self.not_registered(name)}. Deploy a version that registers it: the instance goes on by itself",
                 )
             resident.run = self.executor.replay(resident.history or [])
         except NonDeterminismError as error:
@@ -211,11 +220,16 @@ class Desk:
             custom_status=body.custom_status,
         )
 
+    def must_wait_for(self, name: str) -> bool:
+        """True when an instance of this orchestrator has to wait for a host that knows it."""
+        return self._unknown_wait and not self.executor.serves("orchestrator", name)
+
     def unknown_function(self, name: str) -> FailureDetails:
         """Why an instance of an orchestrator that nobody registered fails."""
-        error = UnknownFunctionError(f"{self._not_registered(name)}. Register it with @app.orchestrator")
+        error = UnknownFunctionError(f"{self.not_registered(name)}. Register it with @app.orchestrator")
         return FailureDetails.of(error)
 
-    def _not_registered(self, name: str) -> str:
+    def not_registered(self, name: str) -> str:
+        """What is wrong with an orchestrator that nobody registered."""
         known = ", ".join(self.executor.names("orchestrator")) or "none"
         return f"Orchestrator '{name}' is not registered in this host; registered are: {known}"

@@ -62,7 +62,11 @@ class Host:
         self.failure: Exception | None = None
         """Why the host stopped by itself, or None."""
         self.pool = ActivityPool(
-            executor, self.clock, self.options.max_concurrent_activities, self._activity_done
+            executor,
+            self.clock,
+            self.options.max_concurrent_activities,
+            self._activity_done,
+            unknown_wait=self.options.unknown_functions == "wait",
         )
         self._lease: Lease | None = None
         self._commands: dict[asyncio.Future[None], Delivery] = {}
@@ -110,7 +114,7 @@ class Host:
             if self.failure is None:
                 await self._bounded(partition.becomes_quiet(), max(timeout_s, 1.0))
             partition.close()
-            await partition.committer.landed()
+            await self._bounded(partition.landed(), max(timeout_s, 1.0))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -237,6 +241,8 @@ class Host:
         )
         await partition.load()
         self.partition = partition
+        for instance_id, done in self.pool.results():
+            partition.activity_done(instance_id, done)
         for reply, delivery in list(self._commands.items()):
             if not reply.done():  # it was under way when the partition object before was thrown away
                 partition.deliver(Delivery(delivery.target, delivery.body, reply))
@@ -256,6 +262,8 @@ class Host:
         if isinstance(error, (StoreFailedError, LeaseLostError, HubClosedError)):
             self._give_up(error)
             return
+        if lost is not None and lost.progressed:
+            self._strikes.pop(None, None)
         self._strikes[culprit] = self._strikes.get(culprit, 0) + 1
         strikes = self._strikes[culprit]
         if isinstance(error, StoreRefusedError):
@@ -275,7 +283,7 @@ class Host:
 
     async def _reload(self, lost: Partition | None, strikes: int) -> None:
         if lost is not None:
-            await lost.committer.landed()
+            await lost.landed()
         delay_us = int(self.options.commit_retry_s * 1_000_000)
         attempt = 0 if strikes <= 1 else 1
         while not self._closing:

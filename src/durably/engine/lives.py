@@ -47,6 +47,12 @@ class Lives:
         pending = resident.pending
         if pending is None or pending.execution_id != start.execution_id:
             return self._start_taken(resident, delivery, start, now)
+        if self._desk.must_wait_for(start.name):
+            resident.blocked = self._desk.not_registered(start.name)
+            self._desk.touch(resident, now)
+            self._desk.hold(resident, delivery)
+            return None
+        resident.blocked = None
         if start.start_at is None or (start.start_at <= now and resident.is_new):
             self.begin(resident, delivery, start)
             return None
@@ -133,6 +139,7 @@ class Lives:
         desk = self._desk
         commit = desk.commit_of(resident)
         if resident.parked is not None:
+            commit.ended = True
             resident.state.status = (
                 RuntimeStatus.Terminated.value
             )  # its history may be unreadable: it is left alone
@@ -193,8 +200,7 @@ class Lives:
         self, resident: Resident, delivery: Delivery, start: StartInstance, now: int
     ) -> Resident | None:
         state = resident.state
-        again = state.started is not None and state.started.execution_id == start.execution_id
-        if again or start.on_existing == "attach":
+        if resident.execution_id == start.execution_id or start.on_existing == "attach":
             self._desk.consumed(delivery)
             return None
         if start.on_existing == "fail" or (start.on_existing == "replace_finished" and not state.ended):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from durably.clock import Clock, Random
 from durably.core.commit import InboxRow, TimerRow
 from durably.core.history import decode_body
 from durably.core.messages import ActivityDone, MessageBody, StartInstance, TimerDue
+from durably.core.orchestration import Commit
 from durably.core.status import Outcome
 from durably.engine.activities import ActivityPool
 from durably.engine.committer import INTERNAL, Committer, Gathering, Staged
@@ -91,6 +92,7 @@ class Partition:
         self._condemned = condemned
         self._cautious = cautious
         self._quiet: asyncio.Future[None] | None = None
+        self._loaded_at = 0
         self.committer = Committer(
             share.store,
             lease,
@@ -100,7 +102,9 @@ class Partition:
             lost=self._commit_lost,
             keep=self._keep_rows,
         )
-        self._desk = Desk(share.executor, self.committer, clock, self)
+        self._desk = Desk(
+            share.executor, self.committer, clock, self, unknown_wait=options.unknown_functions == "wait"
+        )
         self._lives = Lives(self._desk)
         self._turns = Turns(self._desk, self._lives, options.turns_per_batch)
 
@@ -110,7 +114,7 @@ class Partition:
         self._timer_horizon = self._clock.now() + horizon_us
         snapshot = await self._store.load(self._lease, self._timer_horizon)
         self._execution = snapshot.execution
-        self.committer.number = snapshot.batch
+        self.committer.number = self._loaded_at = snapshot.batch
         self._recover(snapshot)
         self._clock.call_at(self._timer_horizon - horizon_us // 2, self._refill_timers)
 
@@ -128,9 +132,7 @@ class Partition:
     def knows(self, instance_id: str) -> bool:
         """True when the end of the instance, if it comes, will be told to the waiters by this object."""
         resident = self.residents.get(instance_id)
-        return resident is not None and not (
-            resident.state.ended and not resident.batches and resident.commit is None
-        )
+        return resident is not None and not resident.over
 
     def close(self) -> None:
         """Stop at once and tear all live code down; what is not committed never happened."""
@@ -145,6 +147,11 @@ class Partition:
         for resident in self.residents.values():
             resident.close()
         self.residents.clear()
+
+    @property
+    def progressed(self) -> bool:
+        """True when it has committed anything since it was loaded."""
+        return self.committer.number > self._loaded_at
 
     @property
     def quiet(self) -> bool:
@@ -222,8 +229,19 @@ class Partition:
         self._lost(error, culprit)
 
     def _commit_lost(self, error: Exception, staged: list[Staged]) -> None:
-        culprit = staged[0].resident.instance_id if self._cautious and staged else None
+        culprit = staged[0].resident.instance_id if staged and (self._cautious or len(staged) == 1) else None
         self._fail(error, culprit)
+
+    async def landed(self) -> None:
+        """After `close`: return when no batch is on its way, and tell those whom one that was applied concerns."""
+        gathering = await self.committer.landed()
+        if gathering is None:
+            return
+        for staged in gathering.staged:
+            if staged.commit.ended:
+                self._tell_waiters(staged.commit)
+        self._settle_results(gathering)
+        self._answer(gathering)
 
     # --- instances that are not in memory ----------------------------------------------------------------------------
 
@@ -258,13 +276,27 @@ class Partition:
             return
         for target in wanted:
             self._loading[target].insert(0, _ON_ITS_WAY)
-        task = self._loop.create_task(self._read(wanted))
+        self._spawn(self._read(wanted))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
+
+    def _read_again(self, wanted: list[str]) -> None:
+        if not self.closed:
+            self._spawn(self._read(wanted))
 
     async def _read(self, wanted: list[str]) -> None:
         try:
             found = await self._store.read_instances(self._lease, wanted)
+        except StoreUnavailableError as error:
+            _log.warning("%d instances could not be read, trying again: %s", len(wanted), error)
+            self._clock.call_at(
+                self._clock.now() + int(self._options.commit_retry_s * 1_000_000),
+                lambda: self._read_again(wanted),
+            )
+            return
         except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served: the host decides what to do
             if not self.closed:
                 self._fail(error, None)
@@ -327,18 +359,17 @@ class Partition:
             if isinstance(body := delivery.body, ActivityDone)
         }
         for stored in snapshot.in_flight:
-            resident = self._settle_in(stored)
+            inbox = [row for row in snapshot.inbox if row.instance_id == stored.row.instance_id]
+            resident = self._settle_in(stored._replace(inbox=inbox) if inbox else stored)
             started = resident.state.started
             if started is None:
                 continue
             for scheduled, attempt in resident.state.running_tasks():
                 if (started.execution_id, scheduled.seq) not in finished:
-                    done = self._pool.start(
+                    self._pool.start(
                         resident.instance_id, started.execution_id, scheduled, attempt, redelivery=True
                     )
-                    if done is not None:
-                        self.activity_done(resident.instance_id, done)
-            if resident.blocked is not None and resident.parked is None:
+            if resident.blocked is not None and resident.parked is None and resident.pending is None:
                 self._turns.retry_blocked(resident, self._clock.now())
                 if resident.queue:
                     self._late[resident.instance_id] = resident
@@ -372,9 +403,7 @@ class Partition:
         """Half of the horizon has passed: read the timers of the next stretch."""
         if self.closed:
             return
-        task = self._loop.create_task(self._read_timers())
-        self._reading.add(task)
-        task.add_done_callback(self._reading.discard)
+        self._spawn(self._read_timers())
 
     async def _read_timers(self) -> None:
         step = int(self._options.timer_horizon_s * 1_000_000)
@@ -459,26 +488,37 @@ class Partition:
         """The batch is durable: now, and only now, its effects leave."""
         for staged in gathering.staged:
             self._release(staged)
+        self._settle_results(gathering)
+        self._rows_held.difference_update(gathering.consumed)
+        for instance_id in gathering.vanishing:
+            self._vanishing[instance_id] -= 1
+            if not self._vanishing[instance_id]:
+                del self._vanishing[instance_id]
+        self._answer(gathering)
+        if self._late:
+            self._arm()
+        self._tell_if_quiet()
+
+    def _settle_results(self, gathering: Gathering) -> None:
         for key, attempt in gathering.settled:
             self._pool.settle(key, attempt)
         for delivery in gathering.kept:
             body = delivery.body
             if isinstance(body, ActivityDone):
                 self._pool.settle((body.execution_id, body.seq), body.attempt)
-        self._rows_held.difference_update(gathering.consumed)
-        for instance_id in gathering.vanishing:
-            self._vanishing[instance_id] -= 1
-            if not self._vanishing[instance_id]:
-                del self._vanishing[instance_id]
+
+    @staticmethod
+    def _answer(gathering: Gathering) -> None:
         for reply, error in gathering.replies:
             if not reply.done():
                 if error is None:
                     reply.set_result(None)
                 else:
                     reply.set_exception(error)
-        if self._late:
-            self._arm()
-        self._tell_if_quiet()
+
+    def _tell_waiters(self, commit: Commit) -> None:
+        state = commit.state
+        self._waiters.ended(state.instance_id, Outcome(state.status, state.output, state.failure))
 
     def _release(self, staged: Staged) -> None:
         resident, commit = staged.resident, staged.commit
@@ -499,8 +539,10 @@ class Partition:
             self._pool.abort(started.execution_id, seq)
         if commit.timers:
             self._arm_timers(staged)
-        if state.ended:
-            self._waiters.ended(resident.instance_id, Outcome(state.status, state.output, state.failure))
+        if commit.ended:
+            resident.over = True
+            self._tell_waiters(commit)
+        if resident.over:
             if not (resident.batches or resident.commit is not None or resident.queue):
                 resident.close()
                 if self.residents.get(resident.instance_id) is resident:

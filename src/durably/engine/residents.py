@@ -53,6 +53,7 @@ class Resident:
 
     Attributes:
         execution: Number of its current execution.
+        execution_id: Id of that execution.
         ordinal: Which execution of the instance it is.
         state: What its history says.
         run: Its live code, or None until something arrives.
@@ -68,6 +69,7 @@ class Resident:
         blocked: Why code and history disagree, or None.
         parked: Why it was set aside, or None.
         pending: The start that is not due yet, or None.
+        over: Its end is durable; whoever waited for it has been told.
         turns: Turns it has had in the batch that is gathering.
         idle_since: Number of the pump that touched it last.
     """
@@ -79,6 +81,7 @@ class Resident:
         "commit",
         "created_at",
         "execution",
+        "execution_id",
         "held",
         "history",
         "idle_since",
@@ -86,6 +89,7 @@ class Resident:
         "is_new",
         "next_seq",
         "ordinal",
+        "over",
         "parked",
         "pending",
         "queue",
@@ -101,6 +105,7 @@ class Resident:
         self.instance_id = instance_id
         self.execution = execution
         self.ordinal = ordinal
+        self.execution_id = execution_id
         self.created_at = created_at
         self.state = InstanceState(instance_id)
         self.run: Run | None = None
@@ -116,6 +121,7 @@ class Resident:
         self.blocked: str | None = None
         self.parked: str | None = None
         self.pending: StartInstance | None = None
+        self.over = False
         self.turns = 0
         self.idle_since = 0
 
@@ -160,6 +166,7 @@ class Resident:
     def begin_execution(self, execution: int, execution_id: str) -> None:
         """Turn to the next execution of the instance."""
         self.execution = execution
+        self.execution_id = execution_id
         self.ordinal += 1
         self.state = InstanceState(self.instance_id)
         self.next_seq = 0
@@ -184,6 +191,7 @@ class Resident:
         resident.blocked = row.blocked
         resident.parked = row.parked
         if row.status in TERMINAL:
+            resident.over = True
             resident.take_from(row)  # its history is of no use to anybody here
             return resident
         if row.status == RuntimeStatus.Pending.value:

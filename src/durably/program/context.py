@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from durably.core.events import (
     ChildScheduled,
@@ -17,7 +17,7 @@ from durably.core.events import (
     TaskScheduled,
     TimerCreated,
 )
-from durably.core.ids import check_instance_id
+from durably.core.ids import check_instance_id, check_tags, check_text
 from durably.core.retry import RetrySpec
 from durably.errors import PayloadError, UsageError
 from durably.program.combinators import AsCompleted, FanOut, WhenAll, WhenAny, futures_of
@@ -98,6 +98,7 @@ class OrchestrationContext(Identity):
         payload = None if input is None else converter.encode(input)
         spec, predicate = (None, None) if retry is None else _policy(retry)
         timeout_us = None if timeout is None else microseconds(timeout, "timeout", least=1)
+        tags = check_tags(tags) if tags else None
         seq = decisions.upcoming
         if seq >= decisions.limit:
             decisions.refuse()
@@ -110,9 +111,7 @@ class OrchestrationContext(Identity):
         task.type = declared if returns is DECLARED else returns
         task.converter = converter
         task.predicate = predicate
-        decisions.made.append(
-            TaskScheduled(seq, name, payload, spec, timeout_us, dict(tags) if tags else None)
-        )
+        decisions.made.append(TaskScheduled(seq, name, payload, spec, timeout_us, tags))
         decisions.open[seq] = task
         return task
 
@@ -154,15 +153,15 @@ class OrchestrationContext(Identity):
         payload = None if input is None else converter.encode(input)
         spec, predicate = (None, None) if retry is None else _policy(retry)
         child = self._child_id() if instance_id is None else self._check_child(instance_id)
+        check_text(version, "version")
+        tags = check_tags(tags)
         seq = decisions.number()
         task = self._open(CallTask(loop=self._loop), seq)
         task.name = name
         task.type = returns
         task.converter = converter
         task.predicate = predicate
-        decisions.made.append(
-            ChildScheduled(seq, name, child, payload, version, spec, dict(tags) if tags else None)
-        )
+        decisions.made.append(ChildScheduled(seq, name, child, payload, version, spec, tags))
         return task
 
     def start_orchestration(
@@ -194,13 +193,13 @@ class OrchestrationContext(Identity):
             UsageError: The execution has asked for too much.
         """
         name = self._registry.orchestrator_name(fn)
+        check_text(version, "version")
         payload = None if input is None else self._converter.encode(input)
         at = None if start_at is None else self._instant(start_at, "start_at")
         child = self._child_id() if instance_id is None else self._check_child(instance_id)
+        tags = check_tags(tags)
         seq = self._decisions.number()
-        self._decisions.made.append(
-            StartSent(seq, name, child, payload, version, dict(tags) if tags else None, at)
-        )
+        self._decisions.made.append(StartSent(seq, name, child, payload, version, tags, at))
         return self._done(child)
 
     # --- events and timers -------------------------------------------------------------------------------------------
@@ -367,5 +366,6 @@ def _policy(retry: RetryPolicy) -> tuple[RetrySpec, Predicate | None]:
 
 
 def _check_event_name(name: str) -> None:
-    if not isinstance(cast("object", name), str) or not name:
-        raise UsageError(f"Event name is {name!r}: expected a string that is not empty")
+    check_text(name, "event name")
+    if not name:
+        raise UsageError("The event name is empty: expected the name that the other side uses")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.tasks
 import contextvars
+import functools
 import logging
 import math
 import sys
@@ -135,8 +136,15 @@ class ProgramLoop(Numbering):
         context: contextvars.Context | None = None,
         **options: Any,
     ) -> LoopTask:
-        """See `asyncio.loop.create_task`. Tasks start on the next callback, in order of creation; never eagerly."""
+        """See `asyncio.loop.create_task`. Tasks start on the next callback, in order of creation; never eagerly.
+
+        Futures are taken as well, so that ``group.create_task(ctx.call_activity(...))`` works.
+        """
         coro = cast("Coroutine[Any, Any, Any]", coro)
+        if asyncio.isfuture(coro):
+            task = self.create_task(_wait_for_future(coro), name=name, context=context, **options)
+            task.add_done_callback(functools.partial(_give_up, coro))
+            return task
         if options.get("eager_start"):
             coro.close()
             raise refusal("eager_start=True", "drop it: tasks of an orchestrator start in order of creation")
@@ -285,6 +293,15 @@ class ClosedLoop(ProgramLoop):
 def is_finished(generator: AsyncGenerator[Any, Any]) -> bool:
     """True when an async generator has nothing left to run."""
     return generator.ag_frame is None  # type: ignore[attr-defined]
+
+
+async def _wait_for_future(future: asyncio.Future[Any]) -> Any:
+    return await future
+
+
+def _give_up(future: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:
+    if task.cancelled():  # perhaps before it began to wait
+        future.cancel()
 
 
 def _fire_at(now: int, delay: float) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from durably.codec.convert import Converter
 from durably.core.events import Payload
+from durably.core.ids import check_text
 from durably.errors import RegistrationError
 from durably.program.activity_context import ActivityContext
 from durably.program.signatures import Signature, activity_plan, inner_function, orchestrator_input
@@ -251,6 +252,8 @@ def name_of(fn: Callable[..., Any] | str) -> str:
     Raises:
         RegistrationError: It has none.
     """
+    if isinstance(fn, str):
+        check_text(fn, "name of the function")
     name = fn if isinstance(fn, str) else getattr(fn, "__name__", None)
     if not isinstance(name, str) or not name or name == "<lambda>":
         raise RegistrationError(

@@ -138,7 +138,7 @@ class World:
             clients = [group.create_task(self._client(f"{self.report.seed}-{n}")) for n in range(3)]
             weather = group.create_task(self._weather())
             await asyncio.sleep(self._storm_s)
-            while self.report.faults.total() < _FAULTS_MIN:
+            while self.report.faults.total() < _FAULTS_MIN:  # noqa: ASYNC110 - faults are counted in many places
                 await asyncio.sleep(0.5)
             self._storm = False
             self._rates.stop()

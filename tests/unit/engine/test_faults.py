@@ -25,11 +25,16 @@ from durably import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from durably.core.commit import Batch, HistoryRow
+from durably.core.commit import Batch, HistoryRow, InboxRow
 from durably.core.events import TaskCompleted
-from durably.core.history import chain, encode_events
+from durably.core.history import chain, encode_body, encode_events
+from durably.core.messages import StartInstance
+from durably.core.orchestration import Commit
+from durably.engine.desk import Desk
+from durably.engine.executor import Run
+from durably.engine.residents import Resident
+from durably.engine.turns import Turns
 from durably.errors import LeaseLostError
-from durably.executors.native import NativeExecutor
 from durably.storage.api import Lease
 
 QUICK = EngineOptions(commit_retry_s=0.0001)
@@ -198,33 +203,17 @@ async def test_a_host_that_cannot_load_its_partition_does_not_start(hub: Deploym
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, culprit: str, times: int = 1_000) -> list[str]:
-    """Let the runs of one instance break an invariant with each event; returns where it is noted."""
+    """Let the code of one instance break an invariant with each event; returns where it is noted."""
     broken: list[str] = []
-    begin, replay = NativeExecutor.begin, NativeExecutor.replay
+    advance = Desk.advance
 
-    def sabotage(run: Any, instance_id: str) -> Any:
-        if instance_id != culprit:
-            return run
-        advance = run.advance
+    def sabotaged(self: Desk, resident: Resident, run: Run, commit: Commit, event: Any) -> None:
+        if resident.instance_id == culprit and len(broken) < times:
+            broken.append(type(event).__name__)
+            raise InvariantError("I6", culprit, "sabotaged")
+        advance(self, resident, run, commit, event)
 
-        class Broken:
-            def advance(self, event: Any, now: int) -> Any:
-                if len(broken) < times:
-                    broken.append(type(event).__name__)
-                    raise InvariantError("I6", culprit, "sabotaged")
-                return advance(event, now)
-
-            def close(self) -> None:
-                run.close()
-
-        return Broken()
-
-    monkeypatch.setattr(
-        NativeExecutor, "begin", lambda self, started: sabotage(begin(self, started), started.instance_id)
-    )
-    monkeypatch.setattr(
-        NativeExecutor, "replay", lambda self, history: sabotage(replay(self, history), history[1].instance_id)
-    )
+    monkeypatch.setattr(Desk, "advance", sabotaged)
     return broken
 
 
@@ -264,8 +253,6 @@ async def test_an_instance_that_breaks_an_invariant_twice_goes_on(
 async def test_a_bug_of_the_engine_counts_as_a_broken_invariant(
     hub: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from durably.engine.turns import Turns
-
     run = Turns.run
 
     def buggy(self: Any, resident: Any, now: int) -> None:
@@ -294,10 +281,6 @@ async def test_a_posted_start_of_a_condemned_instance_is_not_dropped_silently(
     hub: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was accepted is kept, or its end can be seen: there is a status, or a message that waits."""
-    from durably.core.commit import InboxRow
-    from durably.core.history import encode_body
-    from durably.core.messages import StartInstance
-
     breaks(monkeypatch, "culprit")
     host = await hub.start(build(), options=QUICK)
     await host.engine.store.post([InboxRow("s1", "culprit", 0, encode_body(StartInstance("flow", None, "e1")))])

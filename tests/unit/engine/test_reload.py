@@ -93,6 +93,9 @@ async def test_a_result_whose_commit_never_landed_is_delivered_again(
     await eventually(lambda: tries)
     host.engine.reload_partition("a test asks for it")
     store.before = lambda call: None
+    while host.engine.partition is None:
+        clock.advance(0.1)
+        await asyncio.sleep(0)
     assert await handle.result() == 2
     assert len(slow.runs) == 1
 
@@ -107,6 +110,17 @@ async def test_an_activity_of_a_dead_host_runs_again_as_a_redelivery(hub: Deploy
     slow.end.set()
     await host.client.wait_for_completion(handle.instance_id)
     assert slow.deliveries == [1, 2]
+
+
+async def test_an_activity_that_ends_at_once_while_its_host_recovers_is_not_lost(hub: Deployment) -> None:
+    """It is over before the partition is loaded: its result waits for that."""
+    slow = Slow()
+    host = await hub.start(slow.app)
+    await host.client.start("flow", 1, instance_id="i")
+    await eventually(lambda: slow.runs)
+    slow.end.set()
+    host = await hub.recover(host, slow.app)
+    assert (await host.client.wait_for_completion("i", 2)).output == 2
 
 
 async def test_an_event_whose_commit_landed_during_the_reload_is_applied_once(

@@ -196,6 +196,9 @@ def test_a_call_that_cannot_be_made_uses_no_number() -> None:
             lambda: ctx.call_activity("a", timeout=0),
             lambda: ctx.call_activity("a", timeout=True),
             lambda: ctx.call_activity("a", retry=3),  # type: ignore[arg-type]
+            lambda: ctx.call_activity("a", tags={"a": 1}),  # type: ignore[dict-item]
+            lambda: ctx.call_sub_orchestrator("a", tags={"a": "\ud800"}),
+            lambda: ctx.start_orchestration("a", version="\ud800"),
             lambda: ctx.call_activity(lambda: 1),
             lambda: ctx.call_activity([]),  # type: ignore[arg-type]
             lambda: ctx.call_sub_orchestrator("a", Odd()),
@@ -227,6 +230,9 @@ def test_a_call_that_cannot_be_made_uses_no_number() -> None:
         "UsageError",
         "UsageError",
         "UsageError",
+        "InvalidTextError",
+        "InvalidTextError",
+        "InvalidTextError",
         "RegistrationError",
         "RegistrationError",
         "PayloadError",

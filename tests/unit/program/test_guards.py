@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import linecache
 import logging
 import logging.handlers
@@ -11,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -146,6 +148,33 @@ def test_loggers_that_open_files_work(tmp_path: Path) -> None:
         logger.removeHandler(handler)
         handler.close()
     assert "line 4" in (tmp_path / "log").read_text()
+
+
+def test_finalizers_of_others_that_run_in_a_turn_work(tmp_path: Path) -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.me = self
+            self.path = tmp_path / "held"
+            self.path.touch()
+
+        def __del__(self) -> None:
+            self.path.unlink()
+
+    Holder()
+
+    async def program(ctx: OrchestrationContext) -> None:
+        gc.collect()
+
+    folder = tempfile.TemporaryDirectory(dir=tmp_path)
+    ring: list[Any] = [folder]
+    ring.append(ring)
+    inner = Path(folder.name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del folder, ring
+        Play(program, shadow=False)
+    assert not (tmp_path / "held").exists()
+    assert not inner.exists()
 
 
 def test_tracebacks_warnings_and_time_zones_work() -> None:

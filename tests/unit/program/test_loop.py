@@ -323,6 +323,30 @@ def test_gather_returns_exceptions_and_duplicates() -> None:
     assert play.result == ["A", "TaskFailedError", "A"]
 
 
+def test_a_task_group_takes_durable_tasks() -> None:
+    async def program(ctx: OrchestrationContext) -> list[Any]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ctx.call_activity(name)) for name in "ab"]
+        return [task.result() for task in tasks]
+
+    play = Play(program)
+    play.complete(1, "B")
+    play.complete(0, "A")
+    assert play.result == ["A", "B"]
+    play = Play(program)
+    assert play.fail(1)[0] == ActionCanceled(0)
+    assert play.failed.type == "ExceptionGroup"
+
+
+def test_a_task_around_a_durable_task_gives_it_up_even_before_it_began() -> None:
+    async def program(ctx: OrchestrationContext) -> None:
+        asyncio.create_task(ctx.call_activity("a")).cancel()  # type: ignore[arg-type]
+        await ctx.create_timer(1)
+
+    play = Play(program)
+    assert kinds(play.made) == ["TaskScheduled", "TimerCreated", "ActionCanceled"]
+
+
 def test_4_1_8_numbers_are_given_in_call_order() -> None:
     async def program(ctx: OrchestrationContext) -> None:
         later = [ctx.call_activity("a"), ctx.create_timer(1)]

@@ -50,7 +50,12 @@ def prepare(path: Path, *, create: bool, vfs: str | None) -> None:
         StoreUnavailableError: This process may not read and write it.
     """
     _check_file(path, create=create)
-    connection = connect(path, create=create, vfs=vfs, cache_kib=READER_CACHE_KIB)
+    try:
+        connection = connect(path, create=create, vfs=vfs, cache_kib=READER_CACHE_KIB)
+    except apsw.NotADBError:
+        raise HubNotFoundError(
+            f"File '{path}' is not a hub: it is not a SQLite database; name another file"
+        ) from None
     try:
         version = schema.inspect(connection, str(path))
         if version == 0 and not create:

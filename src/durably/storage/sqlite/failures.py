@@ -27,6 +27,7 @@ _REFUSED = (
     OverflowError,  # an integer of more than 64 bits, or a payload of more than 2 GB
     TypeError,  # a value that is no int, str, bytes or None
 )
+_DAMAGED = (apsw.CorruptError, apsw.NotADBError)
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -48,7 +49,12 @@ def as_store_error(error: Exception, path: str, connection: apsw.Connection | No
         return StoreUnavailableError(f"Hub file '{path}' is not available now: {text}; nothing was changed")
     if isinstance(error, _REFUSED):
         return StoreRefusedError(f"Hub file '{path}' cannot hold this data: {text}")
-    return StoreFailedError(f"Hub file '{path}' failed: {text}; the hub must be opened anew")
+    cure = (
+        "it is damaged, restore it from a backup"
+        if isinstance(error, _DAMAGED)
+        else "the hub must be opened anew"
+    )
+    return StoreFailedError(f"Hub file '{path}' failed: {text}; {cure}")
 
 
 def _is_full(error: Exception, connection: apsw.Connection | None) -> bool:

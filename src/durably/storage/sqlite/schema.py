@@ -100,14 +100,9 @@ def inspect(connection: apsw.Connection, path: str) -> int:
         HubNotFoundError: It is something else.
         HubVersionError: It was written by a newer version.
     """
-    try:
-        application_id = pragma(connection, "application_id")
-        version: int = pragma(connection, "user_version")
-        is_empty = not executor(connection)("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-    except apsw.NotADBError:
-        raise HubNotFoundError(
-            f"File '{path}' is not a hub: it is not a SQLite database; name another file"
-        ) from None
+    application_id: int = pragma(connection, "application_id")
+    version: int = pragma(connection, "user_version")
+    is_empty = not executor(connection)("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
     if application_id == 0 and version == 0 and is_empty:
         return 0
     if application_id != APPLICATION_ID:

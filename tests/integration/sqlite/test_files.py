@@ -1,0 +1,170 @@
+"""What is found where a hub should be: nothing, something else, a wreck, or a newer hub."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+import apsw
+import pytest
+
+from durably.core.commit import Batch
+from durably.errors import (
+    DurablyError,
+    HubNotFoundError,
+    HubVersionError,
+    StoreFailedError,
+    StoreUnavailableError,
+)
+from durably.storage.sqlite import schema, writer
+from durably.storage.sqlite.store import SqliteStore
+from durably.testing.store_scene import history_row, instance_row
+from tests.integration.sqlite.children import child, line_of
+
+
+async def _open(path: Path | str, *, create: bool = True) -> SqliteStore:
+    store = SqliteStore(str(path))
+    await store.open(create=create)
+    return store
+
+
+def _refusal(path: Path | str, kind: type[DurablyError], *, create: bool = True) -> str:
+    with pytest.raises(kind) as caught:
+        asyncio.run(_open(path, create=create))
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+async def _make(path: Path) -> None:
+    store = await _open(path)
+    lease = await store.acquire(0, "first")
+    rows = [history_row(number, 0, data=b"x" * 500) for number in range(1, 200)]
+    await store.commit(lease, Batch(1, history=rows, instances=[instance_row("a", in_flight=True)]))
+    await store.close()
+
+
+def test_a_missing_hub_is_not_made_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "hub.db"
+    assert "create=True" in _refusal(path, HubNotFoundError, create=False)
+    assert not path.parent.exists()
+
+
+def test_missing_directories_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "folder" / "hub.db"
+    asyncio.run(_make(path))
+    assert [file.name for file in path.parent.iterdir() if file.suffix == ".db"] == ["hub.db"]
+
+
+def test_an_empty_file_becomes_a_hub(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    path.touch()
+    assert "is empty" in _refusal(path, HubNotFoundError, create=False)
+    asyncio.run(_make(path))
+
+
+def test_a_directory_is_not_a_hub(tmp_path: Path) -> None:
+    assert "is a directory" in _refusal(tmp_path, HubNotFoundError)
+
+
+def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailableError, match="file"):
+        asyncio.run(_open(tmp_path / "file" / "hub.db"))
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear Sir or Madam, " * 100)
+    assert "not a SQLite database" in _refusal(path, HubNotFoundError)
+    assert path.read_text().startswith("Dear")
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    database = apsw.Connection(str(path))
+    database.execute("CREATE TABLE letters (text)")
+    database.close()
+    before = path.read_bytes()
+    assert "another program" in _refusal(path, HubNotFoundError)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_hub_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    asyncio.run(_make(path))
+    database = apsw.Connection(str(path))
+    database.pragma("user_version", schema.VERSION + 1)
+    database.close()
+    assert f"version {schema.VERSION + 1}" in _refusal(path, HubVersionError)
+
+
+def test_a_hub_is_recognized_and_has_the_newest_version(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    asyncio.run(_make(path))
+    database = apsw.Connection(str(path))
+    assert database.pragma("application_id") == schema.APPLICATION_ID
+    assert database.pragma("user_version") == schema.VERSION
+    assert database.pragma("journal_mode") == "wal"
+    database.close()
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_missing_rights_are_named_with_the_cure(what: str) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="durably-rights-"))
+    path = folder / "hub.db"
+    try:
+        asyncio.run(_make(path))
+        folder.chmod(0o777 if what == "file" else 0o555)
+        path.chmod(0o444 if what == "file" else 0o666)
+        with child("open_as_nobody", path) as process:
+            said = line_of(process)
+        assert said.startswith("StoreUnavailableError")
+        assert str(path if what == "file" else folder) in said
+        assert "read and write it" in said
+    finally:
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+def test_a_damaged_hub_fails_and_says_which_file(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    asyncio.run(_make(path))
+    content = bytearray(path.read_bytes())
+    for page in range(1, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 200] = b"\xff" * 200
+    path.write_bytes(content)
+
+    async def use() -> None:
+        store = await _open(path)
+        try:
+            lease = await store.acquire(0, "owner")
+            await store.load(lease, 0)
+        finally:
+            await store.close()
+
+    with pytest.raises(StoreFailedError, match=str(path)):
+        asyncio.run(use())
+
+
+def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_CHECKPOINT_PAGES", 50)
+
+    path = tmp_path / "hub.db"
+
+    def log_and_file() -> tuple[int, int]:
+        return Path(f"{path}-wal").stat().st_size, path.stat().st_size
+
+    async def act() -> None:
+        store = await _open(path)
+        lease = await store.acquire(0, "owner")
+        for number in range(1, 301):
+            await store.commit(lease, Batch(number, history=[history_row(1, number - 1, data=b"x" * 3_000)]))
+        log, file = log_and_file()
+        assert log < 80 * 4_200
+        assert file > 250 * 3_000
+        assert (await store.load(lease, 0)).batch == 300
+        await store.close()
+
+    asyncio.run(act())

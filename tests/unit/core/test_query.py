@@ -1,0 +1,76 @@
+"""Filters, their reference meaning, and tokens of pages."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from durably.core.commit import InstanceRow
+from durably.core.query import PAGE_SIZE_MAX, InstanceQuery, position_of, token_of
+from durably.errors import UsageError
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 2**63 - 1])
+def test_a_token_stands_for_its_place(position: int) -> None:
+    token = token_of(position)
+    assert position_of(token) == position
+    assert token.isascii()
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "x", "not a token", "é", "====", base64.urlsafe_b64encode(b"p2:5").decode(), base64.b64encode(b"p1:x").decode()],
+)
+def test_a_token_of_somebody_else_is_refused(token: str) -> None:
+    with pytest.raises(UsageError, match="Continuation token"):
+        position_of(token)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(1, True), (PAGE_SIZE_MAX, True), (0, False), (-1, False), (1_001, False)])
+def test_pages_have_limits(size: int, *, fits: bool) -> None:
+    if fits:
+        assert InstanceQuery(page_size=size).page_size == size
+    else:
+        with pytest.raises(UsageError, match="page_size"):
+            InstanceQuery(page_size=size)
+
+
+ROW = InstanceRow(
+    "order-7", 1, 0, "e", "flow", None, "Running", 100, 100, None, None, None, None, None, None, False, None,
+    b'{"team":"a","tier":"1"}', None,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "matches"),
+    [
+        ({}, True),
+        ({"name": "flow"}, True),
+        ({"name": "Flow"}, False),
+        ({"statuses": ("Running", "Pending")}, True),
+        ({"statuses": ("Failed",)}, False),
+        ({"statuses": ()}, False),
+        ({"created_from": 100}, True),
+        ({"created_from": 101}, False),
+        ({"created_to": 100}, True),
+        ({"created_to": 99}, False),
+        ({"created_from": 0, "created_to": 200}, True),
+        ({"instance_id_prefix": "order-"}, True),
+        ({"instance_id_prefix": "Order-"}, False),
+        ({"instance_id_prefix": ""}, True),
+        ({"tags": {"team": "a"}}, True),
+        ({"tags": {"team": "a", "tier": "1"}}, True),
+        ({"tags": {"team": "a", "tier": "2"}}, False),
+        ({"tags": {"other": "a"}}, False),
+        ({"tags": {}}, True),
+        ({"name": "flow", "tags": {"team": "b"}}, False),
+    ],
+)
+def test_an_instance_matches_when_all_filters_do(query: dict[str, Any], *, matches: bool) -> None:
+    assert InstanceQuery(**query).matches(ROW) is matches
+
+
+def test_an_instance_without_tags_matches_no_tag() -> None:
+    assert not InstanceQuery(tags={"team": "a"}).matches(ROW._replace(tags=None))
