@@ -323,20 +323,22 @@ class Model:
         return OK
 
     def _begin(self, instance: Instance) -> None:
-        self._executions += 1
-        execution = Execution(self._executions, self._programs[instance.start.name](instance, instance.input))
-        instance.execution = execution
+        execution = self._new_execution(instance)
         instance.status = "Running"
-        self._record(instance, "ExecutionStarted")
         self._go(instance, lambda: next(execution.code))
         while instance.carried and instance.execution is execution and not instance.ended:
             self._receive(instance, instance.carried.pop(0))
 
+    def _new_execution(self, instance: Instance) -> Execution:
+        self._executions += 1
+        execution = Execution(self._executions, self._programs[instance.start.name](instance, instance.input))
+        instance.execution = execution
+        self._record(instance, "ExecutionStarted")
+        return execution
+
     def _terminate(self, instance: Instance, reason: str | None) -> None:
         if instance.execution is None:  # it never began, and its history says so
-            self._executions += 1
-            instance.execution = Execution(self._executions, self._programs[instance.start.name](instance, None))
-            self._record(instance, "ExecutionStarted")
+            self._new_execution(instance)
         instance.output = reason
         failure = Failure("Terminated", reason or "the instance was terminated")
         self._end(instance, "Terminated", failure, cancel_children=False)
@@ -383,9 +385,7 @@ class Model:
             self._begin(instance)
             self._give_all(instance, held)
         elif isinstance(message, Order) and message.verb == "cancel":
-            self._executions += 1
-            instance.execution = Execution(self._executions, self._programs[instance.start.name](instance, None))
-            self._record(instance, "ExecutionStarted")
+            self._new_execution(instance)
             self._cancel_ends(instance, message.reason)
         else:
             instance.held.append(message)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import zip_longest
 from typing import Any
 
 from tests.model.programs import activities, app, programs
-from tests.model.reference import Failure, Instance, Model, Order, Outcome, Purge, Raise, Start
+from tests.model.reference import ENDED, Failure, Instance, Model, Order, Outcome, Purge, Raise, Start
 from tests.support.clock import START, ManualClock
 from tests.support.hubs import Hub, crash
 
@@ -28,6 +29,8 @@ from durably import (
 
 PATIENCE_S = 10.0
 """Real seconds after which a host that is not quiet never will be."""
+
+DIED: Outcome = ("HubClosedError",)
 
 # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -79,6 +82,30 @@ class Step:
 # --- the comparison ----------------------------------------------------------------------------------------------
 
 
+@dataclass(eq=False)
+class Belief:
+    """What may have happened: after a crash with commands under way there are several, until one shows to be right."""
+
+    model: Model
+    told: list[tuple[Any, ...]]
+
+    def tell(self, *words: Any) -> Any:
+        """Tell the model, and remember it: a belief is forked by telling a new model the same."""
+        self.told.append(words)
+        verb, *arguments = words
+        return getattr(self.model, verb)(*arguments)
+
+    def fork(self) -> Belief:
+        fork = new_belief()
+        for words in self.told:
+            fork.tell(*words)
+        return fork
+
+
+def new_belief() -> Belief:
+    return Belief(Model(programs, activities), [])
+
+
 class World:
     """A hub, the host that serves it, and the model of what both must show."""
 
@@ -86,9 +113,8 @@ class World:
         self._hub = hub
         self._options = options
         self._clock = ManualClock()
-        self._told: list[tuple[Any, ...]] = []
-        self._model = Model(programs, activities)
-        self._followers: list[tuple[int, asyncio.Task[Any]]] = []
+        self._beliefs = [new_belief()]
+        self._followers: list[tuple[str, dict[Belief, int], asyncio.Task[Any]]] = []
         self._host: AppHost
 
     async def open(self) -> None:
@@ -97,124 +123,135 @@ class World:
 
     async def close(self) -> None:
         await crash(self._host)
-        for _, task in self._followers:
-            task.cancel()
+        self._drop_followers()
 
     async def take(self, step: Step) -> None:
         """Do a step and compare everything."""
         async with asyncio.timeout(PATIENCE_S):
-            await self._take(step)
+            await self._do(step)
+            await settle(self._host)
+            for belief in self._beliefs:
+                belief.tell("settle")
+            await self._compare()
 
-    async def _take(self, step: Step) -> None:
+    async def _do(self, step: Step) -> None:
         do = step.do
         if isinstance(do, Give):
+            tasks = [asyncio.ensure_future(_outcome(self._host.client, do.instance_id, one)) for one in do.messages]
             if isinstance(step.then, int):
-                await self._crash_in_doubt(do, step.then)
+                await self._crash_in_doubt(do, tasks, step.then)
                 return
-            got = await asyncio.gather(*self._send(do))
-            agree("answers", got, [self._tell("give", do.instance_id, message) for message in do.messages])
+            answers = await asyncio.gather(*tasks)
+            told = {belief: [belief.tell("give", do.instance_id, one) for one in do.messages] for belief in self._beliefs}
+            self._keep_beliefs(lambda belief: agree("answers", answers, told[belief]))
         elif isinstance(do, Advance):
             self._clock.advance(do.seconds)
-            self._tell("advance", do.seconds)
+            for belief in self._beliefs:
+                belief.tell("advance", do.seconds)
         elif isinstance(do, Follow):
             await self._follow(do)
         else:
             await self._look(do)
-        if step.then != "go on" and not isinstance(do, Look):
+        if step.then != "go on":
             await self._replace_host(in_order=step.then == "restart")
-        self._tell("settle")
-        await settle(self._host)
-        await self._compare(self._model)
-        self._compare_followers()
-
-    def _send(self, give: Give) -> list[asyncio.Task[Outcome]]:
-        client = self._host.client
-        return [asyncio.ensure_future(_outcome(client, give.instance_id, one)) for one in give.messages]
-
-    def _tell(self, *words: Any) -> Any:
-        self._told.append(words)
-        return _said(self._model, words)
 
     async def _replace_host(self, *, in_order: bool) -> None:
         if in_order:
             await self._host.stop()
+            for _, _, task in self._followers:
+                await asyncio.wait([task])  # whoever waits is told
         else:
             await crash(self._host)
-        for serial, task in self._followers:
-            if not in_order:
-                task.cancel()  # it was in the process that died
-            elif (end := await _result(task)) != ("HubClosedError",):
-                agree("end", end, self._model.ends.get(serial))
-        self._followers = []
+        self._drop_followers()
         await self.open()
 
-    async def _crash_in_doubt(self, give: Give, rounds: int) -> None:
+    async def _crash_in_doubt(self, give: Give, tasks: list[asyncio.Task[Outcome]], rounds: int) -> None:
         """Of commands without an answer, some were obeyed and the ones after them were not."""
-        tasks = self._send(give)
         for _ in range(rounds):
             await asyncio.sleep(0)
         await crash(self._host)
-        got = [await task for task in tasks]
-        answered = len([one for one in got if one != ("HubClosedError",)])
-        assert all(one == ("HubClosedError",) for one in got[answered:]), "answers out of order"
-        for _, task in self._followers:
+        answers = [await task for task in tasks]
+        answered = len([one for one in answers if one != DIED])
+        assert all(one == DIED for one in answers[answered:]), "answers out of order"
+        self._drop_followers()
+        believed, self._beliefs = self._beliefs, []
+        told: dict[Belief, list[Outcome]] = {}
+        for obeyed in range(answered, len(give.messages) + 1):
+            for belief in believed:
+                fork = belief.fork()
+                told[fork] = [fork.tell("give", give.instance_id, one) for one in give.messages[:obeyed]]
+                self._beliefs.append(fork)
+        self._keep_beliefs(lambda belief: agree("answers", answers[:answered], told[belief][:answered]))
+        await self.open()
+
+    def _drop_followers(self) -> None:
+        for _, _, task in self._followers:
             task.cancel()
         self._followers = []
-        await self.open()
-        await settle(self._host)
-        problems: list[AssertionError] = []
-        for obeyed in range(answered, len(give.messages) + 1):
-            told = [*self._told, *(("give", give.instance_id, one) for one in give.messages[:obeyed])]
-            told.append(("settle",))
-            model = Model(programs, activities)
-            said = [_said(model, words) for words in told]
-            agree("answers", got[:answered], said[len(self._told) :][:answered])
-            try:
-                await self._compare(model)
-            except AssertionError as problem:
-                problems.append(problem)
-            else:
-                self._told, self._model = told, model
-                return
-        raise ExceptionGroup(f"{answered} were answered, and no number of obeyed commands explains this", problems)
 
     # --- what is compared ----------------------------------------------------------------------------------------
 
-    async def _compare(self, model: Model) -> None:
-        engine = self._host.engine
+    def _keep_beliefs(self, check: Callable[[Belief], None]) -> None:
+        """Go on with the beliefs that pass; none is left when host and model disagree."""
+        problems: list[AssertionError] = []
+        kept: list[Belief] = []
+        for belief in self._beliefs:
+            try:
+                check(belief)
+            except AssertionError as problem:
+                problems.append(problem)
+            else:
+                kept.append(belief)
+        if not kept:
+            raise problems[0] if len(problems) == 1 else ExceptionGroup("none of these is right", problems)
+        self._beliefs = kept
+
+    async def _compare(self) -> None:
+        engine, client = self._host.engine, self._host.client
         assert engine.failure is None
         assert engine._strikes == {}, "an invariant was broken on the way"
-        page = await self._host.client.query_instances(page_size=1_000)
+        page = await client.query_instances(page_size=1_000)
         seen = [_seen(status) for status in page.instances]
-        agree("instances", seen, [_expected(instance) for instance in model.instances.values()])
-        for instance in model.instances.values():
-            history = await self._host.client.get_history(instance.instance_id)
-            kinds = [(e.event_type, e.task_id) for e in history if e.event_type != "OrchestratorStarted"]
-            expected = [] if instance.execution is None else instance.execution.history
-            agree(f"history of {instance.instance_id}", kinds, expected)
+        histories = {one["instance_id"]: await self._history(one["instance_id"]) for one in seen}
 
-    def _compare_followers(self) -> None:
-        for serial, task in self._followers:
-            agree("has ended", task.done(), serial in self._model.ends)
-        self._followers = [entry for entry in self._followers if not self._check_ended(*entry)]
+        def check(belief: Belief) -> None:
+            instances = belief.model.instances
+            expected = [_expected(instance) for instance in instances.values()]
+            agree("instances", _in_order(seen), _in_order(expected))
+            agree("started by clients", _by_clients(seen), _by_clients(expected))
+            for instance_id, history in histories.items():
+                execution = instances[instance_id].execution
+                agree(f"history of {instance_id}", history, [] if execution is None else execution.history)
+            for instance_id, serials, task in self._followers:
+                end = belief.model.ends.get(serials[belief], ("waits",))
+                agree(f"end of {instance_id}", _result_of(task) if task.done() else ("waits",), end)
 
-    def _check_ended(self, serial: int, task: asyncio.Task[Any]) -> bool:
-        if task.done():
-            agree("end", _result_of(task), self._model.ends[serial])
-        return task.done()
+        self._keep_beliefs(check)
+        self._followers = [entry for entry in self._followers if not entry[2].done()]
+        created = [one["created"] for one in seen]
+        assert created == sorted(created), "not in the order of creation"
+
+    async def _history(self, instance_id: str) -> list[tuple[str, int | None]]:
+        history = await self._host.client.get_history(instance_id)
+        return [(one.event_type, one.task_id) for one in history if one.event_type != "OrchestratorStarted"]
 
     async def _follow(self, follow: Follow) -> None:
-        handle = self._host.client.handle(follow.instance_id)
-        now = asyncio.ensure_future(handle.result(timeout=0))
-        status = await self._host.client.get_status(follow.instance_id)
-        instance = self._model.instances.get(follow.instance_id)
-        expected = None if instance is None else _expected(instance)
-        agree("status", None if status is None else _seen(status), expected)
-        agree("result", await _result(now), self._model.result(follow.instance_id))
-        if instance is not None and not instance.ended:
-            task = asyncio.ensure_future(handle.result())
-            await asyncio.sleep(0)
-            self._followers.append((instance.serial, task))
+        instance_id = follow.instance_id
+        handle = self._host.client.handle(instance_id)
+        result = asyncio.ensure_future(handle.result(timeout=0))
+        await asyncio.wait([result])
+        found = await handle.status()
+        seen = None if found is None else _seen(found)
+
+        def check(belief: Belief) -> None:
+            instance = belief.model.instances.get(instance_id)
+            agree("status", seen, None if instance is None else _expected(instance))
+            agree("result", _result_of(result), belief.model.result(instance_id))
+
+        self._keep_beliefs(check)
+        if seen is not None and seen["status"] not in ENDED:
+            serials = {one: one.model.instances[instance_id].serial for one in self._beliefs}
+            self._followers.append((instance_id, serials, asyncio.ensure_future(handle.result())))
 
     async def _look(self, look: Look) -> None:
         start_s, end_s = look.created_s
@@ -226,18 +263,28 @@ class World:
             "created_from": None if start_s is None else START + timedelta(seconds=start_s),
             "created_to": None if end_s is None else START + timedelta(seconds=end_s),
         }
-        expected = self._model.query(look.name, look.statuses, look.prefix, look.tags, start_s, end_s)
+        everything = await self._host.client.query_instances(page_size=1_000)
         size, token, pages = look.page_size, None, []
         while not pages or token is not None:
             page = await self._host.client.query_instances(**filters, page_size=size, continuation_token=token)
             pages.append([one.instance_id for one in page.instances])
             token = page.continuation_token
-        agree("pages", pages, [expected[at : at + size] for at in range(0, len(expected), size)] or [[]])
+
+        def check(belief: Belief) -> None:
+            matching = belief.model.query(look.name, look.statuses, look.prefix, look.tags, start_s, end_s)
+            found = [one.instance_id for one in everything.instances if one.instance_id in matching]
+            agree("pages", pages, [found[at : at + size] for at in range(0, len(found), size)] or [[]])
+
+        self._keep_beliefs(check)
 
 
-def _said(model: Model, words: tuple[Any, ...]) -> Any:
-    verb, *arguments = words
-    return getattr(model, verb)(*arguments)
+def _in_order(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By creation; instances that others start in one instant have no order of their own."""
+    return sorted(statuses, key=lambda status: (status["created"], status["instance_id"]))
+
+
+def _by_clients(statuses: list[dict[str, Any]]) -> list[str]:
+    return [status["instance_id"] for status in statuses if ":" not in status["instance_id"] and not status["parent"]]
 
 
 async def settle(host: AppHost) -> None:
@@ -285,7 +332,7 @@ async def _outcome(client: Client, instance_id: str, message: Any) -> Outcome:
         assert error.instance_id == instance_id
         return ("InstanceStateError", error.status, error.operation)
     except HubClosedError:
-        return ("HubClosedError",)
+        return DIED
     return ("ok", answer) if isinstance(message, Purge) else ("ok",)
 
 
@@ -306,12 +353,6 @@ async def _call(client: Client, instance_id: str, message: Any) -> Any:
             return await getattr(client, message.verb)(instance_id, message.reason)
         case _:
             return await client.purge(instance_id)
-
-
-async def _result(task: asyncio.Task[Any]) -> Outcome:
-    async with asyncio.timeout(PATIENCE_S):
-        await asyncio.wait([task])
-    return _result_of(task)
 
 
 def _result_of(task: asyncio.Task[Any]) -> Outcome:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from durably.clock import Clock, Random
 from durably.core.commit import InboxRow, TimerRow
-from durably.core.history import decode_body
 from durably.core.messages import ActivityDone, MessageBody, StartInstance, TimerDue
-from durably.core.orchestration import Commit
-from durably.core.status import Outcome
 from durably.engine.activities import ActivityPool
-from durably.engine.committer import INTERNAL, Committer, Gathering, Staged
+from durably.engine.committer import Committer, Gathering, Staged
 from durably.engine.desk import Desk
+from durably.engine.effects import Effects
 from durably.engine.executor import Executor
+from durably.engine.inbox import Inbox
 from durably.engine.lives import Lives
 from durably.engine.options import EngineOptions
 from durably.engine.residents import Delivery, Resident
-from durably.engine.timers import Timers
+from durably.engine.timer_window import TimerWindow
 from durably.engine.turns import Turns
 from durably.engine.waiters import Waiters
 from durably.errors import InstanceNotFoundError, InvariantError, StoreRefusedError, StoreUnavailableError
@@ -78,17 +77,18 @@ class Partition:
         self._late: dict[str, Resident] = {}  # had all the turns that this batch grants them
         self._loading: dict[str, list[Delivery]] = {}
         self._reading: set[asyncio.Task[None]] = set()
-        self._vanishing: dict[
-            str, int
-        ] = {}  # removed in memory, not yet on disk: nobody may read their old rows
-        self._unstored: dict[str, Delivery] = {}
-        self._rows_held: set[str] = set()
-        self._inbox_after = 0
-        self._id_prefix = f"{INTERNAL}{share.random.token()[:12]}."
-        self._id_next = 0
+        # Removed in memory, not yet on disk: nobody may read their old rows.
+        self._vanishing: dict[str, int] = {}
+        self._inbox = Inbox(share.random.token())
         self._execution = 0
-        self._timers = Timers(clock, self._fire)
-        self._timer_horizon = 0
+        self._timers = TimerWindow(
+            clock,
+            int(options.timer_horizon_s * 1_000_000),
+            lambda after, until: share.store.read_timers(lease, after, until),
+            self._fire,
+            self._read_with_patience,
+        )
+        self._effects = Effects(share.pool, share.waiters, self._timers)
         self._condemned = condemned
         self._cautious = cautious
         self._quiet: asyncio.Future[None] | None = None
@@ -100,7 +100,7 @@ class Partition:
             options,
             released=self._released,
             lost=self._commit_lost,
-            keep=self._keep_rows,
+            keep=self._inbox.seal,
         )
         self._desk = Desk(
             share.executor, self.committer, clock, self, unknown_wait=options.unknown_functions == "wait"
@@ -110,13 +110,10 @@ class Partition:
 
     async def load(self) -> None:
         """Read what is in flight and go on with it. Call it once, before anything is delivered."""
-        horizon_us = int(self._options.timer_horizon_s * 1_000_000)
-        self._timer_horizon = self._clock.now() + horizon_us
-        snapshot = await self._store.load(self._lease, self._timer_horizon)
+        snapshot = await self._store.load(self._lease, self._timers.until)
         self._execution = snapshot.execution
         self.committer.number = self._loaded_at = snapshot.batch
         self._recover(snapshot)
-        self._clock.call_at(self._timer_horizon - horizon_us // 2, self._refill_timers)
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a message. It is dealt with in the next pump, together with all others that come until then."""
@@ -235,13 +232,8 @@ class Partition:
     async def landed(self) -> None:
         """After `close`: return when no batch is on its way, and tell those whom one that was applied concerns."""
         gathering = await self.committer.landed()
-        if gathering is None:
-            return
-        for staged in gathering.staged:
-            if staged.commit.ended:
-                self._tell_waiters(staged.commit)
-        self._settle_results(gathering)
-        self._answer(gathering)
+        if gathering is not None:
+            self._effects.tell(gathering)
 
     # --- instances that are not in memory ----------------------------------------------------------------------------
 
@@ -272,35 +264,37 @@ class Partition:
         wanted = [
             target for target, waiting in self._loading.items() if waiting and waiting[0] is not _ON_ITS_WAY
         ]
-        if not wanted:
-            return
-        for target in wanted:
-            self._loading[target].insert(0, _ON_ITS_WAY)
-        self._spawn(self._read(wanted))
+        if wanted:
+            for target in wanted:
+                self._loading[target].insert(0, _ON_ITS_WAY)
+            self._read_with_patience(lambda: self._read(wanted))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
+    def _read_with_patience(self, read: Callable[[], Awaitable[None]]) -> None:
+        task = self._loop.create_task(self._patiently(read))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
 
-    def _read_again(self, wanted: list[str]) -> None:
-        if not self.closed:
-            self._spawn(self._read(wanted))
+    async def _patiently(self, read: Callable[[], Awaitable[None]]) -> None:
+        """Read until the store answers."""
+        delay_us = int(self._options.commit_retry_s * 1_000_000)
+        while not self.closed:
+            try:
+                await read()
+            except StoreUnavailableError as error:
+                _log.warning("%s could not be read, trying again: %s", self._store.url, error)
+                again = asyncio.Event()
+                self._clock.call_at(self._clock.now() + delay_us, again.set)
+                await again.wait()
+                delay_us = min(2 * delay_us, _READ_DELAY_MAX_US)
+            except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served: the host decides
+                if not self.closed:
+                    self._fail(error, None)
+                return
+            else:
+                return
 
     async def _read(self, wanted: list[str]) -> None:
-        try:
-            found = await self._store.read_instances(self._lease, wanted)
-        except StoreUnavailableError as error:
-            _log.warning("%d instances could not be read, trying again: %s", len(wanted), error)
-            self._clock.call_at(
-                self._clock.now() + int(self._options.commit_retry_s * 1_000_000),
-                lambda: self._read_again(wanted),
-            )
-            return
-        except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served: the host decides what to do
-            if not self.closed:
-                self._fail(error, None)
-            return
+        found = await self._store.read_instances(self._lease, wanted)
         if self.closed:
             return
         now = self._clock.now()
@@ -322,8 +316,7 @@ class Partition:
         resident = Resident.of(stored)
         self.residents[resident.instance_id] = resident
         resident.idle_since = self._pumps
-        for row in stored.inbox:
-            self._deliver_row(row)
+        self._deliver_all(self._inbox.found(stored.inbox))
         cause = self._condemned.get(resident.instance_id)
         if cause is not None and resident.parked != cause and not resident.state.ended:
             resident.parked = cause
@@ -352,15 +345,17 @@ class Partition:
     # --- recovery, inbox, timers -------------------------------------------------------------------------------------
 
     def _recover(self, snapshot: Snapshot) -> None:
-        self._deliver_rows(snapshot.inbox)
+        self._deliver_all(self._inbox.read(snapshot.inbox))
         finished = {
             (body.execution_id, body.seq)
             for delivery in self._mailbox
             if isinstance(body := delivery.body, ActivityDone)
         }
+        inbox: dict[str, list[InboxRow]] = {}
+        for row in snapshot.inbox:
+            inbox.setdefault(row.instance_id, []).append(row)
         for stored in snapshot.in_flight:
-            inbox = [row for row in snapshot.inbox if row.instance_id == stored.row.instance_id]
-            resident = self._settle_in(stored._replace(inbox=inbox) if inbox else stored)
+            resident = self._settle_in(stored._replace(inbox=inbox.get(stored.row.instance_id, [])))
             started = resident.state.started
             if started is None:
                 continue
@@ -373,61 +368,22 @@ class Partition:
                 self._turns.retry_blocked(resident, self._clock.now())
                 if resident.queue:
                     self._late[resident.instance_id] = resident
-        for row in snapshot.timers:
-            self._timers.arm(row)
+        self._timers.start(snapshot.timers)
         self._arm()
 
-    def _deliver_rows(self, rows: list[InboxRow]) -> None:
-        """Take what a read of the whole inbox, or of all behind the hint, returned; only that may move the hint on."""
-        for row in rows:
-            self._inbox_after = max(self._inbox_after, row.position)
-            self._deliver_row(row)
-
-    def _deliver_row(self, row: InboxRow) -> None:
-        if row.message_id in self._rows_held:
-            return
-        self._rows_held.add(row.message_id)
-        self.deliver(Delivery(row.instance_id, decode_body(row.body), row=row.message_id, stored=True))
+    def _deliver_all(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            self.deliver(delivery)
 
     async def read_inbox(self, *, everything: bool) -> None:
         """Fetch messages that others posted: those behind the newest one seen, or all that are not held."""
-        rows = await self._store.read_inbox(self._lease, 0 if everything else self._inbox_after)
+        rows = await self._store.read_inbox(self._lease, 0 if everything else self._inbox.after)
         if not self.closed:
-            self._deliver_rows(rows)
+            self._deliver_all(self._inbox.read(rows))
 
     def _fire(self, due: list[TimerRow]) -> None:
         for row in due:
             self.deliver(Delivery(row.instance_id, TimerDue(row.execution, row.seq, row.kind)))
-
-    def _refill_timers(self) -> None:
-        """Half of the horizon has passed: read the timers of the next stretch."""
-        if self.closed:
-            return
-        self._spawn(self._read_timers())
-
-    async def _read_timers(self) -> None:
-        step = int(self._options.timer_horizon_s * 1_000_000)
-        until = self._clock.now() + step
-        try:
-            rows = await self._store.read_timers(self._lease, self._timer_horizon, until)
-        except StoreUnavailableError as error:
-            _log.warning("timers of %s could not be read, trying again: %s", self._store.url, error)
-            self._clock.call_at(
-                self._clock.now() + int(self._options.commit_retry_s * 1_000_000), self._refill_timers
-            )
-            return
-        except Exception as error:  # noqa: BLE001 - as for _read
-            if not self.closed:
-                self._fail(error, None)
-            return
-        if self.closed:
-            return
-        self._timer_horizon = until
-        for row in rows:
-            resident = self.residents.get(row.instance_id)
-            if resident is None or resident.execution == row.execution:
-                self._timers.arm(row)
-        self._clock.call_at(until - step // 2, self._refill_timers)
 
     # --- what a turn needs (see desk.Surroundings) ------------------------------------------------------------------
 
@@ -439,15 +395,11 @@ class Partition:
 
     def keep(self, delivery: Delivery) -> None:
         """See `desk.Surroundings.keep`."""
-        if delivery.row is None:
-            self._id_next += 1
-            delivery.row = f"{self._id_prefix}{self._id_next:x}"
-            self._unstored[delivery.row] = delivery
+        self._inbox.keep(delivery)
 
     def forget(self, delivery: Delivery) -> None:
         """See `desk.Surroundings.forget`."""
-        if delivery.row is not None:
-            self._unstored.pop(delivery.row, None)
+        self._inbox.forget(delivery)
 
     def new_execution(self) -> int:
         """See `desk.Surroundings.new_execution`."""
@@ -473,89 +425,33 @@ class Partition:
     def rearm(self, resident: Resident) -> None:
         """See `desk.Surroundings.rearm`."""
         for seq, kind, due_at in resident.state.timers():
-            if due_at <= self._timer_horizon:
-                self._timers.arm(TimerRow(resident.execution, seq, kind, due_at, resident.instance_id))
-
-    def _keep_rows(self) -> list[Delivery]:
-        kept = list(self._unstored.values())
-        self._unstored.clear()
-        self._rows_held.update(delivery.row for delivery in kept if delivery.row is not None)
-        return kept
+            self._timers.arm(TimerRow(resident.execution, seq, kind, due_at, resident.instance_id))
 
     # --- after the commit --------------------------------------------------------------------------------------------
 
     def _released(self, gathering: Gathering) -> None:
         """The batch is durable: now, and only now, its effects leave."""
         for staged in gathering.staged:
-            self._release(staged)
-        self._settle_results(gathering)
-        self._rows_held.difference_update(gathering.consumed)
+            self._effects.release(staged)
+            resident = staged.resident
+            if resident.over and not (resident.batches or resident.commit is not None or resident.queue):
+                resident.close()
+                if self.residents.get(resident.instance_id) is resident:
+                    del self.residents[resident.instance_id]
+        self._effects.settle(gathering)
+        self._inbox.gone(gathering.consumed)
         for instance_id in gathering.vanishing:
             self._vanishing[instance_id] -= 1
             if not self._vanishing[instance_id]:
                 del self._vanishing[instance_id]
-        self._answer(gathering)
+        self._effects.answer(gathering)
         if self._late:
             self._arm()
         self._tell_if_quiet()
 
-    def _settle_results(self, gathering: Gathering) -> None:
-        for key, attempt in gathering.settled:
-            self._pool.settle(key, attempt)
-        for delivery in gathering.kept:
-            body = delivery.body
-            if isinstance(body, ActivityDone):
-                self._pool.settle((body.execution_id, body.seq), body.attempt)
 
-    @staticmethod
-    def _answer(gathering: Gathering) -> None:
-        for reply, error in gathering.replies:
-            if not reply.done():
-                if error is None:
-                    reply.set_result(None)
-                else:
-                    reply.set_exception(error)
-
-    def _tell_waiters(self, commit: Commit) -> None:
-        state = commit.state
-        self._waiters.ended(state.instance_id, Outcome(state.status, state.output, state.failure))
-
-    def _release(self, staged: Staged) -> None:
-        resident, commit = staged.resident, staged.commit
-        state = commit.state
-        if not staged.dropped:
-            resident.batches -= 1
-        started = state.started
-        if started is None:
-            self._arm_timers(staged)
-            return
-        if not staged.dropped:
-            for scheduled, attempt in commit.activities:
-                if (
-                    scheduled.seq in state.open
-                ):  # else it was cancelled meanwhile, in a batch that is on its way
-                    self._pool.start(resident.instance_id, started.execution_id, scheduled, attempt)
-        for seq in commit.aborted:
-            self._pool.abort(started.execution_id, seq)
-        if commit.timers:
-            self._arm_timers(staged)
-        if commit.ended:
-            resident.over = True
-            self._tell_waiters(commit)
-        if resident.over:
-            if not (resident.batches or resident.commit is not None or resident.queue):
-                resident.close()
-                if self.residents.get(resident.instance_id) is resident:
-                    del self.residents[resident.instance_id]
-
-    def _arm_timers(self, staged: Staged) -> None:
-        instance_id = staged.resident.instance_id
-        for (seq, kind), due_at in staged.commit.timers.items():
-            if due_at is None or staged.dropped:
-                self._timers.disarm(staged.execution, seq, kind)
-            elif due_at <= self._timer_horizon:
-                self._timers.arm(TimerRow(staged.execution, seq, kind, due_at, instance_id))
-
+_READ_DELAY_MAX_US = 10_000_000
+"""A store that does not answer is asked every ten seconds."""
 
 _ON_ITS_WAY = Delivery("", TimerDue(0, 0, 0))
 """First in the list of an instance that is being read."""

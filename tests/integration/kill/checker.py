@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import apsw
 import msgspec
-from tests.integration.kill.hammer import Hammer
-from tests.integration.kill.plan import Job, job_of
 
 from durably.core.commit import InstanceRow
 from durably.core.events import AttemptStarted, EventRaised, HistoryEvent, TaskCompleted, TaskScheduled
 from durably.core.invariants import check_instance
 from durably.core.query import InstanceQuery
 from durably.storage.open import open_store
+from tests.integration.kill.hammer import Hammer
+from tests.integration.kill.plan import Job, job_of
 
 FOREVER = 2**62
 

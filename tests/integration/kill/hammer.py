@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 from tests.integration.kill.plan import Job
 
@@ -115,7 +115,7 @@ class Hammer:
         self._chance = random.Random(seed)
         self._worker: Worker | None = None
 
-    def __enter__(self) -> Hammer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

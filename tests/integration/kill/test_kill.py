@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
 from tests.integration.kill.checker import check
 from tests.integration.kill.hammer import Hammer
 
@@ -21,7 +23,7 @@ def run(folder: Path, kills: int, seed: int) -> None:
             hammer.strike()
         assert hammer.finish() == 0, hammer.stderr.read_text()
     reruns = check(hammer)
-    print(f"{hammer.told()}, {reruns} reruns of activities")
+    sys.stdout.write(f"{hammer.told()}, {reruns} reruns of activities\n")
     assert hammer.kills == kills
     assert reruns > 0, "no kill hit an activity: they came at the wrong moments"
     assert hammer.killed_while["recovering"] > 0

@@ -15,8 +15,6 @@ import traceback
 from collections.abc import Coroutine
 from typing import Any
 
-from tests.integration.kill.plan import EVENTS, Job, job_of
-
 from durably.app import App, AppHost
 from durably.core.commit import InboxRow
 from durably.core.history import encode_body
@@ -25,6 +23,7 @@ from durably.engine.options import EngineOptions
 from durably.program.activity_context import ActivityContext
 from durably.program.context import OrchestrationContext
 from durably.program.retry_policy import RetryPolicy
+from tests.integration.kill.plan import EVENTS, Job, job_of
 
 OPEN_MAX = 24
 """Instances under way at once."""
@@ -204,7 +203,7 @@ def live(orders: str) -> None:
         report("born", str(os.getpid()))
         try:
             asyncio.run(main(sys.argv[1], sys.argv[2], json.loads(orders)))
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - nothing of this process may run on in the fork
             traceback.print_exc()
             os._exit(1)
         os._exit(0)

@@ -22,7 +22,12 @@ def test_a_wait_takes_the_earliest_event_of_its_name() -> None:
     matcher = EventMatcher()
     for n in range(3):
         assert matcher.raised(event("a", n)) is None
-    assert [matcher.awaited(seq, "a") for seq in range(4)] == [event("a", 0), event("a", 1), event("a", 2), None]
+    assert [matcher.awaited(seq, "a") for seq in range(4)] == [
+        event("a", 0),
+        event("a", 1),
+        event("a", 2),
+        None,
+    ]
 
 
 def test_names_compare_without_case() -> None:

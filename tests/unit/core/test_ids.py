@@ -10,7 +10,9 @@ from durably.core.ids import attempt_id, check_instance_id, child_id, derived_ex
 from durably.errors import InvalidIdError
 
 
-@pytest.mark.parametrize("instance_id", ["a", "order-7", "Größe 3", "日本", "a@b", "p:0:0001~2", "x" * 256, ".", "🙂"])
+@pytest.mark.parametrize(
+    "instance_id", ["a", "order-7", "Größe 3", "日本", "a@b", "p:0:0001~2", "x" * 256, ".", "🙂"]
+)
 def test_usual_ids_are_accepted(instance_id: str) -> None:
     assert check_instance_id(instance_id) == instance_id
 
@@ -43,7 +45,9 @@ def test_the_first_attempt_of_a_child_has_the_plain_id() -> None:
 
 def test_a_derived_execution_id_is_always_the_same_and_never_that_of_another_cause() -> None:
     assert derived_execution_id("e", "next") == derived_execution_id("e", "next")
-    found = {derived_execution_id(execution, what) for execution in ("e", "f") for what in ("next", "child:1:1")}
+    found = {
+        derived_execution_id(execution, what) for execution in ("e", "f") for what in ("next", "child:1:1")
+    }
     assert len(found) == 4
     assert all(len(text) == 32 for text in found)
 

@@ -63,7 +63,12 @@ def test_a_state_without_history_is_pending() -> None:
 
 def test_a_started_execution_runs_with_the_status_it_inherited() -> None:
     state = fold()
-    assert (state.status, state.now, state.custom_status, state.begun) == ("Running", 500, b'"inherited"', STARTED)
+    assert (state.status, state.now, state.custom_status, state.begun) == (
+        "Running",
+        500,
+        b'"inherited"',
+        STARTED,
+    )
 
 
 def test_a_turn_moves_the_time() -> None:
@@ -187,7 +192,9 @@ def test_suspend_and_resume_change_the_status_and_nothing_else() -> None:
     assert (state.status, state.suspended) == ("Running", False)
 
 
-@pytest.mark.parametrize("event", [CancelRequested("why"), EventSent(5, "j", "go", None), StartSent(5, "f", "j", None)])
+@pytest.mark.parametrize(
+    "event", [CancelRequested("why"), EventSent(5, "j", "go", None), StartSent(5, "f", "j", None)]
+)
 def test_some_events_leave_the_state_as_it_is(event: Event) -> None:
     state = fold(TASK)
     before = (state.status, dict(state.open), state.timers(), state.tasks_open)
@@ -206,9 +213,19 @@ def test_the_custom_status_is_the_newest_one() -> None:
         (ExecutionCompleted(b"7"), "Completed", b"7", None),
         (ExecutionFailed(FAILURE), "Failed", None, FAILURE),
         (ExecutionCanceled("why"), "Canceled", None, FailureDetails("CancelledError", "why")),
-        (ExecutionCanceled(), "Canceled", None, FailureDetails("CancelledError", "the instance was canceled")),
+        (
+            ExecutionCanceled(),
+            "Canceled",
+            None,
+            FailureDetails("CancelledError", "the instance was canceled"),
+        ),
         (ExecutionTerminated("why"), "Terminated", b'"why"', FailureDetails("Terminated", "why")),
-        (ExecutionTerminated(), "Terminated", None, FailureDetails("Terminated", "the instance was terminated")),
+        (
+            ExecutionTerminated(),
+            "Terminated",
+            None,
+            FailureDetails("Terminated", "the instance was terminated"),
+        ),
     ],
 )
 def test_each_end_sets_status_output_and_failure(event: Any, status: str, output: Any, failure: Any) -> None:
@@ -235,10 +252,23 @@ def test_every_kind_of_event_can_be_applied() -> None:
 
 
 def test_live_and_stored_histories_fold_alike() -> None:
-    events: list[HistoryEvent] = [TASK, CHILD, TIMER, WAIT, TaskCompleted(0, b"1"), EventRaised("x", None), TimerFired(2)]
+    events: list[HistoryEvent] = [
+        TASK,
+        CHILD,
+        TIMER,
+        WAIT,
+        TaskCompleted(0, b"1"),
+        EventRaised("x", None),
+        TimerFired(2),
+    ]
     live = fold()
     for event in events:
         live.apply(event)
     data = msgspec.msgpack.encode([TurnStarted(500), STARTED, *events])
     stored = InstanceState.fold("i", msgspec.msgpack.decode(data, type=list[HistoryEvent]))
-    assert (live.open, live.timers(), live.status, live.now) == (stored.open, stored.timers(), stored.status, stored.now)
+    assert (live.open, live.timers(), live.status, live.now) == (
+        stored.open,
+        stored.timers(),
+        stored.status,
+        stored.now,
+    )

@@ -91,7 +91,9 @@ class Instance:
         return commit.receive(body), commit
 
 
-def done(seq: int = 0, attempt: int = 1, result: bytes | None = b"2", failure: Any = None, execution: str = "e") -> ActivityDone:
+def done(
+    seq: int = 0, attempt: int = 1, result: bytes | None = b"2", failure: Any = None, execution: str = "e"
+) -> ActivityDone:
     return ActivityDone(execution, seq, attempt, None if failure else result, failure)
 
 
@@ -271,7 +273,9 @@ def test_a_deadline_aborts_the_attempt_and_counts_as_its_failure() -> None:
 
 
 def test_a_deadline_without_a_policy_fails_the_call() -> None:
-    event, commit = Instance(TaskScheduled(0, "work", None, timeout_us=50)).receive(TimerDue(1, 0, TIMER_TIMEOUT))
+    event, commit = Instance(TaskScheduled(0, "work", None, timeout_us=50)).receive(
+        TimerDue(1, 0, TIMER_TIMEOUT)
+    )
     assert isinstance(event, TaskFailed)
     assert commit.timers == {(0, TIMER_TIMEOUT): None}
 
@@ -377,7 +381,11 @@ def test_a_call_of_a_child_sends_a_start_that_names_its_parent() -> None:
     assert target == "c"
     assert isinstance(body, StartInstance)
     assert body.parent == ParentRef("i", "e", 1, 1)
-    assert (body.name, body.input, body.execution_id) == ("child", b"1", derived_execution_id("e", "child:1:1"))
+    assert (body.name, body.input, body.execution_id) == (
+        "child",
+        b"1",
+        derived_execution_id("e", "child:1:1"),
+    )
 
 
 def test_the_next_attempt_of_a_child_is_another_instance() -> None:
@@ -430,7 +438,9 @@ def test_giving_up_what_is_not_open_breaks_i6() -> None:
 
 
 def test_an_event_for_another_instance_and_a_start_are_messages() -> None:
-    commit = Instance(EventSent(0, "j", "go", b"1"), StartSent(1, "other", "k", b"2", start_at=900, tags={"a": "b"})).first
+    commit = Instance(
+        EventSent(0, "j", "go", b"1"), StartSent(1, "other", "k", b"2", start_at=900, tags={"a": "b"})
+    ).first
     (first, event), (second, start) = commit.messages
     assert (first, event) == ("j", RaiseEvent("go", b"1"))
     assert (second, start) == (
@@ -439,7 +449,9 @@ def test_an_event_for_another_instance_and_a_start_are_messages() -> None:
     )
 
 
-@pytest.mark.parametrize("end", [ExecutionCompleted(b"7"), ExecutionFailed(FAILURE), ExecutionCanceled("why")])
+@pytest.mark.parametrize(
+    "end", [ExecutionCompleted(b"7"), ExecutionFailed(FAILURE), ExecutionCanceled("why")]
+)
 def test_an_end_gives_up_what_is_open_and_asks_children_to_cancel(end: Action) -> None:
     instance = Instance(TASK, CHILD, TimerCreated(2, 900))
     commit = instance.commit()
@@ -453,9 +465,15 @@ def test_an_end_gives_up_what_is_open_and_asks_children_to_cancel(end: Action) -
 
 @pytest.mark.parametrize(
     ("end", "result", "failed"),
-    [(ExecutionCompleted(b"7"), b"7", None), (ExecutionFailed(FAILURE), None, "ValueError"), (ExecutionCanceled(), None, "CancelledError")],
+    [
+        (ExecutionCompleted(b"7"), b"7", None),
+        (ExecutionFailed(FAILURE), None, "ValueError"),
+        (ExecutionCanceled(), None, "CancelledError"),
+    ],
 )
-def test_the_end_of_a_child_is_told_to_its_parent(end: Action, result: bytes | None, failed: str | None) -> None:
+def test_the_end_of_a_child_is_told_to_its_parent(
+    end: Action, result: bytes | None, failed: str | None
+) -> None:
     instance = Instance(parent=ParentRef("p", "pe", 4, 2))
     commit = instance.commit()
     commit.decide(end)

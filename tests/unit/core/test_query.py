@@ -21,14 +21,24 @@ def test_a_token_stands_for_its_place(position: int) -> None:
 
 @pytest.mark.parametrize(
     "token",
-    ["", "x", "not a token", "é", "====", base64.urlsafe_b64encode(b"p2:5").decode(), base64.b64encode(b"p1:x").decode()],
+    [
+        "",
+        "x",
+        "not a token",
+        "é",
+        "====",
+        base64.urlsafe_b64encode(b"p2:5").decode(),
+        base64.b64encode(b"p1:x").decode(),
+    ],
 )
 def test_a_token_of_somebody_else_is_refused(token: str) -> None:
     with pytest.raises(UsageError, match="Continuation token"):
         position_of(token)
 
 
-@pytest.mark.parametrize(("size", "fits"), [(1, True), (PAGE_SIZE_MAX, True), (0, False), (-1, False), (1_001, False)])
+@pytest.mark.parametrize(
+    ("size", "fits"), [(1, True), (PAGE_SIZE_MAX, True), (0, False), (-1, False), (1_001, False)]
+)
 def test_pages_have_limits(size: int, *, fits: bool) -> None:
     if fits:
         assert InstanceQuery(page_size=size).page_size == size

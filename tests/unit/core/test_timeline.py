@@ -77,7 +77,9 @@ def test_what_was_given_up_is_named_by_what_it_was(action: HistoryEvent, event_t
 
 
 def test_a_child_that_was_given_up_is_told_from_an_activity() -> None:
-    assert last(ChildScheduled(0, "child", "c", None), ActionCanceled(0)).event_type.startswith("SubOrchestration")
+    assert last(ChildScheduled(0, "child", "c", None), ActionCanceled(0)).event_type.startswith(
+        "SubOrchestration"
+    )
 
 
 def test_attempts_tell_number_time_and_failure() -> None:

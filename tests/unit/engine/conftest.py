@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 import pytest
+
 from tests.support.clock import ManualClock
 from tests.support.hubs import Deployment, MemoryHubOfTest
 from tests.support.stores import FaultyStore

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Awaitable
 
 import pytest
-from tests.support.clock import ManualClock
 
 from durably.core.commit import Batch
 from durably.core.events import CustomStatusSet
@@ -25,6 +24,7 @@ from durably.errors import (
     StoreUnavailableError,
 )
 from durably.storage.api import Lease
+from tests.support.clock import ManualClock
 
 
 class Desk:

@@ -7,10 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support.clock import ManualClock
-from tests.support.hubs import Deployment
-from tests.support.stores import FaultyStore, fail_times
-from tests.support.waiting import all_within, eventually, has_event, is_quiet, reaches
 
 from durably import (
     App,
@@ -24,6 +20,7 @@ from durably import (
     StoreFailedError,
     StoreRefusedError,
     StoreUnavailableError,
+    TaskFailedError,
 )
 from durably.core.commit import Batch, HistoryRow, InboxRow
 from durably.core.events import TaskCompleted
@@ -36,6 +33,10 @@ from durably.engine.residents import Resident
 from durably.engine.turns import Turns
 from durably.errors import LeaseLostError
 from durably.storage.api import Lease
+from tests.support.clock import ManualClock
+from tests.support.hubs import Deployment
+from tests.support.stores import FaultyStore, fail_times
+from tests.support.waiting import all_within, eventually, has_event, is_quiet, reaches
 
 QUICK = EngineOptions(commit_retry_s=0.0001)
 
@@ -73,7 +74,9 @@ async def others_go_on(host: AppHost) -> None:
 # --- the store -------------------------------------------------------------------------------------------------------
 
 
-async def test_commits_that_fail_for_a_while_change_nothing_but_the_time(hub: Deployment, store: FaultyStore) -> None:
+async def test_commits_that_fail_for_a_while_change_nothing_but_the_time(
+    hub: Deployment, store: FaultyStore
+) -> None:
     host = await hub.start(build(), store=store, options=QUICK)
     store.before = fail_times(5, lambda: StoreUnavailableError("busy"), "commit")
     handle = await host.client.start("steps", 5)
@@ -167,7 +170,9 @@ async def test_a_child_that_the_store_refuses_fails_in_its_parent(hub: Deploymen
         await asyncio.wait_for(handle.result(), 2)
 
 
-@pytest.mark.parametrize("error", [StoreFailedError("the disk is gone"), LeaseLostError("somebody took it over")])
+@pytest.mark.parametrize(
+    "error", [StoreFailedError("the disk is gone"), LeaseLostError("somebody took it over")]
+)
 async def test_a_store_that_cannot_be_trusted_any_more_stops_the_host(
     hub: Deployment, store: FaultyStore, error: Exception
 ) -> None:
@@ -189,7 +194,9 @@ async def test_a_store_that_cannot_be_trusted_any_more_stops_the_host(
         await all_within(host.client.start("flow"))
 
 
-async def test_a_host_that_cannot_load_its_partition_does_not_start(hub: Deployment, store: FaultyStore) -> None:
+async def test_a_host_that_cannot_load_its_partition_does_not_start(
+    hub: Deployment, store: FaultyStore
+) -> None:
     class Unloadable(FaultyStore):
         async def load(self, lease: Lease, timers_until: int) -> Any:
             raise StoreFailedError("the disk is gone")
@@ -283,7 +290,9 @@ async def test_a_posted_start_of_a_condemned_instance_is_not_dropped_silently(
     """What was accepted is kept, or its end can be seen: there is a status, or a message that waits."""
     breaks(monkeypatch, "culprit")
     host = await hub.start(build(), options=QUICK)
-    await host.engine.store.post([InboxRow("s1", "culprit", 0, encode_body(StartInstance("flow", None, "e1")))])
+    await host.engine.store.post(
+        [InboxRow("s1", "culprit", 0, encode_body(StartInstance("flow", None, "e1")))]
+    )
     await eventually(lambda: "culprit" in host.engine._condemned)
     await is_quiet(host)
     assert host.engine.store.hub.inbox or await host.client.get_status("culprit")  # type: ignore[attr-defined]
@@ -374,7 +383,7 @@ async def test_an_activity_that_raises_a_cancellation_of_its_own_fails(hub: Depl
     async def flow(ctx: OrchestrationContext) -> str:
         try:
             await ctx.call_activity(odd)
-        except Exception as error:
+        except TaskFailedError as error:
             return str(error)
         return "no error"
 

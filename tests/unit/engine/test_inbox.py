@@ -7,10 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tests.support.clock import ManualClock
-from tests.support.hubs import Deployment, MemoryHubOfTest
-from tests.support.stores import FaultyStore
-from tests.support.waiting import all_within, eventually, has_event, is_quiet
 
 from durably import App, AppHost, EngineOptions, OrchestrationContext, StoreFailedError, StoreUnavailableError
 from durably.core.commit import InboxRow
@@ -18,6 +14,10 @@ from durably.core.history import encode_body
 from durably.core.messages import RaiseEvent, StartInstance
 from durably.storage.api import Lease
 from durably.storage.memory import MemoryHub, MemoryStore
+from tests.support.clock import ManualClock
+from tests.support.hubs import Deployment, MemoryHubOfTest
+from tests.support.stores import FaultyStore
+from tests.support.waiting import all_within, eventually, has_event, is_quiet
 
 
 def event(message_id: str, data: Any, instance_id: str = "i") -> InboxRow:
@@ -136,7 +136,9 @@ async def test_a_store_without_wakeups_is_polled(hub: Deployment, clock: ManualC
             pass
 
     assert isinstance(hub.hub, MemoryHubOfTest)
-    host = await hub.start(collecting(), store=Silent(hub.hub.hub), clock=clock, options=EngineOptions(inbox_poll_s=2))
+    host = await hub.start(
+        collecting(), store=Silent(hub.hub.hub), clock=clock, options=EngineOptions(inbox_poll_s=2)
+    )
     handle = await host.client.start("collects", 1, instance_id="i")
     await host.engine.store.post([event("m1", 1)])
     await is_quiet(host)

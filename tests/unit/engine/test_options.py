@@ -14,7 +14,9 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert EngineOptions.from_environment({}) == EngineOptions()
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(EngineOptions) if field.name != "unknown_functions"])
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(EngineOptions) if field.name != "unknown_functions"]
+)
 def test_every_number_has_a_variable(name: str) -> None:
     options = EngineOptions.from_environment({f"DURABLY_{name.upper()}": "7"})
     assert getattr(options, name) == 7

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from durably import ActivityContext, App, AppHost, EngineOptions, OrchestrationContext, StoreUnavailableError
 from tests.support.clock import ManualClock
 from tests.support.hubs import Deployment
 from tests.support.stores import FaultyStore
 from tests.support.waiting import all_within, eventually, has_event, is_quiet, reaches
-
-from durably import ActivityContext, App, AppHost, EngineOptions, OrchestrationContext, StoreUnavailableError
 
 
 class Slow:
@@ -172,7 +171,9 @@ async def test_the_pool_forgets_a_result_whose_commit_landed_during_the_reload(
     assert len(host.engine.pool) == 0
 
 
-async def test_reloads_with_commits_between_them_never_stop_the_host(hub: Deployment, clock: ManualClock) -> None:
+async def test_reloads_with_commits_between_them_never_stop_the_host(
+    hub: Deployment, clock: ManualClock
+) -> None:
     """Twenty reloads in a row without a commit are hopeless; twenty in the life of a host are not."""
     host = await hub.start(Slow().app, clock=clock)
     for number in range(30):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from tests.support.clock import START, ManualClock, micros
-
 from durably.core.commit import TimerRow
 from durably.engine.timers import Timers
+from tests.support.clock import START, ManualClock, micros
 
 SECOND = 1_000_000
 
@@ -35,7 +34,9 @@ class Bell:
         return [row for rows in self.fired for row in rows]
 
 
-async def test_timers_fire_by_due_time_and_those_of_one_instant_in_order_of_creation(clock: ManualClock) -> None:
+async def test_timers_fire_by_due_time_and_those_of_one_instant_in_order_of_creation(
+    clock: ManualClock,
+) -> None:
     bell = Bell(clock)
     late, second, first, other = bell.arm(1, 0, 3), bell.arm(1, 2, 1), bell.arm(1, 1, 1), bell.arm(2, 0, 1)
     assert await bell.at(10) == [first, second, other, late]
@@ -98,7 +99,9 @@ async def test_arming_the_same_row_twice_arms_it_once(clock: ManualClock) -> Non
     assert await bell.at(5) == [row]
 
 
-async def test_a_timer_that_was_disarmed_and_armed_for_the_same_instant_fires_once(clock: ManualClock) -> None:
+async def test_a_timer_that_was_disarmed_and_armed_for_the_same_instant_fires_once(
+    clock: ManualClock,
+) -> None:
     bell = Bell(clock)
     bell.arm(1, 0, 5)
     bell.timers.disarm(1, 0, 0)

@@ -6,10 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.support.clock import ManualClock
-from tests.support.hubs import Deployment
-from tests.support.stores import FaultyStore
-from tests.support.waiting import all_within, eventually, has_event, is_quiet, reaches
 
 from durably import (
     ActivityContext,
@@ -29,6 +25,10 @@ from durably.core.history import decode_rows, encode_body
 from durably.core.messages import StartInstance
 from durably.storage.api import Lease
 from durably.storage.memory import MemoryStore
+from tests.support.clock import ManualClock
+from tests.support.hubs import Deployment
+from tests.support.stores import FaultyStore
+from tests.support.waiting import all_within, eventually, has_event, is_quiet, reaches
 
 
 def build() -> App:
@@ -209,7 +209,9 @@ def _turns(data: bytes) -> int:
     return sum(isinstance(event, TurnStarted) for event in events)
 
 
-async def test_an_instance_has_no_more_turns_in_a_batch_than_allowed(hub: Deployment, store: FaultyStore) -> None:
+async def test_an_instance_has_no_more_turns_in_a_batch_than_allowed(
+    hub: Deployment, store: FaultyStore
+) -> None:
     host = await hub.start(build(), store=store, options=EngineOptions(turns_per_batch=3))
     handle = await host.client.start("collects", 20, instance_id="i")
     await is_quiet(host)
@@ -228,7 +230,9 @@ async def test_an_instance_has_no_more_turns_in_a_batch_than_allowed(hub: Deploy
     assert sum(turns) <= 21
 
 
-async def test_a_ring_of_executions_does_not_run_ahead_without_bounds(hub: Deployment, store: FaultyStore) -> None:
+async def test_a_ring_of_executions_does_not_run_ahead_without_bounds(
+    hub: Deployment, store: FaultyStore
+) -> None:
     host = await hub.start(build(), store=store, options=EngineOptions(turns_per_batch=4))
     assert await (await host.client.start("ring", 40, instance_id="i")).result() == 0
     assert max(row.ordinal for batch in store.commits for row in batch.instances) == 40
@@ -258,7 +262,9 @@ async def test_a_full_batch_takes_no_more_turns(hub: Deployment, store: FaultySt
     assert max(sizes) > 4_000
 
 
-async def test_a_batch_that_is_full_of_events_takes_no_more_turns(hub: Deployment, store: FaultyStore) -> None:
+async def test_a_batch_that_is_full_of_events_takes_no_more_turns(
+    hub: Deployment, store: FaultyStore
+) -> None:
     """What arrives by an event is as heavy as what an activity returns."""
     host = await hub.start(build(), store=store, options=EngineOptions(batch_bytes=5_000))
     for n in range(50):
@@ -303,7 +309,7 @@ async def test_messages_that_come_together_are_one_turn(hub: Deployment, store: 
 
 async def test_a_start_of_an_unknown_orchestrator_is_refused_by_name(hub: Deployment) -> None:
     host = await hub.start(build())
-    with pytest.raises(UnknownFunctionError, match="nobody.*flow"):
+    with pytest.raises(UnknownFunctionError, match=r"nobody.*flow"):
         await host.client.start("nobody")
 
 
@@ -384,7 +390,9 @@ def version(first: str) -> App:
     return app
 
 
-async def test_a_mismatch_blocks_with_a_diff_keeps_messages_and_ends_with_a_fixed_deployment(hub: Deployment) -> None:
+async def test_a_mismatch_blocks_with_a_diff_keeps_messages_and_ends_with_a_fixed_deployment(
+    hub: Deployment,
+) -> None:
     host = await hub.start(version("old"))
     await host.client.start("flow", instance_id="i")
     await has_event(host, "i", "EventAwaited")
@@ -457,7 +465,9 @@ class Busy:
             return [await ctx.call_activity(work, n), await ctx.call_activity(work, n + 1)]
 
 
-async def test_a_stopping_host_commits_the_results_it_waited_for_and_begins_nothing_more(hub: Deployment) -> None:
+async def test_a_stopping_host_commits_the_results_it_waited_for_and_begins_nothing_more(
+    hub: Deployment,
+) -> None:
     busy = Busy()
     host = await hub.start(busy.app)
     await host.client.start("works", 1, instance_id="i")
@@ -474,7 +484,9 @@ async def test_a_stopping_host_commits_the_results_it_waited_for_and_begins_noth
     assert busy.began == [1, 2]
 
 
-async def test_what_runs_longer_than_the_drain_is_cancelled_and_runs_again(hub: Deployment, clock: ManualClock) -> None:
+async def test_what_runs_longer_than_the_drain_is_cancelled_and_runs_again(
+    hub: Deployment, clock: ManualClock
+) -> None:
     busy = Busy()
     host = await hub.start(busy.app, clock=clock, options=EngineOptions(drain_timeout_s=3))
     await host.client.start("works", 1, instance_id="i")
@@ -579,7 +591,9 @@ async def test_starts_wait_while_too_many_activities_are_open(hub: Deployment, c
     await starting
 
 
-async def test_callers_that_wait_for_a_place_are_told_when_the_host_stops(hub: Deployment, store: FaultyStore) -> None:
+async def test_callers_that_wait_for_a_place_are_told_when_the_host_stops(
+    hub: Deployment, store: FaultyStore
+) -> None:
     host = await hub.start(build(), store=store, options=EngineOptions(max_commands=1))
     await host.client.start("flow", instance_id="i")
     await is_quiet(host)

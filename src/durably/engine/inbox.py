@@ -1,0 +1,81 @@
+"""Which messages have a row in the inbox: those that came from it, and those that outlived their batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import msgspec
+
+from durably.core.commit import InboxRow
+from durably.core.history import decode_body
+from durably.engine.committer import INTERNAL
+from durably.engine.residents import Delivery
+
+_log = logging.getLogger("durably.engine")
+
+
+class Inbox:
+    """The inbox of one partition, as its owner sees it.
+
+    Args:
+        token: Makes the ids of messages unique; a new one for each partition object.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.after = 0
+        """The hint for reads: the highest position among the rows that a read of all behind it has returned."""
+        self._prefix = f"{INTERNAL}{token[:12]}."
+        self._next = 0
+        self._unstored: dict[str, Delivery] = {}
+        self._held: set[str] = set()
+
+    def read(self, rows: Iterable[InboxRow]) -> list[Delivery]:
+        """Deliveries of the rows that are not held yet, of a read of the whole inbox or of all behind the hint."""
+        found = list(rows)
+        for row in found:
+            self.after = max(self.after, row.position)
+        return self.found(found)
+
+    def found(self, rows: Iterable[InboxRow]) -> list[Delivery]:
+        """The same for rows that were read with an instance: other rows before them may not have been seen yet."""
+        return [delivery for row in rows if (delivery := self._delivery(row)) is not None]
+
+    def _delivery(self, row: InboxRow) -> Delivery | None:
+        if row.message_id in self._held:
+            return None
+        self._held.add(row.message_id)
+        try:
+            body = decode_body(row.body)
+        except msgspec.MsgspecError as error:
+            _log.error(
+                "message '%s' to instance '%s' cannot be read and is left alone: %s",
+                row.message_id,
+                row.instance_id,
+                error,
+            )
+            return None
+        return Delivery(row.instance_id, body, row=row.message_id, stored=True)
+
+    def keep(self, delivery: Delivery) -> None:
+        """Give a message a row with the batch that is gathering, unless it has one or is consumed before."""
+        if delivery.row is None:
+            self._next += 1
+            delivery.row = f"{self._prefix}{self._next:x}"
+            self._unstored[delivery.row] = delivery
+
+    def forget(self, delivery: Delivery) -> None:
+        """A message was consumed before it got a row."""
+        if delivery.row is not None:
+            self._unstored.pop(delivery.row, None)
+
+    def seal(self) -> list[Delivery]:
+        """The messages that become rows of the batch being sealed."""
+        kept = list(self._unstored.values())
+        self._held.update(self._unstored)
+        self._unstored.clear()
+        return kept
+
+    def gone(self, rows: Iterable[str]) -> None:
+        """Rows have been deleted."""
+        self._held.difference_update(rows)
