@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from durably import ActivityContext, App, OrchestrationContext, RetryPolicy, TaskFailedError
 from tests.model.reference import (
     Again,
     All,
@@ -23,8 +24,6 @@ from tests.model.reference import (
     StartOther,
     Wait,
 )
-
-from durably import ActivityContext, App, OrchestrationContext, RetryPolicy, TaskFailedError
 
 app = App()
 programs: dict[str, Any] = {}
@@ -224,16 +223,16 @@ def model_racer(instance: Instance, seconds: float) -> Code:
 @app.orchestrator
 async def relay(ctx: OrchestrationContext, n: int) -> str:
     for number in range(n):
-        data = await ctx.wait_for_external_event("go")
-        await ctx.send_event(PARTNERS.get(ctx.instance_id, "nobody"), "item", [number, data])
+        await ctx.wait_for_external_event("go")
+        await ctx.send_event(PARTNERS.get(ctx.instance_id, "nobody"), "item", 10 + number)
     return "relayed"
 
 
 @twin
 def model_relay(instance: Instance, n: int) -> Code:
     for number in range(n):
-        data = yield Wait("go")
-        yield SendEvent(PARTNERS.get(instance.instance_id, "nobody"), "item", [number, data])
+        yield Wait("go")
+        yield SendEvent(PARTNERS.get(instance.instance_id, "nobody"), "item", 10 + number)
     return "relayed"
 
 

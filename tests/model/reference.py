@@ -91,7 +91,7 @@ class Again:
     keep_events: bool = True
 
 
-class Canceled(Exception):  # noqa: N818 - it is how a cancellation shows
+class Canceled(Exception):
     """Thrown into code that is asked to cancel itself."""
 
 
@@ -102,7 +102,7 @@ class Failure:
     inner: Failure | None = None
 
 
-class Failed(Exception):  # noqa: N818 - as above
+class Failed(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
@@ -220,7 +220,9 @@ class Instance:
 class Model:
     """A hub. Times are in seconds since it was made."""
 
-    def __init__(self, programs: dict[str, Callable[..., Code]], activities: dict[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self, programs: dict[str, Callable[..., Code]], activities: dict[str, Callable[..., Any]]
+    ) -> None:
         self.instances: dict[str, Instance] = {}  # in the order in which queries show them
         self.ends: dict[int, Outcome] = {}  # serial: what `Handle.result` returns or raises
         self.now = 0.0
@@ -577,7 +579,9 @@ class Model:
                     execution.timers[action.seq] = self.now + op.timeout_s
         return action
 
-    def _complete(self, instance: Instance, action: Action, value: Any, failure: Failure | None = None) -> None:
+    def _complete(
+        self, instance: Instance, action: Action, value: Any, failure: Failure | None = None
+    ) -> None:
         execution = _running(instance)
         self._done(execution, action, value, failure)
         del execution.open[action.seq]

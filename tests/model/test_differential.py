@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from durably import EngineOptions
 from tests.model.reference import Order, Purge, Raise, Start
 from tests.model.world import Advance, Follow, Give, Look, Step, World
 from tests.support.hubs import FileHub, Hub, MemoryHubOfTest
 
-from durably import EngineOptions
-
-SOAK = 100 if os.environ.get("DURABLY_SOAK") else 1
-
 # Everything is drawn from tables, one draw each: a strategy made of many small ones costs more than the hosts do.
 # What comes first in a table is what a failing example shrinks to.
 
-IDS = ["a"] * 6 + ["b"] * 4 + ["c"] * 2 + ["k", "a:0:0000", "a:0:0001", "a:1:0000", "b:0:0000"]
+IDS = ["a"] * 12 + ["b"] * 6 + ["c"] * 2 + ["k", "a:0:0000", "a:0:0001", "a:1:0000", "b:0:0000"]
 SECONDS = [0.0, 0.5, 1.0, 2.0, 400.0]
 CHILDREN = [
     ("collect", 1),
@@ -56,10 +53,20 @@ INPUTS: dict[str, list[Any]] = {
     "starter": [1, 2],
 }
 TAGS: list[Any] = [(), (("team", "x"),), (("team", "x"), ("tier", "1")), (("team", "y"),)]
-POLICIES = ["replace_finished", "fail", "replace", "attach"]
-EVENTS = [Raise(name, data) for data in (1, 2, None, 0) for name in ("item", "ITEM", "go", "other")]
+POLICIES = [
+    "replace_finished",
+    "replace_finished",
+    "fail",
+    "replace_finished",
+    "replace",
+    "replace_finished",
+    "attach",
+]
+EVENTS = [Raise(name, data) for data in (1, 2, 3, 4, None, 0) for name in ("item", "go", "ITEM", "item")]
 ORDERS = [
-    Order(verb, reason) for reason in (None, "why") for verb in ("suspend", "resume", "cancel", "terminate")
+    Order(verb, reason)
+    for reason in (None, "why")
+    for verb in ("suspend", "resume", "suspend", "resume", "cancel", "terminate")
 ]
 
 
@@ -68,7 +75,7 @@ def _starts() -> list[Start]:
     chance = random.Random(0)
     delays = [None] * 4 + [1.0, 2.0, 0.0, -1.0]
     return [
-        Start(name, chance.choice(inputs), delays[n % 8], chance.choice(TAGS), POLICIES[n // 8 % 4])
+        Start(name, chance.choice(inputs), delays[n % 8], chance.choice(TAGS), POLICIES[n % 7])
         for n in range(64)
         for name, inputs in INPUTS.items()
     ]
@@ -92,18 +99,26 @@ def _looks() -> list[Look]:
 
 
 STARTS = st.sampled_from(_starts())
-MESSAGES = st.sampled_from([*EVENTS * 2, *ORDERS * 3, *[Purge()] * 4, *_starts()[:: len(INPUTS) - 1]])
+RAISES = st.sampled_from(EVENTS)
+MESSAGES = st.sampled_from([*EVENTS * 2, *ORDERS * 2, *[Purge()] * 4, *_starts()[:: 4 * len(INPUTS) - 1]])
 FATES = st.sampled_from(["go on"] * 6 + ["restart", "crash", "crash"])
 TARGETS = st.sampled_from(IDS)
+BURSTS = st.one_of(
+    st.tuples(MESSAGES),
+    st.tuples(RAISES, RAISES, RAISES),
+    st.tuples(MESSAGES, RAISES),
+    st.tuples(RAISES, RAISES, MESSAGES, RAISES),
+    st.tuples(STARTS, RAISES, MESSAGES, RAISES),
+    st.tuples(MESSAGES, STARTS, RAISES),
+)
 STEP = st.one_of(
     st.builds(Step, st.builds(Give, TARGETS, st.tuples(STARTS)), FATES),
-    st.builds(Step, st.builds(Give, TARGETS, st.tuples(MESSAGES)), FATES),
-    st.builds(Step, st.builds(Give, TARGETS, st.tuples(STARTS, MESSAGES, MESSAGES)), FATES),
-    st.builds(Step, st.builds(Give, TARGETS, st.tuples(MESSAGES, MESSAGES, MESSAGES)), FATES),
-    st.builds(Step, st.builds(Give, TARGETS, st.tuples(MESSAGES, MESSAGES)), st.integers(0, 6)),
+    st.builds(Step, st.builds(Give, TARGETS, BURSTS), FATES),
+    st.builds(Step, st.builds(Give, TARGETS, BURSTS), FATES),
+    st.builds(Step, st.builds(Give, TARGETS, BURSTS), FATES),
+    st.builds(Step, st.builds(Give, TARGETS, BURSTS), st.integers(0, 6)),
     st.builds(Step, st.sampled_from([Advance(s) for s in (0.5, 1.0, 1.5, 2.0, 5.0, 60.0, 700.0)]), FATES),
-    st.builds(Step, TARGETS.map(Follow), FATES),
-    st.builds(Step, st.sampled_from(_looks())),
+    st.builds(Step, st.one_of(TARGETS.map(Follow), st.sampled_from(_looks()))),
 )
 # Three lists: one alone has six elements on average, and a history needs more than that to become interesting.
 STEPS = st.tuples(*[st.lists(STEP, max_size=15)] * 3).map(lambda lists: [*lists[0], *lists[1], *lists[2]])
@@ -126,17 +141,36 @@ async def live(hub: Hub, options: EngineOptions, steps: list[Step]) -> None:
         await world.close()
 
 
-@settings(max_examples=250 * SOAK, suppress_health_check=[HealthCheck.too_slow])
-@given(OPTIONS, STEPS)
-def test_a_hub_in_memory_behaves_as_the_model(options: EngineOptions, steps: list[Step]) -> None:
+def in_memory(options: EngineOptions, steps: list[Step]) -> None:
     asyncio.run(live(MemoryHubOfTest(), options, steps))
 
 
-@settings(max_examples=50 * SOAK, suppress_health_check=[HealthCheck.too_slow])
-@given(OPTIONS, STEPS)
-def test_a_hub_in_a_file_behaves_as_the_model(options: EngineOptions, steps: list[Step]) -> None:
-    directory = tempfile.mkdtemp()
-    try:
+def in_a_file(options: EngineOptions, steps: list[Step]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
         asyncio.run(live(FileHub(Path(directory) / "hub.db"), options, steps))
-    finally:
-        shutil.rmtree(directory)
+
+
+def compare(run: Callable[[EngineOptions, list[Step]], None], examples: int) -> None:
+    settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])(
+        given(OPTIONS, STEPS)(run)
+    )()
+
+
+@pytest.mark.slow_once
+def test_a_hub_in_memory_behaves_as_the_model() -> None:
+    compare(in_memory, 120)
+
+
+@pytest.mark.slow_once
+def test_a_hub_in_a_file_behaves_as_the_model() -> None:
+    compare(in_a_file, 40)
+
+
+@pytest.mark.soak
+def test_many_hubs_in_memory_behave_as_the_model() -> None:
+    compare(in_memory, 12_000)
+
+
+@pytest.mark.soak
+def test_many_hubs_in_files_behave_as_the_model() -> None:
+    compare(in_a_file, 4_000)

@@ -107,20 +107,16 @@ class NativeExecutor:
         if function is None:
             unknown = UnknownFunctionError(_unknown("Activity", call.name, self._registry.names("activity")))
             return _done(call, None, describe(unknown))
-        context = ActivityContext(
-            instance_id=call.instance_id,
-            task_id=call.seq,
-            attempt=call.attempt,
-            delivery=call.delivery,
-            idempotency_key=task_key(call.instance_id, call.execution_id, call.seq),
-            tags=call.tags,
-        )
+        # Few activities look at their context, and one that nobody sees need not be made.
+        wanted = function.context_name is not None or function.executor == "thread"
+        context = _context(call) if wanted else _NOBODYS
         try:
             return await self._attempt(function, call, context)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                context.cancel()
+                if wanted:
+                    context.cancel()
                 raise
             return _done(call, None, describe(error))  # the activity raised it on its own
         except BaseException as error:  # noqa: BLE001 - user code; also SystemExit, which must not end the host
@@ -151,6 +147,21 @@ class NativeExecutor:
             return _done(call, self._converter.encode(result), None)
         except PayloadError as error:
             raise PayloadError(f"Result of activity '{call.name}': {error}") from None
+
+
+def _context(call: ActivityCall) -> ActivityContext:
+    return ActivityContext(
+        instance_id=call.instance_id,
+        task_id=call.seq,
+        attempt=call.attempt,
+        delivery=call.delivery,
+        idempotency_key=task_key(call.instance_id, call.execution_id, call.seq),
+        tags=call.tags,
+    )
+
+
+_NOBODYS = ActivityContext(instance_id="", task_id=0, attempt=0, delivery=0, idempotency_key="")
+"""Stands for the context of an activity that does not ask for one."""
 
 
 def _contained(

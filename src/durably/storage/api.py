@@ -7,7 +7,8 @@ history row, `body` of an inbox row, nor a payload.
 Errors, the same for all methods: `StoreUnavailableError` (nothing was changed, may be tried again: busy, disk full,
 connection lost before anything was sent), `StoreRefusedError` (this data will never be taken; nothing was changed),
 `StoreFailedError` (an I/O error: state in memory must not be trusted, every later call fails the same way until the
-store is opened anew). After `close`, every call raises `HubClosedError`.
+hub is opened anew). A store object is opened once: before `open`, every call raises `UsageError`; after `close`, every
+call raises `HubClosedError`, and the hub is opened anew with another object.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Snapshot(NamedTuple):
 
     Attributes:
         batch: Number of the newest batch applied, 0 when there is none.
-        execution: The highest execution number in use, 0 when there is none.
+        execution: The highest execution number ever used, 0 when there is none.
         in_flight: The instances whose `in_flight` is set, by execution number. `inbox` of these is empty: see `inbox`.
         timers: Timers due at or before the horizon, by (due_at, execution, seq, kind).
         inbox: All messages of the partition, by position.
@@ -110,7 +111,11 @@ class Store(Protocol):
         ...
 
     async def delete(self) -> None:
-        """Close, then delete the hub and all that is in it. Idempotent."""
+        """Close, then delete the hub and all that is in it. Idempotent.
+
+        Raises:
+            HubLockedError: A live host owns it.
+        """
         ...
 
     # --- leases ------------------------------------------------------------------------------------------------------
@@ -152,7 +157,7 @@ class Store(Protocol):
         Raises (from the awaitable):
             LeaseLostError: The epoch is not the current one; nothing was applied.
             InvariantError: The number is not the newest one plus one, or a history row exists already; nothing was
-                applied.
+                applied. Also when a change names an instance that is not there.
         """
         ...
 

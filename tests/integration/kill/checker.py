@@ -104,8 +104,8 @@ def _known(row: InstanceRow, jobs: dict[int, Job]) -> bool:
 
 def _check_tokens(hammer: Hammer, job: Job, result: Any, events: list[HistoryEvent]) -> None:
     """Every acknowledged event exactly once, in order; one without an answer at most once; nothing else."""
-    sent = [token for token in job.tokens if token in hammer.raising]
-    certain = [token for token in job.tokens if token in hammer.raised]
+    sent = [token for token in hammer.raising if token.startswith(f"{job.instance_id}/")]
+    certain = [token for token in sent if token in hammer.raised]
     assert result == [token for token in sent if token in result], f"{job.instance_id} got {result} of {sent}"
     assert set(certain) <= set(result), f"{job.instance_id} got {result}; acknowledged were {certain}"
     in_history = [event.input for event in events if isinstance(event, EventRaised)]

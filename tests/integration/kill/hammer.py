@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 PATIENCE_S = 60.0
 """A worker that reports nothing for so long hangs."""
 
-COLD_EVERY = 10
+COLD_EVERY = 20
 """Every so many lives begin with a new interpreter."""
 
 
@@ -94,8 +94,8 @@ class Hammer:
         kills: So far; the number of the life that follows is the same.
         started: Numbers of the jobs whose start was acknowledged.
         results: What callers were told, by number of the job.
-        raised: Tokens whose event was acknowledged.
-        raising: Tokens that were sent at all.
+        raising: Tokens that were sent, in order.
+        raised: Those whose event was acknowledged.
         restart_s: From the start of a new interpreter until it serves.
         recovery_s: The part of that which is the hub's: until a process that has been imported serves.
         killed_while: How many kills hit a worker that had not begun to serve, or one that did.
@@ -106,8 +106,8 @@ class Hammer:
         self.kills = 0
         self.started: set[int] = set()
         self.results: dict[int, Any] = {}
+        self.raising: list[str] = []
         self.raised: set[str] = set()
-        self.raising: set[str] = set()
         self.restart_s: list[float] = []
         self.recovery_s: list[float] = []
         self.killed_while: Counter[str] = Counter()
@@ -178,7 +178,7 @@ class Hammer:
             case ["started", number]:
                 self.started.add(int(number))
             case ["raising", token]:
-                self.raising.add(token)
+                self.raising.append(token)
             case ["raised", token]:
                 self.raised.add(token)
             case ["result", number, text]:

@@ -9,9 +9,6 @@ PROGRAMS = ("chain", "fan", "collector", "retried", "ring", "parent", "tally", "
 EVENTS = ("collector", "ring")
 """Programs that wait for events; what they are sent is posted under an id and may be posted any number of times."""
 
-TOKENS = 4
-"""Events that a tally is sent by way of the client: each one once, whether or not it is answered."""
-
 
 class Job(NamedTuple):
     """One instance of the plan. All of it follows from its number."""
@@ -34,9 +31,13 @@ class Job(NamedTuple):
     def input(self) -> Any:
         return {"n": self.size, "got": []} if self.program == "ring" else self.size
 
-    @property
-    def tokens(self) -> list[str]:
-        return [f"{self.instance_id}/{n}" for n in range(TOKENS)] if self.program == "tally" else []
+    def token(self, life: int) -> str:
+        """What a tally is sent in one life by way of the client: once, whether or not it is answered."""
+        return f"{self.instance_id}/{life}"
+
+    def closes_in(self, life: int) -> bool:
+        """True when the tally is told in this life that nothing more will come."""
+        return (self.number + life) % 3 == 0
 
     @property
     def result(self) -> Any:

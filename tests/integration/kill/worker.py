@@ -20,6 +20,7 @@ from durably.core.commit import InboxRow
 from durably.core.history import encode_body
 from durably.core.messages import RaiseEvent
 from durably.engine.options import EngineOptions
+from durably.errors import InstanceStateError
 from durably.program.activity_context import ActivityContext
 from durably.program.context import OrchestrationContext
 from durably.program.retry_policy import RetryPolicy
@@ -165,18 +166,22 @@ class Clients:
             job.program, job.input, instance_id=job.instance_id, on_existing="attach"
         )
         report("started", str(job.number))
-        await self._attend(job, send_tokens=job.number not in self._orders["doubtful"])
+        await self._attend(job)
 
-    async def _attend(self, job: Job, *, send_tokens: bool = False) -> None:
+    async def _attend(self, job: Job) -> None:
         if job.program in EVENTS:
             for n in range(job.size):
                 await self._post(job, str(n), "Item", n)
         elif job.program == "tally":
-            if send_tokens:
-                for token in job.tokens:
-                    report("raising", token)
-                    await self._host.client.raise_event(job.instance_id, "Token", token)
-                    report("raised", token)
+            token = job.token(self._orders["life"])
+            report("raising", token)
+            try:
+                await self._host.client.raise_event(job.instance_id, "Token", token)
+                report("raised", token)
+            except InstanceStateError:
+                pass  # the life before had closed it
+            if self._orders["go_on"] and not job.closes_in(self._orders["life"]):
+                return
             await self._post(job, "close", "TOKEN", "close")
         result = await self._host.client.handle(job.instance_id).result()
         report("result", str(job.number), json.dumps(result))

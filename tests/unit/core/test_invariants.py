@@ -76,7 +76,7 @@ SOUND: dict[str, Callable[[], Stored]] = {
     "ended": lambda: Stored(ExecutionCompleted(b"1"), status="Completed").row_says(output=b"1"),
     "suspended": lambda: Stored(TIMER, ExecutionSuspended(), status="Suspended").armed(0, TIMER_DUE, 900),
     "blocked": lambda: Stored(TASK, in_flight=True).row_says(blocked="a diff"),
-    "has a message": Stored.with_message(RaiseEvent("go", None)),
+    "has a message": lambda: Stored().with_message(RaiseEvent("go", None)),
     "pending": pending,
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durably.core.retry import DELAY_MAX_US, RetrySpec, delay_us, retry_at
@@ -35,6 +35,7 @@ def test_a_delay_that_would_overflow_keeps_its_own_cap() -> None:
     assert delay_us(spec, 5_000, "seed") == 60 * SECOND
 
 
+@settings(max_examples=50)
 @given(st.floats(0, 1), st.integers(1, 50), st.text(max_size=20))
 def test_jitter_shortens_by_no_more_than_its_share(jitter: float, attempt: int, seed: str) -> None:
     spec = RetrySpec(10 * SECOND, 99, jitter=jitter)

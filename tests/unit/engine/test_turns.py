@@ -23,6 +23,7 @@ from durably.core.commit import InboxRow, TimerRow
 from durably.core.events import TurnStarted
 from durably.core.history import decode_rows, encode_body
 from durably.core.messages import StartInstance
+from durably.engine.residents import Resident
 from durably.storage.api import Lease
 from durably.storage.memory import MemoryStore
 from tests.support.clock import ManualClock
@@ -114,6 +115,38 @@ async def test_an_instance_with_work_in_flight_is_not_evicted(hub: Deployment) -
     assert {f"w{n}" for n in range(5)} <= set(residents(host))
     end.set()
     assert await all_within(*(handle.result() for handle in handles)) == ["done"] * 5
+
+
+async def test_a_memory_full_of_busy_instances_is_not_searched_in_every_pump(
+    hub: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them can leave: to look at each of them again and again makes every step cost as much as all."""
+    app = build()
+
+    @app.activity
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    @app.orchestrator
+    async def works(ctx: OrchestrationContext) -> None:
+        await ctx.call_activity(hangs)
+
+    looks: list[str] = []
+    idle = Resident.idle.fget
+    assert idle is not None
+
+    def look(resident: Resident) -> bool:
+        looks.append(resident.instance_id)
+        return idle(resident)
+
+    host = await hub.start(app, options=EngineOptions(max_resident_instances=50, drain_timeout_s=0))
+    for _ in range(200):
+        await host.client.start(works)
+    await is_quiet(host)
+    monkeypatch.setattr(Resident, "idle", property(look))
+    for _ in range(20):
+        assert await (await host.client.start("ring", 0)).result() == 0
+    assert len(looks) < 20 * 100
 
 
 async def test_an_evicted_instance_keeps_its_timer(hub: Deployment, clock: ManualClock) -> None:

@@ -25,15 +25,17 @@ CREATE TABLE partition (
 );
 INSERT INTO partition VALUES (0, 0, 0, 0, 0, NULL);
 
--- Without rowid: the rows of an execution lie side by side, and a read of a history is one range.
+-- Rows lie in order of arrival, so that a batch of many executions fills few pages; the index, whose entries are short,
+-- leads to them. Clustered by execution instead, each row dirtied a page of its own: measured, twice the pages and a
+-- third more time for a batch of 50 executions.
 CREATE TABLE history (
     execution INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     at INTEGER NOT NULL,
     data BLOB NOT NULL,
-    checksum BLOB NOT NULL,
-    PRIMARY KEY (execution, seq)
-) WITHOUT ROWID;
+    checksum BLOB NOT NULL
+);
+CREATE UNIQUE INDEX history_of_execution ON history (execution, seq);
 
 CREATE TABLE instances (
     position INTEGER PRIMARY KEY AUTOINCREMENT,     -- order of creation; never given twice, page tokens rely on it
@@ -57,7 +59,8 @@ CREATE TABLE instances (
     tags BLOB,
     start_at INTEGER
 );
--- Partial indexes stay as small as the live part of the hub, and so cost next to nothing on the hot path.
+CREATE INDEX instances_by_name ON instances (name);
+-- Partial indexes stay as small as the live part of the hub. All three together cost less than can be measured here.
 CREATE INDEX instances_in_flight ON instances (execution) WHERE in_flight;
 CREATE INDEX instances_not_completed ON instances (status) WHERE status <> 'Completed';
 

@@ -2,8 +2,9 @@
 """Queries over instances: which path through the table, and the SQL for it. `InstanceQuery.matches` is the reference.
 
 Pages are in order of position, so the plain path is a scan from the place where the page before ended: right when most
-rows match. Where few may match, a narrower path is taken: one status other than Completed through its index, ids with a
-common prefix through theirs. A scan remains for names, tags and instants that are rare in a large hub.
+rows match. Where few may match, a narrower path is taken: a status other than Completed, and a name, through their
+indexes, which are in order of position too; ids with a common prefix through theirs. A scan remains for tags and instants
+that are rare in a large hub.
 """
 
 from __future__ import annotations

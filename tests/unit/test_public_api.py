@@ -1,0 +1,141 @@
+"""The public names are a contract: a change here is a change for everybody."""
+
+import inspect
+import subprocess
+import sys
+
+import durably
+
+NAMES = [
+    "ActivityContext",
+    "App",
+    "AppHost",
+    "Client",
+    "Converter",
+    "DurablyError",
+    "EngineOptions",
+    "FailureDetails",
+    "Handle",
+    "HistoryCorruptError",
+    "HistoryEntry",
+    "HubClosedError",
+    "HubLockedError",
+    "HubNotFoundError",
+    "HubVersionError",
+    "InstanceAlreadyExistsError",
+    "InstanceEvicted",
+    "InstanceNotFoundError",
+    "InstancePage",
+    "InstanceStateError",
+    "InstanceStatus",
+    "InvalidIdError",
+    "InvalidTextError",
+    "InvariantError",
+    "JsonConverter",
+    "LeaseLostError",
+    "NonDeterminismError",
+    "NonDeterministicCall",
+    "NonRetryableError",
+    "OperationError",
+    "OrchestrationContext",
+    "OrchestrationFailedError",
+    "OrchestratorDeadlockError",
+    "PayloadError",
+    "RegistrationError",
+    "RetryPolicy",
+    "RuntimeStatus",
+    "StoreFailedError",
+    "StoreRefusedError",
+    "StoreUnavailableError",
+    "TaskFailedError",
+    "TaskTimeoutError",
+    "UnknownFunctionError",
+    "UsageError",
+]
+
+PARAMETERS = {
+    durably.App.activity: ["fn", "name", "executor", "max_concurrent", "version"],
+    durably.App.orchestrator: ["fn", "name", "version"],
+    durably.App.host: ["hub", "options", "clock", "random"],
+    durably.App.include: ["other"],
+    durably.Client.start: ["fn", "input", "instance_id", "start_at", "version", "tags", "on_existing"],
+    durably.Client.get_status: ["instance_id"],
+    durably.Client.wait_for_completion: ["instance_id", "timeout"],
+    durably.Client.raise_event: ["instance_id", "name", "data"],
+    durably.Client.cancel: ["instance_id", "reason"],
+    durably.Client.terminate: ["instance_id", "reason"],
+    durably.Client.suspend: ["instance_id", "reason"],
+    durably.Client.resume: ["instance_id", "reason"],
+    durably.Client.purge: ["instance_id"],
+    durably.Client.query_instances: [
+        "name",
+        "runtime_status",
+        "created_from",
+        "created_to",
+        "instance_id_prefix",
+        "tags",
+        "page_size",
+        "continuation_token",
+    ],
+    durably.Client.get_history: ["instance_id"],
+    durably.Handle.result: ["timeout"],
+    durably.OrchestrationContext.call_activity: ["fn", "input", "retry", "timeout", "returns", "tags"],
+    durably.OrchestrationContext.call_sub_orchestrator: [
+        "fn",
+        "input",
+        "instance_id",
+        "retry",
+        "version",
+        "returns",
+        "tags",
+    ],
+    durably.OrchestrationContext.start_orchestration: [
+        "fn",
+        "input",
+        "instance_id",
+        "version",
+        "tags",
+        "start_at",
+    ],
+    durably.OrchestrationContext.wait_for_external_event: ["name", "type", "timeout", "default"],
+    durably.OrchestrationContext.send_event: ["instance_id", "name", "data"],
+    durably.OrchestrationContext.create_timer: ["at_or_delay"],
+    durably.OrchestrationContext.when_all: ["tasks"],
+    durably.OrchestrationContext.when_any: ["tasks"],
+    durably.OrchestrationContext.as_completed: ["tasks"],
+    durably.OrchestrationContext.map: ["fn", "items", "max_in_flight"],
+    durably.OrchestrationContext.continue_as_new: ["input", "preserve_events"],
+    durably.OrchestrationContext.set_custom_status: ["value"],
+}
+
+
+def test_the_public_names_are_frozen() -> None:
+    assert durably.__all__ == NAMES
+    assert dir(durably) == NAMES
+    assert all(getattr(durably, name).__name__ == name for name in NAMES)
+
+
+def test_the_parameters_of_public_methods_are_frozen() -> None:
+    for method, names in PARAMETERS.items():
+        found = [name for name in inspect.signature(method).parameters if name != "self"]
+        # What comes later may add keyword arguments at the end, and nothing else.
+        assert found[: len(names)] == names, method.__qualname__
+
+
+def test_every_public_name_is_documented() -> None:
+    undocumented = [name for name in NAMES if not (getattr(durably, name).__doc__ or "").strip()]
+    assert undocumented == []
+
+
+def test_all_errors_form_one_tree() -> None:
+    errors = [getattr(durably, name) for name in NAMES if isinstance(getattr(durably, name), type)]
+    raised = [error for error in errors if issubclass(error, Exception)]
+    assert len(raised) > 20
+    assert all(issubclass(error, durably.DurablyError) for error in raised)
+    assert not issubclass(durably.InstanceEvicted, Exception)
+
+
+def test_importing_the_package_loads_nothing_else_of_it() -> None:
+    code = "import durably, sys; print([name for name in sys.modules if name.startswith('durably.')])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
