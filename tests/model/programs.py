@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from durably import ActivityContext, App, OrchestrationContext, RetryPolicy, TaskFailedError
-from tests.model.reference import (
+from tests.model.reference import Instance
+from tests.model.words import (
     Again,
     All,
     Call,
@@ -16,7 +17,6 @@ from tests.model.reference import (
     Failed,
     Failure,
     FirstOf,
-    Instance,
     Open,
     SendEvent,
     SetStatus,
@@ -306,8 +306,8 @@ def model_parent(instance: Instance, child: list[Any]) -> Code:
     except Failed as error:
         if not catches:
             raise
-        assert error.failure.inner is not None
-        yield SetStatus(error.failure.inner.type)
+        cause = error.failure.inner
+        yield SetStatus(cause and cause.type)
     return ["second", (yield Child("collect", 1))]
 
 

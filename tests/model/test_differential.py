@@ -14,7 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durably import EngineOptions
-from tests.model.reference import Order, Purge, Raise, Start
+from tests.model.words import (
+    Order,
+    Purge,
+    Raise,
+    Start,
+)
 from tests.model.world import Advance, Follow, Give, Look, Step, World
 from tests.support.hubs import FileHub, Hub, MemoryHubOfTest
 
@@ -164,6 +169,17 @@ def test_a_hub_in_memory_behaves_as_the_model() -> None:
 @pytest.mark.slow_once
 def test_a_hub_in_a_file_behaves_as_the_model() -> None:
     compare(in_a_file, 40)
+
+
+@pytest.mark.parametrize(
+    "gives_up", [("parent", ["collect", 1, None, True], Order("cancel")), ("forgetful", 1, Raise("go", 1))]
+)
+def test_a_child_that_is_given_up_is_cancelled_only_if_it_is_the_child(
+    gives_up: tuple[str, Any, Any],
+) -> None:
+    name, value, order = gives_up
+    stranger = Step(Give("a:0:0000", (Start("collect", 1),)))
+    in_memory(EngineOptions(), [stranger, Step(Give("a", (Start(name, value), order)))])
 
 
 @pytest.mark.soak

@@ -77,9 +77,15 @@ class TimerDue(Body, tag=5):
 
 
 class Cancel(Body, tag=6):
-    """Ask the instance to cancel itself."""
+    """Ask the instance to cancel itself.
+
+    Attributes:
+        reason: For people.
+        parent: Set when a parent gives up a child: only an instance that this very call started is meant.
+    """
 
     reason: str | None = None
+    parent: ParentRef | None = None
 
 
 class Terminate(Body, tag=7):

@@ -388,7 +388,9 @@ class Commit:
             self.aborted.append(seq)
         elif cancel_children:
             number = 1 if attempt is None else attempt.number
-            self.messages.append((attempt_id(action.instance_id, number), Cancel("its caller gave it up")))
+            parent = ParentRef(self.state.instance_id, self.state.begun.execution_id, seq, number)
+            order = Cancel("its caller gave it up", parent)
+            self.messages.append((attempt_id(action.instance_id, number), order))
 
     def _end(self, *, cancel_children: bool) -> None:
         """The execution ended: give up what is open, and tell the parent when the instance ended with it."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from durably.core.commit import InboxRow, InstanceRow
-from durably.core.events import HistoryEvent
+from durably.core.events import HistoryEvent, ParentRef
 from durably.core.history import chain_start, decode_body, decode_failure, decode_rows
 from durably.core.instance import InstanceState
 from durably.core.messages import MessageBody, StartInstance
@@ -134,6 +134,12 @@ class Resident:
             or self.parked is not None
             or self.pending is not None
         )
+
+    @property
+    def parent(self) -> ParentRef | None:
+        """The call that waits for its result, or None."""
+        source = self.state.started if self.state.started is not None else self.pending
+        return None if source is None else source.parent
 
     @property
     def normal(self) -> bool:

@@ -79,6 +79,8 @@ class Turns:
             self._lives.purge(resident, delivery)
         elif isinstance(body, TimerDue) and body.execution != resident.execution:
             return  # of an execution that is gone, and its row with it
+        elif isinstance(body, Cancel) and body.parent is not None and body.parent != resident.parent:
+            self._desk.consumed(delivery)  # its id was taken by a stranger
         elif resident.state.ended:
             self._refuse_ended(resident, delivery)
         elif isinstance(body, Terminate):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerRow
-from durably.core.query import InstanceQuery
+from durably.core.query import Found, InstanceQuery
 from durably.errors import HubClosedError, HubLockedError, HubNotFoundError, LeaseLostError, UsageError
-from durably.storage.api import Capabilities, Found, Lease, Snapshot, StoredInstance
+from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
 from durably.storage.memory_hub import MemoryHub
 
 __all__ = ["MemoryHub", "MemoryStore"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerKey, TimerRow
-from durably.core.query import InstanceQuery
+from durably.core.query import Found, InstanceQuery
 from durably.errors import InvariantError, LeaseLostError, StoreRefusedError
-from durably.storage.api import Found, Lease, Snapshot, StoredInstance
+from durably.storage.api import Lease, Snapshot, StoredInstance
 
 
 class MemoryHub:

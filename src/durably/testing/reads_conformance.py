@@ -214,6 +214,27 @@ class ReadsConformance(StoreHooks):
             assert (await scene.store.query(query)).rows == expected, query
 
     @scenario
+    async def test_what_cannot_be_stored_is_not_found(self, scene: Scene) -> None:
+        await scene.commit(instances=[instance_row("a", tags=b'{"k":"v"}')])
+        odd = "\ud800"
+        assert await scene.store.get_instance(odd) is None
+        assert await scene.store.read_history(odd) == []
+        for query in (
+            InstanceQuery(name=odd),
+            InstanceQuery(instance_id_prefix=odd),
+            InstanceQuery(statuses=(odd,)),
+            InstanceQuery(tags={"k": odd}),
+            InstanceQuery(after=2**70),
+            InstanceQuery(created_from=2**70),
+            InstanceQuery(created_to=-(2**70)),
+            InstanceQuery(statuses=tuple(f"{number}" for number in range(2_000))),
+            InstanceQuery(tags={f"{number}": "v" for number in range(2_000)}),
+        ):
+            assert await scene.store.query(query) == ([], None)
+        everything = InstanceQuery(after=-(2**70), created_from=-(2**70), created_to=2**70, tags={"k": "v"})
+        assert len((await scene.store.query(everything)).rows) == 1
+
+    @scenario
     async def test_walking_the_pages_visits_each_instance_once_and_in_order(self, scene: Scene) -> None:
         rows = [
             instance_row(f"{number}", number + 1, status=("Running", "Failed", "Completed")[number % 3])

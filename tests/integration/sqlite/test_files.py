@@ -16,6 +16,7 @@ from durably.errors import (
     HubNotFoundError,
     HubVersionError,
     StoreFailedError,
+    StoreRefusedError,
     StoreUnavailableError,
 )
 from durably.storage.sqlite import schema, writer
@@ -146,6 +147,31 @@ def test_a_damaged_hub_fails_and_says_which_file(tmp_path: Path) -> None:
 
     with pytest.raises(StoreFailedError, match=str(path)):
         asyncio.run(use())
+
+
+def test_a_payload_beyond_the_limit_is_refused_and_others_go_on(tmp_path: Path) -> None:
+    async def act() -> None:
+        store = await _open(tmp_path / "hub.db")
+        lease = await store.acquire(0, "owner")
+        await store._writes.submit(lambda writer: writer.connection.limit(apsw.SQLITE_LIMIT_LENGTH, 10_000))
+        with pytest.raises(StoreRefusedError):
+            await store.commit(
+                lease, Batch(1, history=[history_row(1, 0), history_row(1, 1, data=b"x" * 10_001)])
+            )
+        await store.commit(lease, Batch(1, history=[history_row(1, 0, data=b"x" * 9_000)]))
+        await store.close()
+
+    asyncio.run(act())
+
+
+def test_several_may_create_a_hub_at_once(tmp_path: Path) -> None:
+    async def act() -> None:
+        for attempt in range(5):
+            stores = [SqliteStore(str(tmp_path / f"{attempt}.db")) for _ in range(6)]
+            await asyncio.gather(*(store.open() for store in stores))
+            await asyncio.gather(*(store.close() for store in stores))
+
+    asyncio.run(act())
 
 
 def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

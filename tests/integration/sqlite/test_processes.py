@@ -10,9 +10,11 @@ from pathlib import Path
 import apsw
 import pytest
 
+from durably.core.commit import Batch
 from durably.errors import HubLockedError, StoreUnavailableError
 from durably.storage.sqlite import connection, wakeup
 from durably.storage.sqlite.store import SqliteStore
+from durably.storage.sqlite.writer import Writer
 from durably.testing.store_scene import FOREVER, instance_row, message
 from tests.integration.sqlite.children import child, line_of, tell
 
@@ -131,6 +133,34 @@ def test_a_post_of_another_process_is_seen_without_a_socket(
 ) -> None:
     monkeypatch.setattr(wakeup.Bell, "hang", lambda self: None)
     asyncio.run(_is_woken(path))
+
+
+def test_what_the_owner_writes_itself_is_no_arrival(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeup, "_LOOK_S", 0.001)
+
+    async def act() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        lease = await store.acquire(0, "owner")
+        calls: list[int] = []
+        store.on_arrival(lambda: calls.append(1))
+        looks = 0
+        look = Writer.data_version
+
+        def count(writer: Writer) -> int:
+            nonlocal looks
+            looks += 1
+            return look(writer)
+
+        monkeypatch.setattr(Writer, "data_version", count)
+        for number in range(1, 1_000):
+            await store.commit(lease, Batch(number))
+            if looks > 5:
+                break
+        assert len(calls) == 1  # the first look always tells
+        await store.close()
+
+    asyncio.run(act())
 
 
 def test_a_path_too_long_for_a_socket_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,12 +117,14 @@ class Lane(Generic[R]):
         while (job := self._jobs.get()) is not None:
             self._do(*job)
             del job  # a batch is not kept alive until the next one comes
-        if self._subject is not None:
-            if self._before is not None:
-                self._before(self._subject)
-            _close(self._subject.connection, self._health)
-        if self._after is not None:
-            self._after()
+        try:
+            if self._subject is not None:
+                if self._before is not None:
+                    self._before(self._subject)
+                _close(self._subject.connection, self._health)
+        finally:
+            if self._after is not None:
+                self._after()
 
     def _do(self, future: asyncio.Future[Any], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:

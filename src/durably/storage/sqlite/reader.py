@@ -83,12 +83,18 @@ class Reader:
 
     def get_instance(self, instance_id: str) -> InstanceRow | None:
         """See `Store.get_instance`."""
-        rows = _INSTANCES_BY_ID.run(self.execute, (instance_id,))
+        rows = self._ask(_INSTANCES_BY_ID, instance_id)
         return as_instance(rows[0]) if rows else None
 
     def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
-        return list(map(HistoryRow._make, _HISTORY_BY_ID.run(self.execute, (instance_id,))))
+        return list(map(HistoryRow._make, self._ask(_HISTORY_BY_ID, instance_id)))
+
+    def _ask(self, statement: ManyKeys, instance_id: str) -> list[tuple[Any, ...]]:
+        try:
+            return statement.run(self.execute, (instance_id,))
+        except UnicodeEncodeError:  # no instance has such an id
+            return []
 
 
 def load(connection: apsw.Connection, timers_until: int) -> Snapshot:

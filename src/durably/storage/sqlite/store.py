@@ -11,9 +11,9 @@ from pathlib import Path
 
 from durably.clock import SystemClock
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerRow
-from durably.core.query import InstanceQuery
-from durably.errors import DurablyError, HubClosedError, LeaseLostError, UsageError
-from durably.storage.api import Capabilities, Found, Lease, Snapshot, StoredInstance
+from durably.core.query import Found, InstanceQuery
+from durably.errors import DurablyError, HubClosedError, LeaseLostError, StoreUnavailableError, UsageError
+from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
 from durably.storage.sqlite import connection as opening
 from durably.storage.sqlite import search, wakeup
 from durably.storage.sqlite.lane import Health, Lane
@@ -132,7 +132,7 @@ class SqliteStore:
         """See `Store.delete`.
 
         Raises:
-            HubLockedError: Another live host serves the hub.
+            StoreUnavailableError: This process may not delete the files.
         """
         await self.close()
         await asyncio.to_thread(self._delete)
@@ -144,6 +144,10 @@ class SqliteStore:
         try:
             for suffix in ("", "-wal", "-shm", "-journal", ".sock", ".lock"):
                 self._beside(suffix).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"Hub file '{self._path}' cannot be deleted: {error.strerror}"
+            ) from None
         finally:
             self._lock.drop()
 
