@@ -13,7 +13,12 @@ def test_the_example_runs_and_runs_again(tmp_path: Path) -> None:
     (tmp_path / "orders.py").write_text(code)
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "orders.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
+            [sys.executable, "orders.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
         )
         assert (done.returncode, done.stdout) == (0, "payment for 7: approved\n"), done.stderr
     assert (tmp_path / "orders.db").exists()

@@ -170,6 +170,15 @@ class InstanceState:
                     running.append((action, attempt.number))
         return running
 
+    def retried(self, seq: int) -> Attempt:
+        """Where an open call with a policy or a time-out stands."""
+        attempt = self.attempts.get(seq)
+        if attempt is None:
+            raise InvariantError(
+                "I6", self.instance_id, f"an attempt of action #{seq}, which is not open or not retried"
+            )
+        return attempt
+
     def take(self, seq: int, cause: str) -> OpenAction:
         """Close an open action and return it."""
         action = self.open.pop(seq, None)
@@ -233,15 +242,16 @@ def _task_ended(state: InstanceState, event: TaskCompleted | TaskFailed) -> None
 
 
 def _attempt_failed(state: InstanceState, event: AttemptFailed) -> None:
-    attempt = state.attempts[event.seq]
-    state.attempts[event.seq] = Attempt(event.attempt, attempt.first_at, event.retry_at, None)
+    first_at = state.retried(event.seq).first_at
+    state.attempts[event.seq] = Attempt(event.attempt, first_at, event.retry_at, None)
 
 
 def _attempt_started(state: InstanceState, event: AttemptStarted) -> None:
-    action = state.open[event.seq]
+    first_at = state.retried(event.seq).first_at
+    action = state.open.get(event.seq)
     timeout = action.timeout_us if isinstance(action, TaskScheduled) else None
     deadline = None if timeout is None else state.now + timeout
-    state.attempts[event.seq] = Attempt(event.attempt, state.attempts[event.seq].first_at, None, deadline)
+    state.attempts[event.seq] = Attempt(event.attempt, first_at, None, deadline)
 
 
 def _closed(state: InstanceState, event: TimerFired | ActionCanceled | RetryDeclined) -> None:

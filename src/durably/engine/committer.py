@@ -186,12 +186,10 @@ class Committer:
         gathering, batch, sent = self._in_flight, self._batch, self._sent
         delay_us = int(self._options.commit_retry_s * 1_000_000)
         while gathering is not None and batch is not None and sent is not None:
+            sent.add_done_callback(_seen)  # also when whoever waits here is cancelled
             await asyncio.wait([sent])
-            error = (
-                sent.exception()
-                if not sent.cancelled()
-                else StoreUnavailableError("the commit was cancelled")
-            )
+            lost = StoreUnavailableError("the commit was cancelled")
+            error = lost if sent.cancelled() else sent.exception()
             if error is None:
                 self._in_flight = self._batch = None
                 return gathering
@@ -320,6 +318,11 @@ class Committer:
                 )
             )
         resident.written = now
+
+
+def _seen(sent: asyncio.Future[None]) -> None:
+    if not sent.cancelled():
+        sent.exception()
 
 
 def _history_row(resident: Resident, commit: Commit) -> HistoryRow:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from durably.clock import Clock
 from durably.core.commit import Tombstone
-from durably.core.events import Arrival, ExecutionStarted
-from durably.core.messages import ActivityDone, Continue, MessageBody, StartInstance
+from durably.core.events import Arrival, ExecutionStarted, TaskScheduled
+from durably.core.messages import ActivityDone, ChildDone, Continue, MessageBody, RaiseEvent, StartInstance
 from durably.core.orchestration import Commit
 from durably.engine.committer import INTERNAL, Committer, Staged
 from durably.engine.executor import Executor, Run
@@ -118,6 +118,10 @@ class Desk:
             gathering.settled.append(((body.execution_id, body.seq), body.attempt))
             if body.result is not None:
                 gathering.size += len(body.result)
+        elif type(body) is RaiseEvent and body.input is not None:
+            gathering.size += len(body.input)
+        elif type(body) is ChildDone and body.result is not None:
+            gathering.size += len(body.result)
         row = delivery.row
         if row is not None:
             if delivery.stored:
@@ -165,6 +169,8 @@ class Desk:
         decide = commit.decide
         for action in run.advance(event, resident.state.now):
             decide(action)
+            if type(action) is TaskScheduled and action.input is not None:
+                self.committer.gathering.size += len(action.input)
         if commit.messages:
             self.dispatch(resident, commit)
 

@@ -223,6 +223,8 @@ class Host:
             await partition.read_inbox(everything=everything)
         except StoreUnavailableError as error:
             _log.warning("the inbox of %s could not be read, trying again: %s", self.store.url, error)
+        except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served
+            partition.fail(error, None)
 
     # --- partition objects come and go -------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 import msgspec
 
@@ -29,6 +30,19 @@ class Inbox:
         self._next = 0
         self._unstored: dict[str, Delivery] = {}
         self._held: set[str] = set()
+        self._reads = 0
+        self._gone_meanwhile: set[str] = set()
+
+    @contextmanager
+    def reading(self) -> Generator[None, None, None]:
+        """Around a read: what is consumed while it is under way may be in its answer, and must not be taken again."""
+        self._reads += 1
+        try:
+            yield
+        finally:
+            self._reads -= 1
+            if not self._reads:
+                self._gone_meanwhile.clear()
 
     def read(self, rows: Iterable[InboxRow]) -> list[Delivery]:
         """Deliveries of the rows that are not held yet, of a read of the whole inbox or of all behind the hint."""
@@ -42,7 +56,7 @@ class Inbox:
         return [delivery for row in rows if (delivery := self._delivery(row)) is not None]
 
     def _delivery(self, row: InboxRow) -> Delivery | None:
-        if row.message_id in self._held:
+        if row.message_id in self._held or row.message_id in self._gone_meanwhile:
             return None
         self._held.add(row.message_id)
         try:
@@ -79,3 +93,5 @@ class Inbox:
     def gone(self, rows: Iterable[str]) -> None:
         """Rows have been deleted."""
         self._held.difference_update(rows)
+        if self._reads:
+            self._gone_meanwhile.update(rows)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from durably.clock import Clock, Random
 from durably.core.commit import InboxRow, TimerRow
-from durably.core.messages import ActivityDone, MessageBody, StartInstance, TimerDue
+from durably.core.messages import ActivityDone, ChildDone, MessageBody, StartInstance, TimerDue
 from durably.engine.activities import ActivityPool
 from durably.engine.committer import Committer, Gathering, Staged
 from durably.engine.desk import Desk
@@ -23,7 +23,13 @@ from durably.engine.residents import Delivery, Resident
 from durably.engine.timer_window import TimerWindow
 from durably.engine.turns import Turns
 from durably.engine.waiters import Waiters
-from durably.errors import InstanceNotFoundError, InvariantError, StoreRefusedError, StoreUnavailableError
+from durably.errors import (
+    FailureDetails,
+    InstanceNotFoundError,
+    InvariantError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from durably.storage.api import Lease, Snapshot, Store, StoredInstance
 
 _log = logging.getLogger("durably.engine")
@@ -81,6 +87,7 @@ class Partition:
         self._vanishing: dict[str, int] = {}
         self._inbox = Inbox(share.random.token())
         self._execution = 0
+        self._evict_above = options.max_resident_instances
         self._timers = TimerWindow(
             clock,
             int(options.timer_horizon_s * 1_000_000),
@@ -195,17 +202,17 @@ class Partition:
                 if resident.queue:
                     self._turn(resident, now)
         except InvariantError as error:
-            self._fail(error, culprit)
+            self.fail(error, culprit)
             return
         except Exception as error:  # noqa: BLE001 - a bug of ours has the consequence of a broken invariant
             _log.exception("turn of instance '%s' failed inside the engine", culprit)
-            self._fail(InvariantError("I11", culprit or "?", f"{type(error).__name__}: {error}"), culprit)
+            self.fail(InvariantError("I11", culprit or "?", f"{type(error).__name__}: {error}"), culprit)
             return
         self._read_absent()
         if self.committer.flush() and self._late:
             self._arm()  # a new batch gathers: those that had their share of the old one go on
         self._tell_if_quiet()
-        if len(self.residents) > self._options.max_resident_instances:
+        if len(self.residents) > self._evict_above:
             self._evict()
 
     def _turn(self, resident: Resident, now: int) -> None:
@@ -221,13 +228,16 @@ class Partition:
         if resident.queue:
             self._late[resident.instance_id] = resident
 
-    def _fail(self, error: Exception, culprit: str | None) -> None:
+    def fail(self, error: Exception, culprit: str | None) -> None:
+        """End this object: something is wrong with it, with its store, or with its right to be."""
+        if self.closed:
+            return
         self.close()
         self._lost(error, culprit)
 
     def _commit_lost(self, error: Exception, staged: list[Staged]) -> None:
         culprit = staged[0].resident.instance_id if staged and (self._cautious or len(staged) == 1) else None
-        self._fail(error, culprit)
+        self.fail(error, culprit)
 
     async def landed(self) -> None:
         """After `close`: return when no batch is on its way, and tell those whom one that was applied concerns."""
@@ -253,11 +263,25 @@ class Partition:
         body = delivery.body
         if isinstance(body, StartInstance):
             if delivery.target in self._condemned:
-                self._desk.consumed(delivery, StoreRefusedError(self._condemned[delivery.target]))
+                self._refuse_condemned(delivery, body)
                 return None
             return self._lives.create(delivery, body, now)
         self._desk.consumed(delivery, InstanceNotFoundError(delivery.target))
         return None
+
+    def _refuse_condemned(self, delivery: Delivery, start: StartInstance) -> None:
+        """A start that cannot be stored: its caller or its parent is told; without either it stays in the inbox."""
+        error = StoreRefusedError(self._condemned[delivery.target])
+        parent = start.parent
+        if parent is not None:
+            failure = FailureDetails.of(error)
+            done = ChildDone(parent.execution_id, parent.seq, parent.attempt, None, failure)
+            self.send(parent.instance_id, done)
+        if parent is not None or delivery.reply is not None:
+            self._desk.consumed(delivery, error)
+        else:
+            _log.error("the start of instance '%s' is left in the inbox: %s", delivery.target, error)
+            self._inbox.keep(delivery)
 
     def _read_absent(self) -> None:
         """Read all instances that somebody asked for, in one round trip; reads overlap with each other and commits."""
@@ -288,20 +312,22 @@ class Partition:
                 delay_us = min(2 * delay_us, _READ_DELAY_MAX_US)
             except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served: the host decides
                 if not self.closed:
-                    self._fail(error, None)
+                    self.fail(error, None)
                 return
             else:
                 return
 
     async def _read(self, wanted: list[str]) -> None:
-        found = await self._store.read_instances(self._lease, wanted)
-        if self.closed:
-            return
+        with self._inbox.reading():
+            found = await self._store.read_instances(self._lease, wanted)
+            if self.closed:
+                return
+            for stored in found:
+                if stored is not None:
+                    self._settle_in(stored)
         now = self._clock.now()
-        for target, stored in zip(wanted, found, strict=True):
+        for target in wanted:
             waiting = self._loading.pop(target)[1:]
-            if stored is not None:
-                self._settle_in(stored)
             for delivery in waiting:
                 resident = self.residents.get(target)
                 if resident is None:
@@ -318,8 +344,9 @@ class Partition:
         resident.idle_since = self._pumps
         self._deliver_all(self._inbox.found(stored.inbox))
         cause = self._condemned.get(resident.instance_id)
-        if cause is not None and resident.parked != cause and not resident.state.ended:
+        if cause is not None and not resident.state.ended:
             resident.parked = cause
+        if resident.parked != stored.row.parked:
             self._desk.touch(resident, self._clock.now())
         return resident
 
@@ -333,6 +360,7 @@ class Partition:
         excess = len(self.residents) - self._options.max_resident_instances * 9 // 10
         for instance_id in list(self.residents):
             if excess <= 0:
+                self._evict_above = self._options.max_resident_instances
                 return
             resident = self.residents[instance_id]
             if resident.idle_since == self._pumps or not resident.idle or instance_id in self._late:
@@ -341,6 +369,8 @@ class Partition:
             resident.close()
             del self.residents[instance_id]
             excess -= 1
+        # All are busy: looking again before there are a tenth more would cost more than they do.
+        self._evict_above = len(self.residents) * 11 // 10
 
     # --- recovery, inbox, timers -------------------------------------------------------------------------------------
 
@@ -377,9 +407,10 @@ class Partition:
 
     async def read_inbox(self, *, everything: bool) -> None:
         """Fetch messages that others posted: those behind the newest one seen, or all that are not held."""
-        rows = await self._store.read_inbox(self._lease, 0 if everything else self._inbox.after)
-        if not self.closed:
-            self._deliver_all(self._inbox.read(rows))
+        with self._inbox.reading():
+            rows = await self._store.read_inbox(self._lease, 0 if everything else self._inbox.after)
+            if not self.closed:
+                self._deliver_all(self._inbox.read(rows))
 
     def _fire(self, due: list[TimerRow]) -> None:
         for row in due:

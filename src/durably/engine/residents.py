@@ -13,7 +13,7 @@ from durably.core.messages import MessageBody, StartInstance
 from durably.core.orchestration import Commit
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.engine.executor import Run
-from durably.errors import HistoryCorruptError
+from durably.errors import HistoryCorruptError, InvariantError
 from durably.storage.api import StoredInstance
 
 _RUNNING = RuntimeStatus.Running.value
@@ -162,7 +162,7 @@ class Resident:
 
     def take_from(self, row: InstanceRow) -> None:
         """Stand for an instance whose history is not read: what its row says must survive the next write of it."""
-        state = self.state
+        state = self.state = InstanceState(self.instance_id)
         state.status = row.status
         state.now = row.updated_at
         state.output = row.output
@@ -209,6 +209,11 @@ class Resident:
             resident.next_seq = len(stored.history)
         except HistoryCorruptError as error:
             resident.parked = str(error)
+            resident.take_from(row)
+        except (InvariantError, KeyError, AttributeError) as error:
+            resident.parked = (
+                f"Its history makes no sense ({error}): restore a backup, or terminate the instance"
+            )
             resident.take_from(row)
         return resident
 

@@ -419,8 +419,12 @@ def simulate(seed: int, *, storm_s: float = 6.0, options: EngineOptions | None =
     Raises:
         InvariantError, AssertionError: See `World.run`; run the same seed again to see the same failure again.
     """
-    logging.getLogger("durably").setLevel(logging.CRITICAL + 1)
+    log = logging.getLogger("durably")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)  # what goes wrong is meant to
     loop = SimLoop()
-    asyncio.set_event_loop(None)
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return runner.run(World(seed, loop, storm_s=storm_s, options=options).run())
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(World(seed, loop, storm_s=storm_s, options=options).run())
+    finally:
+        log.setLevel(level)

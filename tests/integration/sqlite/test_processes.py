@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import apsw
 import pytest
 
 from durably.core.commit import Batch
-from durably.errors import HubLockedError, StoreUnavailableError
+from durably.errors import HubClosedError, HubLockedError, StoreUnavailableError
 from durably.storage.sqlite import connection, wakeup
+from durably.storage.sqlite.reader import Reader
 from durably.storage.sqlite.store import SqliteStore
 from durably.storage.sqlite.writer import Writer
 from durably.testing.store_scene import FOREVER, instance_row, message
@@ -245,3 +247,24 @@ def test_no_connection_is_left_when_a_store_is_closed(path: str) -> None:
     asyncio.run(act())
     assert len(apsw.connections()) == before
     assert not Path(f"{path}-wal").exists()
+
+
+def test_closing_does_not_wait_for_a_long_query(path: str) -> None:
+    count_for_ever = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+
+    async def act() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        began = threading.Event()
+
+        def read(reader: Reader) -> None:
+            began.set()
+            reader.execute(count_for_ever).fetchall()
+
+        reading = store._reads("anybody").submit(read)
+        await asyncio.to_thread(began.wait)
+        await store.close()
+        with pytest.raises(HubClosedError):
+            await reading
+
+    asyncio.run(act())

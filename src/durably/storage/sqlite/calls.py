@@ -1,8 +1,9 @@
-"""Calls of APSW whose types its stubs leave open, named once."""
+"""The calls of APSW that all share: with the types that its stubs leave open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
 import apsw
@@ -25,3 +26,15 @@ def pragma(connection: apsw.Connection, name: str, value: int | str | None = Non
     """Set a pragma, or ask for its value."""
     values = () if value is None else (value,)
     return cast("Any", connection).pragma(name, *values)
+
+
+@contextmanager
+def one_moment(connection: apsw.Connection) -> Generator[None, None, None]:
+    """All that is read within is of the same moment."""
+    execute = executor(connection)
+    execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            execute("COMMIT")

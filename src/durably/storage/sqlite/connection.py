@@ -10,7 +10,7 @@ import apsw
 
 from durably.errors import HubNotFoundError, StoreUnavailableError, UsageError
 from durably.storage.sqlite import schema
-from durably.storage.sqlite.calls import pragma
+from durably.storage.sqlite.calls import one_moment, pragma
 
 _SQLITE_VERSION_MIN = (3, 51, 3)
 """SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when a checkpoint meets a restart of the log."""
@@ -57,7 +57,8 @@ def prepare(path: Path, *, create: bool, vfs: str | None) -> None:
             f"File '{path}' is not a hub: it is not a SQLite database; name another file"
         ) from None
     try:
-        version = schema.inspect(connection, str(path))
+        with one_moment(connection):
+            version = schema.inspect(connection, str(path))
         if version == 0 and not create:
             raise HubNotFoundError(f"File '{path}' is empty; open it with create=True to make it a hub")
         if version < schema.VERSION:

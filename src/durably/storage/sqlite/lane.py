@@ -81,6 +81,7 @@ class Lane(Generic[R]):
         self._between = between
         self._subject: R | None = None
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closing = threading.Lock()
         self._before: Callable[[R], None] | None = None
         self._after: Callable[[], None] | None = None
         # A daemon: a program that forgot to close its store still ends.
@@ -106,8 +107,8 @@ class Lane(Generic[R]):
     def join(self) -> None:
         """Wait for the thread. A read that is running is aborted."""
         while self._thread.is_alive():
-            if self._subject is not None:
-                with contextlib.suppress(apsw.ConnectionClosedError):
+            with self._closing:  # a connection that is being closed must not be touched
+                if self._subject is not None:
                     self._subject.connection.interrupt()
             self._thread.join(0.01)
 
@@ -121,7 +122,9 @@ class Lane(Generic[R]):
             if self._subject is not None:
                 if self._before is not None:
                     self._before(self._subject)
-                _close(self._subject.connection, self._health)
+                with self._closing:
+                    subject, self._subject = self._subject, None
+                    _close(subject.connection, self._health)
         finally:
             if self._after is not None:
                 self._after()

@@ -57,10 +57,12 @@ class HostLock:
             if self._is_current(file):
                 break
             os.close(file)  # deleted, with its hub, between open and lock
-        os.ftruncate(file, 0)
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "owner": owner, "since": since}
-        os.pwrite(file, json.dumps(holder).encode(), 0)
         self._file = file
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "owner": owner, "since": since}
+        text = json.dumps(about).encode()
+        with contextlib.suppress(OSError):  # a full disk: the lock is ours all the same
+            os.pwrite(file, text, 0)
+            os.ftruncate(file, len(text))
 
     def _open(self) -> int:
         try:

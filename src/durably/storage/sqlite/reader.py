@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
 
 from durably.core.commit import HistoryRow, InboxRow, InstanceRow, TimerRow
 from durably.storage.api import Snapshot, StoredInstance
-from durably.storage.sqlite.calls import Execute, executor
+from durably.storage.sqlite.calls import Execute, executor, one_moment
 from durably.storage.sqlite.statements import ManyKeys
 
 INSTANCE = (
@@ -41,18 +40,6 @@ _INBOX_BY_ID = ManyKeys(f"SELECT {_INBOX} FROM inbox WHERE instance_id", " ORDER
 def as_instance(columns: tuple[Any, ...]) -> InstanceRow:
     """An `InstanceRow` from the columns of `INSTANCE`."""
     return InstanceRow._make((*columns[:_IN_FLIGHT], columns[_IN_FLIGHT] == 1, *columns[_IN_FLIGHT + 1 :]))
-
-
-@contextmanager
-def one_moment(connection: apsw.Connection) -> Generator[None, None, None]:
-    """All that is read within is of the same moment."""
-    execute = executor(connection)
-    execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            execute("COMMIT")
 
 
 class Reader:

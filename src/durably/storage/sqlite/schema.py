@@ -99,6 +99,8 @@ VERSION = len(_SCRIPTS)
 def inspect(connection: apsw.Connection, path: str) -> int:
     """The version of the hub in the file, 0 when the file is empty. Writes nothing.
 
+    Called within a transaction: another process may be creating the hub right now.
+
     Raises:
         HubNotFoundError: It is something else.
         HubVersionError: It was written by a newer version.

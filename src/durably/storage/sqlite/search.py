@@ -16,8 +16,8 @@ import msgspec
 
 from durably.core.query import Found, InstanceQuery
 from durably.errors import UsageError
-from durably.storage.sqlite.calls import Execute
-from durably.storage.sqlite.reader import INSTANCE, Reader, as_instance, one_moment
+from durably.storage.sqlite.calls import Execute, one_moment
+from durably.storage.sqlite.reader import INSTANCE, Reader, as_instance
 
 _SORTED_MAX = 1_000
 """So many ids with the prefix are fetched and sorted for a page; beyond that, a scan finds a page sooner."""

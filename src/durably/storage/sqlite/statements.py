@@ -36,8 +36,8 @@ class ManyRows:
     """
 
     def __init__(self, before: str, width: int, after: str = "") -> None:
-        row = f"({', '.join('?' * width)})"
-        self._texts = {size: f"{before}{', '.join([row] * size)}{after}" for size in _CHUNKS}
+        row = f"({','.join('?' * width)})"  # short: APSW hashes the whole text to find what is prepared
+        self._texts = {size: f"{before}{','.join([row] * size)}{after}" for size in _CHUNKS}
 
     def run(self, execute: Execute, rows: Sequence[tuple[Any, ...]]) -> None:
         """Execute it for all rows, in order."""
@@ -56,7 +56,7 @@ class ManyKeys:
     """A statement on `... IN (?, ?, ...)`."""
 
     def __init__(self, before: str, after: str = "") -> None:
-        self._texts = {size: f"{before} IN ({', '.join('?' * size)}){after}" for size in _CHUNKS}
+        self._texts = {size: f"{before} IN ({','.join('?' * size)}){after}" for size in _CHUNKS}
 
     def run(self, execute: Execute, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Execute it for all keys; returns the rows of all chunks."""
