@@ -74,8 +74,17 @@ class _LoopWakeup:
 
 
 class SystemRandom:
-    """The operating system's randomness."""
+    """The operating system's randomness, asked for a page at a time: a system call for each id would show."""
+
+    def __init__(self) -> None:
+        self._pool = ""
+        self._at = 0
 
     def token(self) -> str:
         """See `Random.token`."""
-        return os.urandom(16).hex()
+        start = self._at
+        if start >= len(self._pool):
+            self._pool = os.urandom(4096).hex()
+            start = 0
+        self._at = start + 32
+        return self._pool[start : start + 32]

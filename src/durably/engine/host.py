@@ -172,9 +172,14 @@ class Host:
             del self._commands[reply]
             self._slots.set()
 
+    @property
+    def has_room(self) -> bool:
+        """True when another start may come: fewer activities are open than the host may hold."""
+        return len(self.pool) <= self.options.max_open_activities or self._closing
+
     async def wait_for_room(self) -> None:
-        """Return when the host has room for another start: fewer open activities than it may hold."""
-        while len(self.pool) > self.options.max_open_activities and not self._closing:
+        """Return when the host has room for another start."""
+        while not self.has_room:
             await self._pause(5_000)
 
     async def _pause(self, delay_us: int) -> None:

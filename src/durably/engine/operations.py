@@ -40,7 +40,8 @@ class Operations:
                 f"Orchestrator '{start.name}' is not registered in this host; registered are: {known}. "
                 "Register it with @app.orchestrator, or start one of these"
             )
-        await host.wait_for_room()
+        if not host.has_room:
+            await host.wait_for_room()
         await host.submit(instance_id, start)
 
     async def raise_event(self, instance_id: str, name: str, data: Payload) -> None:
@@ -95,7 +96,7 @@ class Operations:
                     raise InstanceNotFoundError(instance_id)
                 if row.status in TERMINAL:
                     return Outcome(row.status, row.output, decode_failure(row.failure))
-            return await self._within(instance_id, waiting, timeout_s)
+            return await (waiting if timeout_s is None else self._within(instance_id, waiting, timeout_s))
         finally:
             waiters.discard(instance_id, waiting)
 
@@ -119,9 +120,7 @@ class Operations:
                     raise
         raise InstanceNotFoundError(instance_id)
 
-    async def _within(self, instance_id: str, waiting: Awaitable[T], timeout_s: float | None) -> T:
-        if timeout_s is None:
-            return await waiting
+    async def _within(self, instance_id: str, waiting: Awaitable[T], timeout_s: float) -> T:
         future = asyncio.ensure_future(waiting)
         clock = self._host.clock
 

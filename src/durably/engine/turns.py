@@ -106,7 +106,7 @@ class Turns:
             if run is None:
                 desk.hold(resident, delivery)
                 return
-        commit = desk.commit_of(resident)
+        commit = resident.commit or desk.commit_of(resident)
         event = commit.receive(body)
         desk.consumed(delivery)
         if event is not None and run is not None:
