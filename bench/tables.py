@@ -79,7 +79,9 @@ def render(records: Sequence[Record]) -> str:
     """All tables, under a heading that says what they were measured on."""
     parts = [f"{machine()}\n"]
     parts += [
-        table(case, [line for line in records if line["case"] == case]) for case in _unique(records, "case")
+        table(case, [line for line in records if line["case"] == case])
+        for case in _unique(records, "case")
+        if case.split(":")[0] in KINDS  # BARE is no contest: it stands beside W7
     ]
     return "\n".join(parts)
 
