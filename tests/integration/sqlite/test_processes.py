@@ -79,16 +79,21 @@ def test_a_forked_child_does_not_keep_the_lock(path: str) -> None:
     async def act() -> None:
         store = await own()
         until, release = os.pipe()
+        alive, is_alive = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 and later: fork beside threads
             pid = os.fork()
         if pid == 0:
             os.close(release)
+            os.write(is_alive, b"!")
             os.read(until, 1)
             os._exit(0)
         try:
+            os.read(alive, 1)  # the child has been through what it does after a fork
             await pass_on(store)
         finally:
+            os.close(alive)
+            os.close(is_alive)
             os.close(release)
             os.close(until)
             reaped.append(pid)
