@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably.app import App, AppHost
-    from durably.client import Client, Handle
+    from durably.client import BulkResult, Client, Handle
     from durably.codec.convert import Converter, JsonConverter
+    from durably.core.parked import ParkedItem, ParkedPage
     from durably.core.status import InstancePage, InstanceStatus, RuntimeStatus
     from durably.core.timeline import HistoryEntry
     from durably.engine.options import EngineOptions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         HubClosedError,
         HubLockedError,
         HubNotFoundError,
+        HubSilentError,
         HubVersionError,
         InstanceAlreadyExistsError,
         InstanceEvicted,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
         OrchestrationFailedError,
         OrchestratorDeadlockError,
         PayloadError,
+        ProcessDiedError,
         RegistrationError,
         StoreFailedError,
         StoreRefusedError,
@@ -54,10 +57,13 @@ if TYPE_CHECKING:
 _ROOMS = {
     "App": "durably.app",
     "AppHost": "durably.app",
+    "BulkResult": "durably.client",
     "Client": "durably.client",
     "Handle": "durably.client",
     "Converter": "durably.codec.convert",
     "JsonConverter": "durably.codec.convert",
+    "ParkedItem": "durably.core.parked",
+    "ParkedPage": "durably.core.parked",
     "InstancePage": "durably.core.status",
     "InstanceStatus": "durably.core.status",
     "RuntimeStatus": "durably.core.status",
@@ -72,6 +78,7 @@ __all__ = [
     "ActivityContext",
     "App",
     "AppHost",
+    "BulkResult",
     "Client",
     "Converter",
     "DurablyError",
@@ -83,6 +90,7 @@ __all__ = [
     "HubClosedError",
     "HubLockedError",
     "HubNotFoundError",
+    "HubSilentError",
     "HubVersionError",
     "InstanceAlreadyExistsError",
     "InstanceEvicted",
@@ -102,7 +110,10 @@ __all__ = [
     "OrchestrationContext",
     "OrchestrationFailedError",
     "OrchestratorDeadlockError",
+    "ParkedItem",
+    "ParkedPage",
     "PayloadError",
+    "ProcessDiedError",
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",

@@ -12,7 +12,9 @@ from durably.codec.convert import Converter, JsonConverter
 from durably.engine.host import Host
 from durably.engine.operations import Operations
 from durably.engine.options import EngineOptions
+from durably.errors import RegistrationError, UsageError
 from durably.executors.native import NativeExecutor, NativeOptions
+from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.storage.api import Store
@@ -71,12 +73,17 @@ class App:
         """Register an activity: a unit of work that may do I/O and runs at least once.
 
         Its parameters are none, the input, or the input and an `ActivityContext` (found by its annotation). An
-        ``async def`` runs on the host's event loop, a plain ``def`` in a thread.
+        ``async def`` runs on the host's event loop, a plain ``def`` in a thread, or in a worker process.
+
+        ``executor="process"`` is for a plain ``def`` that computes: it runs beside everything else, on another processor,
+        and a time-out or a cancellation really ends it (SIGTERM, which unwinds it, then SIGKILL). A worker imports the
+        function, so it has to be at the top level of a module, or of a program that starts its host under
+        ``if __name__ == "__main__":``. A process that dies fails the attempt with ``ProcessDiedError``.
 
         Args:
             fn: The function, when used without parentheses.
             name: The name to call it by; that of the function by default.
-            executor: ``"thread"`` to say what a plain function does anyway.
+            executor: ``"process"``, or ``"thread"`` to say what a plain function does anyway.
             max_concurrent: Attempts that may run at once on a host.
             version: Kept with it.
 
@@ -127,6 +134,8 @@ class App:
         Raises:
             RegistrationError: Both have a function of one name.
         """
+        if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
+            raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._registry.merge(other.registry)
 
     def host(
@@ -147,6 +156,9 @@ class App:
             options: Limits; by default from the environment, see `EngineOptions`.
             clock: Time; the machine's by default.
             random: Ids; the machine's by default.
+
+        Raises:
+            UsageError: The URL names no hub, or a value is none of these.
         """
         return AppHost(self, hub, options, clock, random)
 
@@ -166,26 +178,52 @@ class AppHost:
         clock: Clock | None,
         random: Random | None,
     ) -> None:
-        options = options or EngineOptions.from_environment()
+        options = EngineOptions.from_environment() if options is None else options
+        _check_host(hub, options)
         native = NativeOptions(
             threads=options.activity_threads,
+            processes=options.activity_processes,
             slow_turn_s=options.slow_turn_s,
             program=ProgramOptions(actions_max=options.max_actions),
         )
-        executor = NativeExecutor(app.registry, app.converter, native)
+        executor = self._executor = NativeExecutor(app.registry, app.converter, native)
+        self._stalls = StallWatch(options.stall_limit_s)
         store = open_store(hub) if isinstance(hub, str) else hub
         self.engine = Host(store, executor, options, clock, random)
-        self.client = Client(
+        self.client = Client.of(
             Operations(self.engine), app.registry, app.converter, self.engine.clock, self.engine.random
         )
 
     async def start(self) -> None:
-        """Open the hub and go on with what is in flight. Raises as `durably.engine.host.Host.start`."""
-        await self.engine.start()
+        """Open the hub and go on with what is in flight.
+
+        Raises:
+            OperationError: See `durably.engine.host.Host.start`.
+            RegistrationError: An activity with ``executor="process"`` cannot be imported by a worker process.
+        """
+        self._executor.check_processes()
+        self._stalls.start()  # before: work that was in flight begins at once
+        try:
+            await self.engine.start()
+        except BaseException:
+            self._stalls.stop()
+            raise
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
-        await self.engine.stop(drain_timeout_s)
+        try:
+            await self.engine.stop(drain_timeout_s)
+        finally:
+            self._stalls.stop()
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the host stopped by itself (a disk that fails, a hub that somebody else took over), or None."""
+        return self.engine.failure
+
+    async def failed(self) -> None:
+        """Return when the host has stopped by itself: `failure` says why. Never returns for one that goes on."""
+        await self.engine.failed()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -195,3 +233,11 @@ class AppHost:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def _check_host(hub: Any, options: Any) -> None:
+    """Refuse here what would fail far from the mistake, in users' code without a type checker."""
+    if not isinstance(options, EngineOptions):
+        raise UsageError(f"options is {options!r}: expected EngineOptions")
+    if not isinstance(hub, str) and not hasattr(hub, "acquire"):
+        raise UsageError(f"hub is {hub!r}: expected a URL such as sqlite:///hub.db, or a store")

@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+_NAP_MAX_S = 1.0
+"""A timer notices at the latest after so long that the wall clock was set ahead."""
+
 
 class Wakeup(Protocol):
     """A wake-up that has been set and may be cancelled."""
@@ -26,6 +29,13 @@ class Clock(Protocol):
 
     def call_at(self, when: int, callback: Callable[[], None]) -> Wakeup:
         """Call back on the host loop once `now() >= when`, never before; a past `when` rings on the next turn."""
+        ...
+
+    def call_later(self, delay: int, callback: Callable[[], None]) -> Wakeup:
+        """Call back on the host loop after so many microseconds, whatever the wall clock does meanwhile.
+
+        For patience, polls and retries: a clock that is set back by an hour must not make them wait for it.
+        """
         ...
 
 
@@ -48,9 +58,13 @@ class SystemClock:
         """See `Clock.call_at`.
 
         The loop sleeps by the monotonic clock, which may run a little ahead of the wall clock, so the instant is
-        checked again when the loop wakes up. A sleep is never longer than ten seconds: the wall clock may have jumped.
+        checked again when the loop wakes up. A sleep is never longer than a second: the wall clock may have jumped.
         """
         return _LoopWakeup(self, when, callback)
+
+    def call_later(self, delay: int, callback: Callable[[], None]) -> Wakeup:
+        """See `Clock.call_later`."""
+        return asyncio.get_running_loop().call_later(delay / 1_000_000, callback)
 
 
 class _LoopWakeup:
@@ -61,7 +75,7 @@ class _LoopWakeup:
         self._handle = asyncio.get_running_loop().call_later(self._sleep_s(), self._ring)
 
     def _sleep_s(self) -> float:
-        return min(max(0, self._when - self._clock.now()) / 1_000_000, 10.0)
+        return min(max(0, self._when - self._clock.now()) / 1_000_000, _NAP_MAX_S)
 
     def _ring(self) -> None:
         if self._clock.now() >= self._when:

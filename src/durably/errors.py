@@ -219,6 +219,10 @@ class NonRetryableError(DurablyError):
     """Raise it, or a subclass, in an activity or orchestrator: no retry policy tries again."""
 
 
+class WorkDiscardedError(NonRetryableError):
+    """An operator gave up a parked activity call: `details.type` of the `TaskFailedError` that the orchestrator sees."""
+
+
 class OrchestrationFailedError(DurablyError):
     """The instance whose result was asked for did not complete.
 
@@ -249,6 +253,10 @@ class OperationError(DurablyError):
     """The call was right and may be tried again when its surroundings are."""
 
 
+class ProcessDiedError(OperationError):
+    """The process in which an activity ran ended before the activity did; the message names its exit code or signal."""
+
+
 class HubNotFoundError(OperationError):
     """The hub does not exist where the URL points."""
 
@@ -263,6 +271,10 @@ class HubLockedError(OperationError):
 
 class HubClosedError(OperationError):
     """The host is stopping or stopped and takes no more work."""
+
+
+class HubSilentError(OperationError):
+    """The host of the hub is alive, but has not answered in time; what was sent is durable and will be dealt with."""
 
 
 class StoreUnavailableError(OperationError):

@@ -1,7 +1,7 @@
 """The protocol that every face calls: all that can be asked of a hub, with payloads as JSON bytes.
 
-Implemented by the engine for the host in the same process (`durably.engine.operations`). A call that changes something
-returns once the change is durable.
+Implemented by the engine, for the host in the same process (`durably.engine.operations`) and for a process without one
+(`durably.engine.outside`). A call that changes something returns once the change is durable.
 """
 
 from __future__ import annotations
@@ -10,9 +10,28 @@ from typing import Protocol
 
 from durably.core.commit import InstanceRow
 from durably.core.events import HistoryEvent, Payload
-from durably.core.messages import StartInstance
+from durably.core.ids import check_instance_id
+from durably.core.messages import Restart, Rewind, StartInstance
+from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import Found, InstanceQuery
 from durably.core.status import Outcome
+from durably.errors import UsageError
+
+POLICIES = ("replace_finished", "fail", "replace", "attach")
+"""What a start may do when its id is taken; see `durably.client.Client.start`."""
+
+
+def check_start(instance_id: str, start: StartInstance) -> None:
+    """Refuse a start that no hub takes.
+
+    Raises:
+        InvalidIdError: The hub cannot hold the id.
+        UsageError: The policy is none.
+    """
+    if not start.fresh:
+        check_instance_id(instance_id)
+    if start.on_existing not in POLICIES:
+        raise UsageError(f"on_existing is {start.on_existing!r}: expected one of {', '.join(POLICIES)}")
 
 
 class Management(Protocol):
@@ -41,8 +60,8 @@ class Management(Protocol):
         """Ask the instance to cancel itself. Raises as `raise_event`."""
         ...
 
-    async def terminate(self, instance_id: str, reason: str | None) -> None:
-        """Stop the instance at once. Raises as `raise_event`."""
+    async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
+        """Stop the instance at once; with its descendants, none of which runs any more on return. Raises as above."""
         ...
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:
@@ -53,11 +72,58 @@ class Management(Protocol):
         """Go on after a suspend. Idempotent. Raises as `raise_event`."""
         ...
 
-    async def purge(self, instance_id: str) -> bool:
+    async def rewind(self, instance_id: str, rewind: Rewind) -> None:
+        """Let a failed instance go on from before its failure.
+
+        Raises:
+            InstanceNotFoundError: No such instance.
+            InstanceStateError: It is not Failed.
+            HistoryCorruptError: Its rows are damaged.
+        """
+        ...
+
+    async def restart(self, instance_id: str, restart: Restart) -> None:
+        """Replace a finished instance by a new one with the same name, version, input and tags.
+
+        Raises:
+            InstanceNotFoundError: No such instance.
+            InstanceStateError: It has not ended.
+            UnknownFunctionError: This host does not know the orchestrator any more, and serves its hub alone.
+        """
+        ...
+
+    async def purge(self, instance_id: str, *, recursive: bool = False) -> bool:
         """Delete a finished instance with its history; False when there is none of this id.
+
+        With `recursive`, its descendants too. One that has not ended stays, with all that is below it.
 
         Raises:
             InstanceStateError: It has not ended.
+        """
+        ...
+
+    async def is_served(self) -> bool:
+        """True when a live host serves the hub: what is asked for happens now, and not when the next host starts."""
+        ...
+
+    async def query_parked(self, query: ParkedQuery) -> ParkedFound:
+        """What is parked, page by page."""
+        ...
+
+    async def redrive(self, item_id: str) -> None:
+        """Try a parked instance or message again, with nothing counted against it.
+
+        Raises:
+            InstanceNotFoundError: Nothing has this id.
+            InstanceStateError: The instance is not parked, or cannot go on.
+        """
+        ...
+
+    async def discard(self, item_id: str) -> None:
+        """Give a parked instance or message up. Raises as `redrive`.
+
+        A parked activity call fails, and its orchestration goes on; an instance that is parked for another reason is
+        terminated; a message is deleted.
         """
         ...
 

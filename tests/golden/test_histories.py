@@ -20,6 +20,7 @@ def test_a_recorded_history_replays_from_every_point(path: Path) -> None:
     fn, input, _ = CORPUS[path.stem]
     started = next(event for event in history if isinstance(event, ExecutionStarted))
     play = Play(fn, input, instance_id=started.instance_id, shadow=False)
+    play.started = started
     for end in range(2, len(history) + 1):
         if end == len(history) or type(history[end]).__name__ == "TurnStarted":
             play.replayed(history[:end]).close()

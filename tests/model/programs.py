@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from durably import ActivityContext, App, OrchestrationContext, RetryPolicy, TaskFailedError
-from tests.model.reference import Instance
+from tests.model.state import Instance
 from tests.model.words import (
     Again,
     All,
@@ -17,6 +17,7 @@ from tests.model.words import (
     Failed,
     Failure,
     FirstOf,
+    Join,
     Open,
     SendEvent,
     SetStatus,
@@ -59,7 +60,28 @@ def _flaky(wanted: int, attempt: int) -> str:
     return f"attempt {attempt}"
 
 
-activities = {"add_one": lambda x, attempt: x + 1, "flaky": _flaky}
+health = {"broken": True}
+"""Of the real hosts; the model keeps its own."""
+
+
+@app.activity
+async def brittle(x: int) -> int:
+    if health["broken"]:
+        raise ValueError(f"{x} is broken")
+    return x
+
+
+def _brittle(x: int, broken: bool) -> int:
+    if broken:
+        raise ValueError(f"{x} is broken")
+    return x
+
+
+activities = {
+    "add_one": lambda x, attempt, broken: x + 1,
+    "flaky": lambda wanted, attempt, broken: _flaky(wanted, attempt),
+    "brittle": lambda x, attempt, broken: _brittle(x, broken),
+}
 
 # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -116,6 +138,39 @@ def model_sleeper(instance: Instance, seconds: float) -> Code:
     if seconds:  # sleep(0) only lets the other tasks run
         yield Sleep(seconds)
     return "slept"
+
+
+@app.orchestrator
+async def repaired(ctx: OrchestrationContext, n: int) -> list[Any]:
+    """Fails while its activity is broken, but not at once: other things happen before and after the failure."""
+    first = await ctx.call_activity(add_one, n)
+    timer = ctx.create_timer(2.0)
+    event = ctx.wait_for_external_event("item", timeout=60, default="none")
+    try:
+        second = await ctx.call_activity(brittle, n)
+    except TaskFailedError:
+        ctx.set_custom_status("undoing")
+        await ctx.call_activity(add_one, 0)
+        await ctx.wait_for_external_event("go", timeout=2, default="none")
+        raise
+    await timer
+    return [first, second, await event]
+
+
+@twin
+def model_repaired(instance: Instance, n: int) -> Code:
+    first = yield Call("add_one", n)
+    timer = yield Open(Sleep(2.0))
+    event = yield Open(Wait("item", 60, "none"))
+    try:
+        second = yield Call("brittle", n)
+    except Failed as error:
+        yield SetStatus("undoing")
+        yield Call("add_one", 0)
+        yield Wait("go", 2, "none")
+        raise error from None
+    yield Join(timer)
+    return [first, second, (yield Join(event))]
 
 
 # --- events ------------------------------------------------------------------------------------------------------

@@ -6,108 +6,44 @@ that yield what they ask for; their twins for the real host are in `programs`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 from durably import InstanceAlreadyExistsError
+from tests.model.lives import Lives
+from tests.model.second_lives import go_back
+from tests.model.state import KINDS, Entry, Execution, Instance, is_child_of, running
 from tests.model.words import (
     OK,
-    Again,
-    All,
     Call,
     Canceled,
-    Child,
     Code,
     Due,
-    Failed,
     Failure,
-    FirstOf,
-    Open,
     Order,
     Outcome,
     Purge,
     Raise,
-    SendEvent,
-    SetStatus,
-    Sleep,
+    Restart,
     Start,
-    StartOther,
     TaskDone,
     Wait,
+    WantedAgain,
 )
 
-ENDED = ("Completed", "Failed", "Canceled", "Terminated")
 
-# --- state -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class Action:
-    seq: int
-    op: Any
-    done: int = 0  # 1 for what was done first in its execution, then 2, 3, …
-    value: Any = None
-    failure: Failure | None = None
-    attempt: int = 1
-
-
-@dataclass(eq=False)
-class Execution:
-    """One run of the code. `timers` holds when which action is due, `events` what came and was not waited for."""
-
-    number: int
-    code: Code
-    open: dict[int, Action] = field(default_factory=dict)
-    timers: dict[int, float] = field(default_factory=dict)
-    events: list[Raise] = field(default_factory=list)
-    history: list[tuple[str, int | None]] = field(default_factory=list)
-    seq: int = 0
-    completions: int = 0
-    awaiting: tuple[str, list[Action]] | None = None
-    again: Again | None = None
-
-
-@dataclass(eq=False)
-class Instance:
-    instance_id: str
-    serial: int
-    start: Start
-    input: Any
-    created: float
-    updated: float
-    ordinal: int
-    start_at: float | None
-    execution: Execution | None = None
-    status: str = "Pending"
-    output: Any = None
-    custom_status: Any = None
-    failure: Failure | None = None
-    reason: str | None = None
-    held: list[Any] = field(default_factory=list)
-    carried: list[Raise] = field(default_factory=list)
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDED
-
-
-class Model:
+class Model(Lives):
     """A hub. Times are in seconds since it was made."""
 
     def __init__(
         self, programs: dict[str, Callable[..., Code]], activities: dict[str, Callable[..., Any]]
     ) -> None:
+        super().__init__(programs)
         self.instances: dict[str, Instance] = {}  # in the order in which queries show them
-        self.ends: dict[int, Outcome] = {}  # serial: what `Handle.result` returns or raises
-        self.now = 0.0
-        self._programs = programs
+        self.broken = True
         self._activities = activities
-        self._mailbox: deque[tuple[str, Any]] = deque()
-        self._to_run: deque[tuple[str, Execution, int]] = deque()
         self._serial = 0
-        self._executions = 0
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -118,8 +54,17 @@ class Model:
             return self._start(instance_id, instance, message)
         if isinstance(message, Purge):
             return self._purge(instance)
+        if isinstance(message, WantedAgain):
+            return self._wanted_again(instance_id, instance, message)
         if instance is None:
             return ("InstanceNotFoundError",)
+        if isinstance(message, Restart):
+            return self._restart(instance)
+        if isinstance(message, Order) and message.verb == "rewind":
+            if instance.status != "Failed":
+                return ("InstanceStateError", instance.status, "rewind")
+            go_back(self, instance)
+            return OK
         if instance.ended:
             return ("InstanceStateError", instance.status, _verb(message))
         if isinstance(message, Order) and message.verb == "terminate":
@@ -134,6 +79,10 @@ class Model:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+    def mend(self, broken: bool) -> None:
+        """Whether brittle activities fail from now on."""
+        self.broken = broken
 
     def settle(self) -> None:
         """Everything that follows: due timers, messages between instances, activities."""
@@ -176,7 +125,18 @@ class Model:
             and (created_to is None or one.created <= created_to)
         ]
 
-    # --- begin and end -------------------------------------------------------------------------------------------
+    def _due(self) -> list[tuple[float, int, int, str, Any]]:
+        due: list[tuple[float, int, int, str, Any]] = []
+        for one in self.instances.values():
+            if one.status == "Pending" and one.start_at is not None and one.start_at <= self.now:
+                due.append((one.start_at, -1, -1, one.instance_id, None))
+            elif one.status == "Running" and one.execution is not None:
+                for seq, at in one.execution.timers.items():
+                    if at <= self.now:
+                        due.append((at, one.execution.number, seq, one.instance_id, one.execution))
+        return due
+
+    # --- what only the hub decides -------------------------------------------------------------------------------
 
     def _start(self, instance_id: str, old: Instance | None, start: Start) -> Outcome:
         if old is not None:
@@ -201,52 +161,31 @@ class Model:
             self._begin(new)
         return OK
 
-    def _begin(self, instance: Instance) -> None:
-        execution = self._new_execution(instance)
-        instance.status = "Running"
-        self._go(instance, lambda: next(execution.code))
-        while instance.carried and instance.execution is execution and not instance.ended:
-            self._receive(instance, instance.carried.pop(0))
+    def _restart(self, instance: Instance) -> Outcome:
+        if not instance.ended:
+            return ("InstanceStateError", instance.status, "restart")
+        again = replace(
+            instance.start, input=instance.input, delay_s=None, on_existing="replace_finished", parent=None
+        )
+        return self._start(instance.instance_id, instance, again)
 
-    def _new_execution(self, instance: Instance) -> Execution:
-        self._executions += 1
-        execution = Execution(self._executions, self._programs[instance.start.name](instance, instance.input))
-        instance.execution = execution
-        self._record(instance, "ExecutionStarted")
-        return execution
-
-    def _terminate(self, instance: Instance, reason: str | None) -> None:
-        if instance.execution is None:  # it never began, and its history says so
-            self._new_execution(instance)
-        instance.output = reason
-        failure = Failure("Terminated", reason or "the instance was terminated")
-        self._end(instance, "Terminated", failure, cancel_children=False)
-
-    def _end(
-        self, instance: Instance, status: str, failure: Failure | None = None, *, cancel_children: bool = True
-    ) -> None:
-        execution = _running(instance)
-        self._record(instance, f"Execution{status}")
-        self._give_up_open(instance, cancel_children=cancel_children)
-        instance.status = status
-        instance.failure = failure
-        instance.held = []
-        instance.carried = []
-        execution.code.close()
-        if failure is None:
-            self.ends[instance.serial] = ("ok", instance.output)
-        else:
-            self.ends[instance.serial] = ("OrchestrationFailedError", status, failure)
-        if instance.start.parent is not None:
-            parent, caller, seq = instance.start.parent
-            self._mailbox.append((parent, TaskDone(caller, seq, instance.output, failure)))
-
-    def _continue(self, instance: Instance, again: Again) -> None:
-        self._give_up_open(instance, cancel_children=True)
-        instance.carried = (_running(instance).events if again.keep_events else []) + instance.carried
-        instance.ordinal += 1
-        instance.input = again.input
-        self._begin(instance)
+    def _wanted_again(self, instance_id: str, child: Instance | None, message: WantedAgain) -> Outcome:
+        wanted, held = message.start.parent, None if child is None else child.start.parent
+        assert wanted is not None
+        if child is not None and held is not None and held[0] == wanted[0] and held[2] == wanted[2]:
+            if held[1] is wanted[1]:
+                return OK  # it was done before
+            if held[1] in message.former:
+                if not child.ended:
+                    return OK  # when it ends, its parent hears of it
+                if child.status == "Completed":
+                    self._mailbox.append((wanted[0], TaskDone(wanted[1], wanted[2], child.output)))
+                    return OK
+                if child.status == "Failed":
+                    child.start = replace(child.start, parent=wanted)
+                    go_back(self, child)
+                    return OK
+        return self._start(instance_id, child, message.start)
 
     def _purge(self, instance: Instance | None) -> Outcome:
         if instance is None:
@@ -273,6 +212,8 @@ class Model:
         if isinstance(message, Order) and message.verb == "resume":
             instance.status = "Running"
             self._record(instance, "ExecutionResumed")
+            execution = running(instance)
+            execution.log.append(Entry(len(execution.history) - 1, self.now, message))
             held, instance.held = instance.held, []
             self._give_all(instance, held)
         elif not (isinstance(message, Order) and message.verb == "suspend"):
@@ -284,6 +225,14 @@ class Model:
                 self.give(instance.instance_id, message)
 
     def _receive(self, instance: Instance, message: Any) -> None:
+        execution = running(instance)
+        entry = Entry(len(execution.history), self.now, message)
+        execution.log.append(entry)
+        self._apply(instance, message)
+        if len(execution.history) == entry.place:
+            execution.log.remove(entry)  # nobody cared
+
+    def _apply(self, instance: Instance, message: Any) -> None:
         match message:
             case Raise():
                 self._raised(instance, message)
@@ -295,13 +244,13 @@ class Model:
                 self._record(instance, "ExecutionSuspended")
                 instance.status = "Suspended"
             case Order(verb="cancel"):
-                if message.child_of is None or _is_child_of(instance, message.child_of):
+                if message.child_of is None or is_child_of(instance, message.child_of):
                     self._cancel(instance, message.reason)
             case _:
                 pass  # a resume of something that runs
 
     def _raised(self, instance: Instance, message: Raise) -> None:
-        execution = _running(instance)
+        execution = running(instance)
         self._record(instance, "EventRaised")
         for action in execution.open.values():
             if isinstance(action.op, Wait) and action.op.event.lower() == message.event.lower():
@@ -310,7 +259,7 @@ class Model:
         execution.events.append(message)
 
     def _timer_due(self, instance: Instance, message: Due) -> None:
-        execution = _running(instance)
+        execution = running(instance)
         if execution is not message.execution or message.seq not in execution.timers:
             return
         action = execution.open[message.seq]
@@ -324,11 +273,17 @@ class Model:
         self._complete(instance, action, action.op.default if isinstance(action.op, Wait) else None)
 
     def _task_done(self, instance: Instance, message: TaskDone) -> None:
-        execution = _running(instance)
-        if execution is not message.execution or message.seq not in execution.open:
+        execution = running(instance)
+        if message.seq not in execution.open:
             return
         action = execution.open[message.seq]
-        kind = _KINDS[type(action.op)]
+        if execution is not message.execution:
+            if message.seq >= execution.former.get(message.execution, 0):
+                return
+            if message.failure is not None:
+                self.want_again(instance, action)
+                return
+        kind = KINDS[type(action.op)]
         if message.failure is None:
             self._record(instance, f"{kind}Completed", action.seq)
             self._complete(instance, action, message.value)
@@ -343,7 +298,7 @@ class Model:
             self._complete(instance, action, None, Failure("TaskFailedError", text, cause))
 
     def _cancel(self, instance: Instance, reason: str | None) -> None:
-        execution = _running(instance)
+        execution = running(instance)
         self._record(instance, "CancelRequested")
         instance.reason = reason
         mode, actions = execution.awaiting or ("all", [])
@@ -358,172 +313,11 @@ class Model:
         if action is None or not isinstance(action.op, Call):
             return
         try:
-            value = self._activities[action.op.activity](action.op.input, action.attempt)
+            value = self._activities[action.op.activity](action.op.input, action.attempt, self.broken)
         except ValueError as error:
             self.give(instance_id, TaskDone(execution, seq, failure=Failure("ValueError", str(error))))
         else:
             self.give(instance_id, TaskDone(execution, seq, value))
-
-    # --- code ----------------------------------------------------------------------------------------------------
-
-    def _go(self, instance: Instance, step: Callable[[], Any]) -> None:
-        """Run the code until it waits or ends."""
-        execution = _running(instance)
-        execution.awaiting = None
-        try:
-            while True:
-                value, waits = self._asked(instance, execution, step())
-                if waits:
-                    return
-                step = value
-        except StopIteration as stop:
-            if execution.again is not None:
-                self._continue(instance, execution.again)
-            else:
-                instance.output = stop.value
-                self._end(instance, "Completed")
-        except Canceled:
-            self._cancel_ends(instance, instance.reason)
-        except Failed as error:
-            self._end(instance, "Failed", error.failure)
-
-    def _asked(self, instance: Instance, execution: Execution, op: Any) -> tuple[Any, bool]:
-        """Do what the code asks for; how it goes on then, or True when it has to wait."""
-        answer: Any = None
-        match op:
-            case SetStatus():
-                instance.custom_status = op.value
-                self._record(instance, "CustomStatusSet")
-            case Again():
-                execution.again = op
-            case Open():
-                self._open(instance, execution, op.op)
-            case SendEvent():
-                self._record(instance, "EventSent", self._number(execution))
-                self._mailbox.append((op.target, Raise(op.event, op.data)))
-            case StartOther():
-                seq = self._number(execution)
-                answer = f"{instance.instance_id}:{instance.ordinal}:{seq:04x}"
-                self._record(instance, "OrchestrationStarted", seq)
-                self._mailbox.append((answer, Start(op.name, op.input)))
-            case All() | FirstOf():
-                actions = [self._open(instance, execution, one) for one in op.ops]
-                execution.awaiting = ("any" if isinstance(op, FirstOf) else "all", actions)
-                return self._answer(execution), execution.awaiting is not None
-            case _:
-                execution.awaiting = ("one", [self._open(instance, execution, op)])
-                return self._answer(execution), execution.awaiting is not None
-        return (lambda: execution.code.send(answer)), False
-
-    def _answer(self, execution: Execution) -> Callable[[], Any] | None:
-        """How code that waits goes on, when what it waits for has come."""
-        mode, actions = execution.awaiting or ("all", [])
-        done = sorted((action for action in actions if action.done), key=lambda action: action.done)
-        if (mode == "any" and not done) or (mode != "any" and len(done) < len(actions)):
-            return None
-        execution.awaiting = None
-        failure = next((action.failure for action in done if action.failure is not None), None)
-        if failure is not None and mode != "any":
-            return lambda: execution.code.throw(Failed(failure))
-        if mode == "any":
-            return lambda: execution.code.send(actions.index(done[0]))
-        values = [action.value for action in actions]
-        return lambda: execution.code.send(values[0] if mode == "one" else values)
-
-    def _open(self, instance: Instance, execution: Execution, op: Any) -> Action:
-        action = Action(self._number(execution), op)
-        execution.open[action.seq] = action
-        match op:
-            case Call():
-                self._record(instance, "TaskScheduled", action.seq)
-                self._to_run.append((instance.instance_id, execution, action.seq))
-            case Child():
-                self._record(instance, "SubOrchestrationInstanceCreated", action.seq)
-                parent = (instance.instance_id, execution, action.seq)
-                self._mailbox.append((_child_id(instance, action), Start(op.name, op.input, parent=parent)))
-            case Sleep():
-                self._record(instance, "TimerCreated", action.seq)
-                execution.timers[action.seq] = self.now + op.seconds
-            case _:
-                self._record(instance, "EventAwaited", action.seq)
-                for event in execution.events:
-                    if event.event.lower() == op.event.lower():
-                        execution.events.remove(event)
-                        self._done(execution, action, event.data)
-                        del execution.open[action.seq]
-                        return action
-                if op.timeout_s is not None:
-                    execution.timers[action.seq] = self.now + op.timeout_s
-        return action
-
-    def _complete(
-        self, instance: Instance, action: Action, value: Any, failure: Failure | None = None
-    ) -> None:
-        execution = _running(instance)
-        self._done(execution, action, value, failure)
-        del execution.open[action.seq]
-        execution.timers.pop(action.seq, None)
-        step = self._answer(execution)
-        if step is not None:
-            self._go(instance, step)
-
-    def _done(self, execution: Execution, action: Action, value: Any, failure: Failure | None = None) -> None:
-        execution.completions += 1
-        action.done, action.value, action.failure = execution.completions, value, failure
-
-    # --- small things --------------------------------------------------------------------------------------------
-
-    def _cancel_ends(self, instance: Instance, reason: str | None) -> None:
-        self._end(instance, "Canceled", Failure("CancelledError", reason or "the instance was canceled"))
-
-    def _give_up_open(self, instance: Instance, *, cancel_children: bool) -> None:
-        for action in list(_running(instance).open.values()):
-            self._give_up(instance, action, cancel_children=cancel_children)
-
-    def _give_up(self, instance: Instance, action: Action, *, cancel_children: bool) -> None:
-        execution = _running(instance)
-        del execution.open[action.seq]
-        execution.timers.pop(action.seq, None)
-        self._record(instance, f"{_KINDS[type(action.op)]}Canceled", action.seq)
-        if isinstance(action.op, Child) and cancel_children:
-            order = Order("cancel", "its caller gave it up", execution)
-            self._mailbox.append((_child_id(instance, action), order))
-
-    def _record(self, instance: Instance, event_type: str, seq: int | None = None) -> None:
-        _running(instance).history.append((event_type, seq))
-        instance.updated = self.now
-
-    def _number(self, execution: Execution) -> int:
-        execution.seq += 1
-        return execution.seq - 1
-
-    def _due(self) -> list[tuple[float, int, int, str, Any]]:
-        due: list[tuple[float, int, int, str, Any]] = []
-        for one in self.instances.values():
-            if one.status == "Pending" and one.start_at is not None and one.start_at <= self.now:
-                due.append((one.start_at, -1, -1, one.instance_id, None))
-            elif one.status == "Running" and one.execution is not None:
-                for seq, at in one.execution.timers.items():
-                    if at <= self.now:
-                        due.append((at, one.execution.number, seq, one.instance_id, one.execution))
-        return due
-
-
-_KINDS = {Call: "Task", Child: "SubOrchestrationInstance", Sleep: "Timer", Wait: "Task"}
-"""What the entries of a history begin with."""
-
-
-def _running(instance: Instance) -> Execution:
-    assert instance.execution is not None
-    return instance.execution
-
-
-def _is_child_of(instance: Instance, execution: Execution) -> bool:
-    return instance.start.parent is not None and instance.start.parent[1] is execution
-
-
-def _child_id(instance: Instance, action: Action) -> str:
-    return action.op.instance_id or f"{instance.instance_id}:{instance.ordinal}:{action.seq:04x}"
 
 
 def _verb(message: Any) -> str:

@@ -57,6 +57,13 @@ class Open:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Wait for an op that was begun with `Open`, which answered with the action."""
+
+    action: Any
+
+
+@dataclass(frozen=True)
 class SetStatus:
     value: Any
 
@@ -94,9 +101,12 @@ class Failure:
 
 
 class Failed(Exception):
-    def __init__(self, failure: Failure) -> None:
+    """Thrown into code when an action failed, `seq`; or raised by code that fails by itself."""
+
+    def __init__(self, failure: Failure, seq: int | None = None) -> None:
         super().__init__(failure.message)
         self.failure = failure
+        self.seq = seq
 
 
 Code = Generator[Any, Any, Any]
@@ -122,7 +132,7 @@ class Raise:
 
 @dataclass(frozen=True)
 class Order:
-    """Verb: cancel, terminate, suspend or resume."""
+    """Verb: cancel, terminate, suspend, resume or rewind."""
 
     verb: str
     reason: str | None = None
@@ -132,6 +142,19 @@ class Order:
 @dataclass(frozen=True)
 class Purge:
     pass
+
+
+@dataclass(frozen=True)
+class Restart:
+    pass
+
+
+@dataclass(frozen=True)
+class WantedAgain:
+    """A parent that was rewound wants its child: the call as it is now, and the executions in which it was the same."""
+
+    start: Start
+    former: tuple[Any, ...]
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from durably import (
     InstanceStatus,
     OrchestrationFailedError,
 )
-from tests.model.programs import activities, app, programs
-from tests.model.reference import ENDED, Instance, Model
+from tests.model.programs import activities, app, health, programs
+from tests.model.reference import Model
+from tests.model.state import ENDED, Instance
 from tests.model.words import (
     OK,
     Failure,
@@ -30,6 +31,7 @@ from tests.model.words import (
     Outcome,
     Purge,
     Raise,
+    Restart,
     Start,
 )
 from tests.support.clock import START, ManualClock
@@ -60,6 +62,13 @@ class Advance:
 
 
 @dataclass(frozen=True)
+class Mend:
+    """Brittle activities fail from now on, or work."""
+
+    broken: bool
+
+
+@dataclass(frozen=True)
 class Follow:
     """Wait for the end of an instance, from now until it comes or the host goes."""
 
@@ -86,7 +95,7 @@ class Step:
     happened), or a number: a crash so many rounds of the loop after the messages were sent, with no answer awaited.
     """
 
-    do: Give | Advance | Follow | Look
+    do: Give | Advance | Mend | Follow | Look
     then: str | int = "go on"
 
 
@@ -126,6 +135,7 @@ class World:
         self._hub = hub
         self._options = options
         self._clock = ManualClock()
+        health["broken"] = True
         self._beliefs = [new_belief()]
         self._followers: list[tuple[str, dict[Belief, int], asyncio.Task[Any]]] = []
         self._host: AppHost
@@ -166,6 +176,10 @@ class World:
             self._clock.advance(do.seconds)
             for belief in self._beliefs:
                 belief.tell("advance", do.seconds)
+        elif isinstance(do, Mend):
+            health["broken"] = do.broken
+            for belief in self._beliefs:
+                belief.tell("mend", do.broken)
         elif isinstance(do, Follow):
             await self._follow(do)
         else:
@@ -378,6 +392,8 @@ async def _call(client: Client, instance_id: str, message: Any) -> Any:
             )
         case Raise():
             return await client.raise_event(instance_id, message.event, message.data)
+        case Restart():
+            return await client.restart(instance_id)
         case Order():
             return await getattr(client, message.verb)(instance_id, message.reason)
         case _:

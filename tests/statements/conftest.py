@@ -17,7 +17,10 @@ from tests.support.hubs import Deployment, FileHub, MemoryHubOfTest
 SQLITE = not isinstance(open_store("sqlite:///never-opened.db"), MemoryStore)
 """False as long as this build has no SQLite provider."""
 
-STORES = ["memory", "sqlite"] if SQLITE else ["memory"]
+OUTSIDE = pytest.param("outside", marks=pytest.mark.slow_once)
+"""A SQLite hub whose clients are those of another process."""
+
+STORES = ["memory", "sqlite", OUTSIDE] if SQLITE else ["memory"]
 
 TEST_S = 10
 """No statement takes that long; what hangs is named by the traceback of the time-out."""
@@ -48,7 +51,9 @@ async def _run(test: Any, arguments: dict[str, Any]) -> None:
 @pytest.fixture(params=STORES)
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
     """A hub on each store."""
-    return Deployment(FileHub(tmp_path / "hub.db") if request.param == "sqlite" else MemoryHubOfTest())
+    if request.param == "memory":
+        return Deployment(MemoryHubOfTest())
+    return Deployment(FileHub(tmp_path / "hub.db"), outside=request.param == "outside")
 
 
 @pytest.fixture

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from durably import App, AppHost, InstanceNotFoundError, InstanceStateError, OrchestrationContext
+from durably import (
+    App,
+    AppHost,
+    BulkResult,
+    EngineOptions,
+    InstanceNotFoundError,
+    InstanceStateError,
+    OrchestrationContext,
+    UsageError,
+)
+from durably.engine import janitor
 from tests.support.clock import ManualClock
 from tests.support.hubs import Deployment
 from tests.support.waiting import eventually, has_event, is_quiet, reaches
@@ -106,7 +118,7 @@ async def test_4_10_2_what_follows_from_a_suspended_turn_is_emitted_after_resume
     host = await hub.recover(host, app)
     await is_quiet(host)
     assert gated.ran == []
-    await asyncio.gather(host.client.resume("i"), host.client.resume("i"))
+    await host.client.resume("i")
     assert (await host.client.wait_for_completion("i")).output == list("01234")
     assert gated.ran == list("01234")
 
@@ -363,3 +375,129 @@ async def test_4_10_4_a_pending_instance_can_be_cancelled_and_suspended(
         await host.client.resume("s")
         assert (await host.client.wait_for_completion("s")).output == 1
         assert await status_of(host, "c") == "Canceled"
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+def quick() -> App:
+    app = App()
+
+    @app.orchestrator
+    async def ends(ctx: OrchestrationContext, fail: bool = False) -> None:
+        if fail:
+            raise ValueError("told to")
+
+    @app.orchestrator
+    async def waits(ctx: OrchestrationContext) -> None:
+        await ctx.wait_for_external_event("go")
+
+    return app
+
+
+async def test_4_10_9_purge_by_filter_respects_the_filters_and_reports_the_count(
+    hub: Deployment, clock: ManualClock
+) -> None:
+    host = await hub.start(quick(), clock=clock)
+    client = host.client
+    for day in range(3):
+        for number in range(4):
+            await client.start("ends", number == 3, instance_id=f"{day}-{number}", tags={"day": f"{day}"})
+        await client.start("waits", instance_id=f"{day}-waits")
+        for number in range(4):
+            await client.wait_for_completion(f"{day}-{number}")
+        clock.advance(86_400)
+
+    async def left() -> list[str]:
+        return [one.instance_id for one in (await client.query_instances(page_size=1_000)).instances]
+
+    seen: list[int] = []
+    planned = await client.purge_instances(dry_run=True, progress=lambda so_far: seen.append(so_far.matched))
+    assert (planned.matched, planned.done, planned.failed, planned.dry_run) == (12, 0, 0, True)
+    assert seen == [12]
+    assert len(await left()) == 15
+
+    done = await client.purge_instances(created_to=clock.moment - timedelta(days=2.5))
+    assert (done.matched, done.done, done.failed) == (4, 4, 0)
+    done = await client.purge_instances(runtime_status="Failed")
+    assert (done.matched, done.done) == (2, 2)
+    done = await client.purge_instances(tags={"day": "2"}, instance_id_prefix="2-1")
+    assert (done.matched, done.done) == (1, 1)
+    assert await left() == ["0-waits", "1-0", "1-1", "1-2", "1-waits", "2-0", "2-2", "2-waits"]
+
+    # Those that have not ended refuse it, and say so.
+    done = await client.purge_instances(runtime_status=["Running", "Completed"])
+    assert (done.matched, done.done, done.failed) == (8, 5, 3)
+    assert sorted(done.errors) == ["0-waits", "1-waits", "2-waits"]
+    assert "expected a finished instance" in done.errors["0-waits"]
+    assert await left() == ["0-waits", "1-waits", "2-waits"]
+
+
+async def test_4_10_4_many_are_suspended_resumed_and_terminated_by_filter(hub: Deployment) -> None:
+    host = await hub.start(quick())
+    client = host.client
+    ids = [f"i{number:04}" for number in range(1_100)]  # three pages
+    await asyncio.gather(*(client.start("waits", instance_id=key) for key in ids))
+    pages: list[int] = []
+
+    async def progress(so_far: BulkResult) -> None:
+        pages.append(so_far.done)
+
+    done = await client.bulk("suspend", progress=progress, share=1, reason="pause")
+    assert (done.matched, done.done, done.failed, done.errors) == (1_100, 1_100, 0, {})
+    assert pages == [500, 1_000, 1_100]
+    assert (await client.bulk("suspend")).matched == 0
+    assert (await client.bulk("resume", instance_id_prefix="i00")).done == 100
+    assert (await client.bulk("terminate", reason="enough", max_in_flight=100, share=1)).done == 1_100
+    assert {one.runtime_status for one in (await client.query_instances(page_size=1_000)).instances} == {
+        "Terminated"
+    }
+
+
+async def test_4_10_9_a_bulk_operation_that_cannot_be_is_refused(memory: Deployment) -> None:
+    host = await memory.start(quick())
+    with pytest.raises(UsageError, match="expected one of purge"):
+        await host.client.bulk("delete")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no filter 'state'"):
+        await host.client.bulk("purge", state="Failed")  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="unknown status"):
+        await host.client.purge_instances(runtime_status="Dead")
+    with pytest.raises(UsageError, match="max_in_flight"):
+        await host.client.bulk("purge", max_in_flight=0)
+    with pytest.raises(UsageError, match="share"):
+        await host.client.bulk("purge", share=0)
+
+
+async def test_4_10_9_finished_instances_are_kept_as_long_as_the_hub_says(
+    hub: Deployment, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(janitor, "PAGE", 10)
+    options = EngineOptions(keep_finished_s=3_600)
+    host = await hub.start(quick(), clock=clock, options=options)
+    client = host.client
+    for number in range(25):
+        await client.start("ends", instance_id=f"old-{number}")
+    await client.start("waits", instance_id="waits")
+    await client.wait_for_completion("old-24")
+    clock.advance(3_000)
+    await client.start("ends", instance_id="young")
+    await client.start("waits", instance_id="ends-late")
+    await client.raise_event("ends-late", "go")
+    await client.wait_for_completion("ends-late")
+
+    async def left() -> set[str]:
+        clock.advance(0.1)
+        return {one.instance_id for one in (await client.query_instances(page_size=1_000)).instances}
+
+    clock.advance(590)
+    assert len(await left()) == 28
+    clock.advance(100)
+    await eventually(lambda: _only(left, {"waits", "young", "ends-late"}), "retention")
+    clock.advance(3_600)
+    await eventually(lambda: _only(left, {"waits"}), "retention")
+    await client.raise_event("waits", "go")
+    await client.wait_for_completion("waits")
+
+
+async def _only(look: Callable[[], Awaitable[set[str]]], expected: set[str]) -> bool:
+    return await look() == expected

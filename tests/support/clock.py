@@ -39,6 +39,9 @@ class ManualClock:
             heapq.heappush(self._alarms, (when, self._count, alarm))
         return alarm
 
+    def call_later(self, delay: int, callback: Callable[[], None]) -> _Alarm:
+        return self.call_at(self._now + delay, callback)
+
     def advance(self, delta: timedelta | float) -> None:
         """Jump ahead (timedelta or seconds) and ring whatever is due, in order, on the loop that asked for it."""
         step = delta if isinstance(delta, timedelta) else timedelta(seconds=delta)

@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from durably.client import Client
+from durably.client.connection import Connection
+from durably.client.outside import OutsideOperations
 from durably.errors import HubClosedError
 from durably.storage.api import Store
 from durably.storage.memory import MemoryHub, MemoryStore
@@ -47,11 +50,18 @@ class FileHub:
 
 
 class Deployment:
-    """Starts hosts on one hub, and sees to it that none outlives its test."""
+    """Starts hosts on one hub, and sees to it that none outlives its test.
 
-    def __init__(self, hub: Hub) -> None:
+    Args:
+        hub: What they open.
+        outside: `host.client` is that of another process: it has a store object of its own, and the inbox between.
+    """
+
+    def __init__(self, hub: Hub, *, outside: bool = False) -> None:
         self.hub = hub
+        self.outside = outside
         self._live: list[AppHost] = []
+        self._connections: list[Connection] = []
 
     async def start(self, app: App, **options: Any) -> AppHost:
         """A running host of the app; `options` are those of `App.host`, and `store` to use instead of a new one."""
@@ -59,7 +69,16 @@ class Deployment:
         host = app.host(store, **options)
         await host.start()
         self._live.append(host)
+        if self.outside:
+            self._put_outside(host, app)
         return host
+
+    def _put_outside(self, host: AppHost, app: App) -> None:
+        connection = Connection(self.hub.store())
+        clock, random = host.engine.clock, host.engine.random
+        operations = OutsideOperations(connection, clock, random)
+        host.client = Client.of(operations, app.registry, app.converter, clock, random)
+        self._connections.append(connection)
 
     async def stop(self, host: AppHost) -> None:
         """An orderly end."""
@@ -96,6 +115,8 @@ class Deployment:
 
     async def close(self) -> None:
         """Crash what is left."""
+        for connection in self._connections:
+            await connection.close()
         for host in list(self._live):
             await self.crash(host)
 

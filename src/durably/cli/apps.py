@@ -63,7 +63,31 @@ def load_apps(texts: Iterable[str]) -> App:
         AppError: One cannot be loaded, or they do not fit together.
         RegistrationError: Two have a function of one name.
     """
-    apps = [load_app(text) for text in texts]
+    return _together([load_app(text) for text in texts])
+
+
+def load_what_loads(texts: Iterable[str]) -> tuple[App, list[AppError]]:
+    """One app of all functions of those that can be loaded, and what is wrong with the others.
+
+    Raises:
+        AppError: None can be loaded, or they do not fit together.
+        RegistrationError: Two have a function of one name.
+    """
+    apps: list[App] = []
+    failed: list[AppError] = []
+    for text in texts:
+        try:
+            apps.append(load_app(text))
+        except AppError as error:
+            failed.append(error)
+    if not apps:
+        for error in failed[:-1]:
+            error.show()
+        raise failed[-1]
+    return _together(apps), failed
+
+
+def _together(apps: list[App]) -> App:
     if len(apps) == 1:
         return apps[0]
     kinds = {type(app.converter) for app in apps}

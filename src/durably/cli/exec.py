@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from durably.cli.answers import answer_of, failure_of
 from durably.cli.output import Exit, complain, console, failure_text, print_json, say
-from durably.cli.settings import DEFAULT_HUB, hub_option, output_option, settings_of, shared
+from durably.cli.payloads import json_of
+from durably.cli.settings import (
+    DEFAULT_HUB,
+    hub_option,
+    output_option,
+    quiet_option,
+    settings_of,
+    shared,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from durably.app import App
@@ -57,15 +66,9 @@ Examples:
     show_envvar=True,
     help="What to do when the id is taken. attach: follow the instance, or print its result.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    show_envvar=True,
-    help="Stop following after this long; the instance stays in the hub.",
-)
+@timeout_option("Stop following after this long; the instance stays in the hub.")
 @output_option
-@click.option("-q", "--quiet", is_flag=True, envvar="DURABLY_QUIET", show_envvar=True, help="No progress.")
+@quiet_option
 @shared
 @click.pass_context
 def exec_command(
@@ -92,7 +95,7 @@ def exec_command(
     The result goes to stdout; progress, and what your code prints, to stderr.
     """
     stdout = sys.stdout
-    value = _parsed(given)
+    value = json_of(given, "--input")
     with redirect_stdout(sys.stderr):
         from durably.cli.apps import load_app
         from durably.cli.logs import set_up_logging
@@ -102,44 +105,22 @@ def exec_command(
         from durably.cli.follow import Job, execute
         from durably.cli.hosting import run_loop
         from durably.clock import SystemRandom
+        from durably.core.ids import check_instance_id
 
         _check(loaded, app, orchestrator, value, has_input=given is not None)
+        missing = _missing_input(loaded, orchestrator) if value is None else None
+        if instance_id is None:
+            if missing is not None:
+                raise click.BadParameter(missing, param_hint="--input")
+            instance_id = SystemRandom().token()[:12]
         job = Job(
-            loaded, hub, orchestrator, value, instance_id or SystemRandom().token()[:12], on_existing, timeout
+            loaded, hub, orchestrator, value, check_instance_id(instance_id), on_existing, timeout, missing
         )
         report = _Report(context, job, app, stdout, as_json=output == "json", quiet=quiet)
         return report.code(run_loop(execute(job, report.view, report.tell, quiet=quiet)))
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
-
-
-def _parsed(given: str | None) -> Any:
-    if given is None:
-        return None
-    text, source = given, "--input"
-    if given == "-":
-        text, source = sys.stdin.read(), "stdin"
-    elif given.startswith("@"):
-        source = f"file '{given[1:]}'"
-        try:
-            with open(given[1:], encoding="utf-8") as file:  # noqa: PTH123 - pathlib is slow to import
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.BadParameter(f"{source} cannot be read: {error}", param_hint="--input") from None
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        hint = (
-            ""
-            if source != "--input"
-            else f"; for text, quote it twice: --input {shlex.quote(json.dumps(given))}"
-        )
-        raise click.BadParameter(f"{source} is not JSON: {error}{hint}", param_hint="--input") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _check(app: App, text: str, orchestrator: str, value: Any, *, has_input: bool) -> None:
@@ -169,6 +150,20 @@ def _check(app: App, text: str, orchestrator: str, value: Any, *, has_input: boo
         ) from None
 
 
+def _missing_input(app: App, orchestrator: str) -> str | None:
+    """Why the orchestrator cannot be started without an input, or None. To go on with an instance needs none."""
+    from durably.errors import PayloadError
+
+    function = app.registry.orchestrator(orchestrator)
+    if function is None or function.input_name is None or function.has_input_default:
+        return None
+    try:
+        app.converter.decode(b"null", function.input_type)
+    except PayloadError as error:
+        return f"'{orchestrator}' needs an input: {error}"
+    return None
+
+
 # --- what is said ----------------------------------------------------------------------------------------------------
 
 
@@ -190,10 +185,10 @@ class _Report:
         """The view for this terminal, or log."""
         from durably.cli.views import LogView, NoView
 
-        if self._quiet:
-            return NoView()
         if existing is not None and self._job.input is not None and existing.input != self._job.input:
             say(f"Instance '{self._job.instance_id}' is there already: it keeps the input that it has")
+        if self._quiet:
+            return NoView()
         if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             from durably.cli.progress import LiveView
 
@@ -205,7 +200,12 @@ class _Report:
         status, job = ending.status, self._job
         failure = _failure_of(ending)
         if self._as_json:
-            print_json(_answer(ending, failure), self._stdout, pretty=False, color=self._color)
+            print_json(
+                answer_of(status, failure, ended=ending.how == "ended"),
+                self._stdout,
+                pretty=False,
+                color=self._color,
+            )
         elif ending.how == "ended" and failure is None:
             print_json(status.output, self._stdout, pretty=True, color=self._color)
         match ending.how:
@@ -250,36 +250,8 @@ class _Report:
 
 
 def _failure_of(ending: Ending) -> FailureDetails | None:
-    from durably.core.status import RuntimeStatus
     from durably.errors import FailureDetails
 
-    status = ending.status
     if ending.blocked is not None:
         return FailureDetails("Blocked", ending.blocked)
-    if ending.how != "ended" or status.runtime_status is RuntimeStatus.Completed:
-        return None
-    reason = "no reason was given" if status.output is None else str(status.output)
-    return status.failure or FailureDetails(status.runtime_status.value, reason)
-
-
-def _answer(ending: Ending, failure: FailureDetails | None) -> dict[str, Any]:
-    """The object of ``-o json``."""
-    status = ending.status
-    ended = ending.how == "ended"
-    return {
-        "instance_id": status.instance_id,
-        "status": status.runtime_status.value,
-        "result": status.output if ended and failure is None else None,
-        "failure": None if failure is None else _plain(failure),
-        "custom_status": status.custom_status,
-        "duration_s": (status.last_updated_time - status.created_time).total_seconds() if ended else None,
-    }
-
-
-def _plain(failure: FailureDetails) -> dict[str, Any]:
-    return {
-        "type": failure.type,
-        "message": failure.message,
-        "stack_trace": failure.stack_trace,
-        "inner": None if failure.inner is None else _plain(failure.inner),
-    }
+    return failure_of(ending.status) if ending.how == "ended" else None

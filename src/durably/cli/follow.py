@@ -17,7 +17,7 @@ from durably.client import Client, OnExisting
 from durably.clock import Clock
 from durably.core.status import InstanceStatus
 from durably.core.timeline import instant
-from durably.errors import InstanceNotFoundError, InstanceStateError, StoreUnavailableError
+from durably.errors import InstanceNotFoundError, InstanceStateError, StoreUnavailableError, UsageError
 
 How: TypeAlias = Literal["ended", "blocked", "interrupted", "timeout"]
 
@@ -37,6 +37,7 @@ class Job:
         instance_id: The instance.
         on_existing: What to do when it is there.
         timeout_s: How long to follow it, or None.
+        missing_input: Why it cannot be started without an input that was not given; or None.
     """
 
     app: App
@@ -46,6 +47,7 @@ class Job:
     instance_id: str
     on_existing: OnExisting
     timeout_s: float | None
+    missing_input: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ async def execute(
         HubLockedError: Another host serves the hub.
         InstanceAlreadyExistsError: The id is taken, and not to be attached to.
         InstanceStateError: The id is taken by an instance of another orchestrator.
+        UsageError: It has to be started, and its input is missing.
     """
     with Signals() as signals:
         host = job.app.host(job.hub)
@@ -89,7 +92,14 @@ async def execute(
         try:
             existing = await _start(host.client, job)
             with closing(view_for(existing)) as view:
-                ending = await _follow(host.client, job, view, signals.asked, host.engine.clock)
+                ending = await follow(
+                    host.client,
+                    job.instance_id,
+                    view,
+                    signals.asked,
+                    host.engine.clock,
+                    timeout_s=job.timeout_s,
+                )
             tell(ending)
         finally:
             await drain(host, signals, quiet=quiet)
@@ -105,18 +115,43 @@ async def _start(client: Client, job: Job) -> InstanceStatus | None:
             raise InstanceStateError(job.instance_id, is_of, "attach to", f"{wanted}; choose another id")
         if existing.runtime_status.is_terminal:
             return existing
+    elif job.missing_input is not None:
+        raise UsageError(f"{job.missing_input}. Give it with --input")
     await client.start(
         job.orchestrator, job.input, instance_id=job.instance_id, on_existing=job.on_existing
     )  # attaching also waits until the host has looked at it again: a fixed deployment unblocks it
     return existing if job.on_existing == "attach" else None
 
 
-async def _follow(client: Client, job: Job, view: View, asked: asyncio.Event, clock: Clock) -> Ending:
+async def follow(
+    client: Client,
+    instance_id: str,
+    view: View,
+    asked: asyncio.Event,
+    clock: Clock,
+    *,
+    timeout_s: float | None = None,
+    through_blocks: bool = False,
+) -> Ending:
+    """Show an instance until it has ended, or nobody wants to see it any more.
+
+    Args:
+        client: Of the hub.
+        instance_id: The instance.
+        view: Shows it.
+        asked: Set when somebody interrupts.
+        clock: Of the hub.
+        timeout_s: How long to follow it, or None.
+        through_blocks: Stay when it cannot go on: somebody else may deploy a fix.
+
+    Raises:
+        InstanceNotFoundError: There is none; or it was purged meanwhile.
+    """
     loop = asyncio.get_running_loop()
-    deadline = None if job.timeout_s is None else loop.time() + job.timeout_s
-    reader = TreeReader(client, job.instance_id)
+    deadline = None if timeout_s is None else loop.time() + timeout_s
+    reader = TreeReader(client, instance_id)
     tree: Tree | None = None
-    ended = loop.create_task(client.wait_for_completion(job.instance_id))
+    ended = loop.create_task(client.wait_for_completion(instance_id))
     stopped = loop.create_task(asked.wait())
     try:
         while True:
@@ -124,12 +159,12 @@ async def _follow(client: Client, job: Job, view: View, asked: asyncio.Event, cl
             how = _how(ended, stopped, late=deadline is not None and began >= deadline)
             with suppress(StoreUnavailableError):  # busy for now: the picture stays as it is
                 tree = await reader.read()
-            blocked = None if tree is None or how == "ended" else _blocked(tree)
+            blocked = None if tree is None or how == "ended" or through_blocks else _blocked(tree)
             how = how if blocked is None else "blocked"
             if tree is not None:
                 view.show(tree, instant(clock.now()), final=how is not None)
             if how is not None:
-                return Ending(how, await _status(client, job.instance_id), blocked)
+                return Ending(how, await _status(client, instance_id), blocked)
             pause_s = max(view.pause_s, (loop.time() - began) * _SHARE)
             if deadline is not None:
                 pause_s = min(pause_s, max(0.0, deadline - loop.time()))

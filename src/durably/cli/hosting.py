@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
@@ -18,6 +19,9 @@ from durably.cli.output import Exit, say, threads_left
 T = TypeVar("T")
 
 _SHOW_CURSOR = "\x1b[?25h"
+
+_ECHO_S = 0.25
+"""A signal that comes so soon after the first was not sent by a person who has lost patience."""
 
 _PATIENCE_S = 0.5
 """A drain that takes longer is announced."""
@@ -60,6 +64,7 @@ def _loop_factory() -> Any:
 class Signals:
     """SIGINT and SIGTERM: the first asks to stop, the second ends the process at once. To be used with ``with``.
 
+    What comes right behind the first is the same one: a program that started us has passed on what we got as well.
     Handlers of the signal module, not of the loop: these also run while user code holds the loop up.
 
     Attributes:
@@ -70,6 +75,7 @@ class Signals:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.last = False
+        self._first_at: float | None = None
         self._loop = asyncio.get_running_loop()
         self._before: dict[signal.Signals, Any] = {}
 
@@ -83,11 +89,15 @@ class Signals:
             signal.signal(number, handler)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first_at is not None and now - self._first_at < _ECHO_S:
+            return
         if self.last:
             if sys.__stderr__ is not None and sys.__stderr__.isatty():
                 os.write(2, _SHOW_CURSOR.encode())  # a live display hides it
             os._exit(Exit.INTERRUPTED)
         self.last = True
+        self._first_at = now
         self._loop.call_soon_threadsafe(self.asked.set)
 
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
+from durably.cli.completion import COMPLETE_VAR, completion_command
+from durably.cli.doctor import doctor_command
 from durably.cli.exec import exec_command
+from durably.cli.instances.group import instances_group
 from durably.cli.output import Exit, complain, exit_code, leave
+from durably.cli.parked import parked_group
 from durably.cli.run import run_command
-from durably.cli.settings import Settings, output_option, shared
-
-
-class _Commands(click.Group):
-    """A group that suggests what may have been meant."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            known = self.list_commands(ctx)
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(known)}"
-            raise click.UsageError(f"No such command '{name}': {hint}", ctx)
-        return super().resolve_command(ctx, args)
+from durably.cli.settings import Commands, Settings, output_option, shared
 
 
 def _version() -> str:
@@ -43,7 +31,7 @@ def _print_version(context: click.Context, _: click.Parameter, given: Any) -> No
 
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "DURABLY",
@@ -82,6 +70,10 @@ def version_command(output: str) -> None:
 
 commands.add_command(exec_command)
 commands.add_command(run_command)
+commands.add_command(instances_group)
+commands.add_command(parked_group)
+commands.add_command(doctor_command)
+commands.add_command(completion_command)
 
 
 def call(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +84,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
     """
     settings = Settings()
     try:
-        code = commands.main(args=arguments, standalone_mode=False, obj=settings)
+        code = commands.main(args=arguments, complete_var=COMPLETE_VAR, standalone_mode=False, obj=settings)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

@@ -29,6 +29,7 @@ class Exit(IntEnum):
     CONFLICT = 5
     TIMEOUT = 6
     INSTANCE_FAILED = 7
+    STALLED = 75  # by `durably.executors.stalls`
     INTERRUPTED = 130
 
 

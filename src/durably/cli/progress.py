@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from durably.cli.rows import Bar, Row, fit, one_line, rows_of
-from durably.cli.spans import span
 from durably.cli.steps import OPEN, State, Tree
+from durably.core.spans import span
 
 FRAMES_PER_S = 10
 

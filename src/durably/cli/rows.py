@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from durably.cli.spans import span
 from durably.cli.steps import OPEN, Group, State, Step, Tree
+from durably.core.spans import span
 
 
 class Bar(NamedTuple):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
@@ -28,6 +30,21 @@ class Settings:
     debug: bool = False
     color: bool | None = None
     log_level: str | None = None
+
+
+class Commands(click.Group):
+    """A group that suggests what may have been meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(known)}"
+            raise click.UsageError(f"No such command '{name}': {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 def settings_of(context: click.Context) -> Settings:
@@ -98,14 +115,46 @@ def hub_option(command: C) -> C:
 
 
 def output_option(command: C) -> C:
-    """Add ``--output``."""
+    """Add ``--output`` of a command that prints one thing."""
+    return format_option("table", "json", help_text="For people, or one JSON object on stdout for programs.")(
+        command
+    )
+
+
+def format_option(*formats: str, help_text: str) -> Callable[[C], C]:
+    """Add ``--output`` with a choice of formats; the first is the default."""
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(("table", "json")),
-        default="table",
+        type=click.Choice(formats),
+        default=formats[0],
         envvar="DURABLY_OUTPUT",
         show_default=True,
         show_envvar=True,
-        help="For people, or one JSON object on stdout for programs.",
+        help=help_text,
+    )
+
+
+def timeout_option(help_text: str) -> Callable[[C], C]:
+    """Add ``--timeout``."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=_finite,
+        metavar="SECONDS",
+        show_envvar=True,
+        help=help_text,
+    )
+
+
+def _finite(_: click.Context, __: click.Parameter, given: float | None) -> float | None:
+    if given is not None and not isfinite(given):
+        raise click.BadParameter(f"{given} is not a number of seconds; leave it out to wait for ever")
+    return given
+
+
+def quiet_option(command: C) -> C:
+    """Add ``--quiet``."""
+    return click.option(
+        "-q", "--quiet", is_flag=True, envvar="DURABLY_QUIET", show_envvar=True, help="No progress."
     )(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -230,6 +230,8 @@ class _Folder:
                 tree.custom_status = entry.details.get("custom_status")
             case "CustomStatusSet":
                 tree.custom_status = entry.result
+            case "ExecutionRewound":
+                self._rewound(entry)
             case "EventRaised":
                 seq = self._events.raised(EventRaised(entry.name or "", None))
                 if seq is not None:
@@ -241,6 +243,14 @@ class _Folder:
                 tree.failure = _failure(entry)
             case _:
                 pass
+
+    def _rewound(self, entry: HistoryEntry) -> None:
+        """Nobody's time ran while it had failed."""
+        self.tree.custom_status = entry.details.get("custom_status")
+        shift = timedelta(microseconds=entry.details.get("shift_us", 0))
+        for step in self._by_seq.values():
+            if step.due is not None and step.seq not in entry.details.get("late", ()):
+                step.due += shift
 
     def _schedule(self, entry: HistoryEntry, seq: int, kind: Kind) -> None:
         step = Step(seq, kind, entry.name or "", entry.timestamp)

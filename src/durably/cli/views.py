@@ -8,8 +8,8 @@ from typing import Protocol
 
 from durably.cli.output import say
 from durably.cli.rows import Row, one_line, rows_of
-from durably.cli.spans import span
 from durably.cli.steps import OPEN, Tree
+from durably.core.spans import span
 
 
 class View(Protocol):

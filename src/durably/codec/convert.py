@@ -58,6 +58,9 @@ class Converter(Protocol):
         ...
 
 
+PAYLOAD_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Larger than any message that people mean to send, smaller than what brings a small host down."""
+
 READERS_CACHED_MAX = 1024
 """Types remembered. A program declares a few hundred; the limit is for one that makes types as it goes."""
 
@@ -84,16 +87,28 @@ class JsonConverter:
     Dataclasses and structs go by their fields, also if they have a ``to_json``. Refused, because JSON would lose them: NaN
     and infinities, lone surrogates, keys that are not text, numbers or times. Sets are written in the order in which they
     iterate, which differs between processes.
+
+    Args:
+        max_bytes: Of one payload as JSON. Each is held in memory several times over while it is on its way, and a history
+            holds all of them.
     """
 
-    __slots__ = ()
+    __slots__ = ("max_bytes",)
+
+    def __init__(self, *, max_bytes: int = PAYLOAD_BYTES_MAX) -> None:
+        self.max_bytes = max_bytes
 
     def encode(self, value: object) -> bytes:
-        """See `Converter.encode`."""
+        """See `Converter.encode`. A payload of more than `max_bytes` is refused."""
         try:
             data = _encode(value)
         except Exception as error:  # also what `to_json` of the user raises
             raise refusal(value, _write) from error
+        if len(data) > self.max_bytes:
+            raise PayloadError(
+                f"Payload has {len(data):,} bytes as JSON: expected {self.max_bytes:,} at most; keep large data in a file or "
+                "a database and pass where it is, or set another limit: App(converter=JsonConverter(max_bytes=...))"
+            )
         # msgspec writes NaN as null: without a null, there is none. `in` costs twice as much: it asks for an int first.
         if data.find(b"null") >= 0 and value is not None and has_non_finite(value):
             raise refusal(value, _write)

@@ -32,6 +32,8 @@ class HistoryRow(NamedTuple):
 class InstanceRow(NamedTuple):
     """The whole read model of an instance; written when an execution begins.
 
+    `bases` is a JSON array of the numbers of executions that were rewound, whose history stays with the instance, or None.
+
     `updated_at` is the time of the last write of this row when written, and the newer one of that and the newest
     history row when read. `output`, `custom_status`, `input` are payloads; `failure` is msgpack of `FailureDetails`;
     `tags` is a JSON object text or None. `in_flight` marks what a recovery has to load. `start_at` is set while the
@@ -57,6 +59,7 @@ class InstanceRow(NamedTuple):
     parent_instance_id: str | None
     tags: bytes | None
     start_at: int | None
+    bases: bytes | None = None
 
 
 class InstanceChange(NamedTuple):
@@ -111,10 +114,39 @@ class InboxRow(NamedTuple):
 
 
 class Tombstone(NamedTuple):
-    """The id of a consumed message, kept so that a repeat of it is ignored."""
+    """The id of a message that was dealt with, kept so that a repeat of it is ignored and its sender learns the verdict.
+
+    Attributes:
+        message_id: The message.
+        at: When it was dealt with.
+        verdict: Empty: accepted. Else the error for its sender, see `durably.core.verdicts`.
+    """
 
     message_id: str
     at: int
+    verdict: bytes = b""
+
+
+class ParkedMessage(NamedTuple):
+    """A message that was set aside: it could not be read, or nothing can be made of it.
+
+    Attributes:
+        message_id: As in the inbox.
+        instance_id: The instance it is addressed to, which need not exist.
+        at: When it was accepted.
+        body: Its bytes, as they came.
+        cause: Why it was set aside, for people.
+        parked_at: When.
+        position: Given by the store, growing; 0 before it is stored.
+    """
+
+    message_id: str
+    instance_id: str
+    at: int
+    body: bytes
+    cause: str
+    parked_at: int
+    position: int = 0
 
 
 class Removal(NamedTuple):
@@ -143,6 +175,10 @@ class Batch(msgspec.Struct):
         inbox_consumed: Ids of messages to delete; one that is not there is ignored.
         tombstones: Ids to remember.
         tombstones_before: Tombstones older than this instant are deleted; 0 deletes none.
+        parked: Messages to set aside; one that is there already is replaced.
+        unparked: Ids of messages set aside that go back to the inbox, to its end and whatever the tombstones say; one that
+            is not there is ignored.
+        parked_dropped: Ids of messages set aside to delete; one that is not there is ignored.
     """
 
     number: int
@@ -157,3 +193,6 @@ class Batch(msgspec.Struct):
     inbox_consumed: list[str] = []
     tombstones: list[Tombstone] = []
     tombstones_before: int = 0
+    parked: list[ParkedMessage] = []
+    unparked: list[str] = []
+    parked_dropped: list[str] = []

@@ -67,6 +67,9 @@ class ExecutionStarted(Event, tag=2):
         parent: Who waits for the result, or None.
         tags: Set by the caller at start.
         custom_status: As the execution before left it.
+        seed: What ids and chance come from, and what the code sees as the id of its execution, when that is not
+            `execution_id`: an execution that was rewound is to its code the one that it was. None: `execution_id`.
+        reason: Why the instance was restarted, for people.
     """
 
     instance_id: str
@@ -80,6 +83,13 @@ class ExecutionStarted(Event, tag=2):
     parent: ParentRef | None = None
     tags: dict[str, str] | None = None
     custom_status: Payload = None
+    seed: str | None = None
+    reason: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """The id of the first execution of a line of rewinds; its own when it was not rewound."""
+        return self.execution_id if self.seed is None else self.seed
 
 
 class TaskCompleted(Event, tag=3):
@@ -147,6 +157,82 @@ class ExecutionTerminated(Event, tag=12):
     """The code was stopped at once; terminal."""
 
     reason: str | None = None
+
+
+class Dropped(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An action that a rewind dropped: the code will ask again, for this or for something else.
+
+    Attributes:
+        seq: Its number, which a later action of the execution may have again.
+        kind: The name of its event, for example ``"TaskScheduled"``.
+        name: Of what was called, awaited or sent; None for a timer.
+        child: The id of the instance that a call of a sub-orchestration started, or None.
+        attempts: How many attempts the call had.
+    """
+
+    seq: int
+    kind: str
+    name: str | None = None
+    child: str | None = None
+    attempts: int = 1
+
+
+class Rewound(Event, tag=13):
+    """The instance failed and was rewound: what stands before is kept of the execution that failed, the rest is new.
+
+    User code does not see it. It stands where the kept part ends, so that a history is in order of time, and a later
+    rewind to a point before it drops it.
+
+    Attributes:
+        base_execution: Number of the execution that failed; its rows stay.
+        base_checksum: Of its newest row, as hex digits.
+        reason: For people.
+        failed: Calls whose failure is void; they are open again, with their whole policy.
+        dropped: What was asked for behind the failure.
+        late: Actions that were completed behind the failure; these results follow, one by one.
+        shift_us: Timers that are open here are due so much later: nobody's time ran while the instance had failed.
+        lineage: Executions of which this one is the continuation, by id: up to which number calls are the same.
+        custom_status: As it was; it stays.
+    """
+
+    base_execution: int
+    base_checksum: str
+    reason: str | None
+    failed: tuple[int, ...]
+    dropped: tuple[Dropped, ...]
+    late: tuple[int, ...]
+    shift_us: int
+    lineage: dict[str, int]
+    custom_status: Payload = None
+
+
+class AttemptInterrupted(Event, tag=14):
+    """The process ended while it ran an attempt: suspected, see `durably.engine.suspicion`. User code does not see it.
+
+    Attributes:
+        seq: The call.
+        attempt: The attempt.
+        deliveries: How often the attempt was handed to a host that did not survive it; 0: an operator wants it tried anew.
+        parked: That was once too often: the instance is parked.
+    """
+
+    seq: int
+    attempt: int
+    deliveries: int
+    parked: bool = False
+
+
+class TurnInterrupted(Event, tag=15):
+    """The process ended while it ran code of the orchestrator: suspected. May come before what started the execution.
+
+    Attributes:
+        deliveries: How often in a row the turn was handed to a host that did not survive it; 0 as above. Any other event
+            of the execution behind this one says that it got over it.
+        parked: As above.
+    """
+
+    deliveries: int
+    parked: bool = False
 
 
 # --- what user code decided --------------------------------------------------------------------------------------
@@ -245,9 +331,15 @@ class ExecutionCompleted(Event, tag=29):
 
 
 class ExecutionFailed(Event, tag=30):
-    """The code raised; terminal."""
+    """The code raised; terminal.
+
+    Attributes:
+        failure: What.
+        tasks: The calls whose failure led to it, as far as the exception tells (its causes, its context, its group).
+    """
 
     failure: FailureDetails
+    tasks: tuple[int, ...] = ()
 
 
 class ExecutionCanceled(Event, tag=31):
@@ -276,6 +368,9 @@ Arrival: TypeAlias = (
     | ExecutionSuspended
     | ExecutionResumed
     | ExecutionTerminated
+    | Rewound
+    | AttemptInterrupted
+    | TurnInterrupted
 )
 """Events that record something from outside."""
 
@@ -315,6 +410,11 @@ ACTIONS: frozenset[type[Event]] = frozenset(
         ContinuedAsNew,
     )
 )
+
+NUMBERED: frozenset[type[Event]] = frozenset(
+    (TaskScheduled, ChildScheduled, TimerCreated, EventAwaited, EventSent, StartSent)
+)
+"""Actions with a number of their own; the others refer to one of these, or have none."""
 
 OUTCOMES: frozenset[type[Event]] = frozenset(
     (ExecutionCompleted, ExecutionFailed, ExecutionCanceled, ContinuedAsNew)

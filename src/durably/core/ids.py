@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from durably.errors import InvalidIdError, InvalidTextError
 
 INSTANCE_ID_CHARS_MAX = 256
-_FORBIDDEN = frozenset("/\\#?")
+_FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_instance_id(instance_id: str) -> str:
@@ -29,14 +30,12 @@ def check_instance_id(instance_id: str) -> str:
         raise InvalidIdError(
             f"Instance id '{instance_id}' starts with '@', which is reserved for entities: drop it"
         )
-    if instance_id.isalnum() and instance_id.isascii():  # the common case: a generated id
-        return instance_id
-    for char in instance_id:
-        if char in _FORBIDDEN or ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000:
-            raise InvalidIdError(
-                f"Instance id {instance_id!r} holds {char!r}: expected no '/', '\\', '#', '?', control character "
-                "or half surrogate; replace it, for example by '-'"
-            )
+    found = _FORBIDDEN.search(instance_id)
+    if found is not None:
+        raise InvalidIdError(
+            f"Instance id {instance_id!r} holds {found.group()!r}: expected no '/', '\\', '#', '?', control character "
+            "or half surrogate; replace it, for example by '-'"
+        )
     return instance_id
 
 
@@ -63,10 +62,12 @@ def check_tags(tags: dict[str, str] | None) -> dict[str, str] | None:
     """A copy of tags that can be stored; None for none.
 
     Raises:
-        InvalidTextError: See `check_text`.
+        InvalidTextError: Not a dict, or one of other things than `check_text` takes.
     """
     if not tags:
         return None
+    if not isinstance(tags, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
+        raise InvalidTextError(f"The tags are {tags!r}: expected a dict of strings")
     for key, value in tags.items():
         for text, what in ((key, "name of a tag"), (value, f"tag {key!r}")):
             if type(text) is not str:

@@ -6,13 +6,14 @@ construction what a reload would give. The simulation compares the two after eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from durably.core.events import (
     ActionCanceled,
     AttemptFailed,
+    AttemptInterrupted,
     AttemptStarted,
     CancelRequested,
     ChildScheduled,
@@ -32,12 +33,14 @@ from durably.core.events import (
     HistoryEvent,
     Payload,
     RetryDeclined,
+    Rewound,
     StartSent,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
     TimerCreated,
     TimerFired,
+    TurnInterrupted,
     TurnStarted,
 )
 from durably.core.external_events import EventMatcher
@@ -66,7 +69,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     deadline: int | None
 
 
-class InstanceState:
+class InstanceState(msgspec.Struct, eq=False):
     """One execution of an instance, as its history says.
 
     Attributes:
@@ -75,38 +78,29 @@ class InstanceState:
         status: A `RuntimeStatus` value.
         open: Actions that nothing has completed yet, by seq, in the order of their calls.
         continuing: The execution has continued as new; the next one has not begun.
+        moved: Due times that a rewind moved, by seq.
+        lineage: See `Rewound.lineage`.
+        let_go: Children that the code gave up while they ran: the call and its attempt. They may live on for a while.
+        interrupted: The newest `AttemptInterrupted` of each call that has one; kept when the call ends.
     """
 
-    __slots__ = (
-        "attempts",
-        "continuing",
-        "custom_status",
-        "events",
-        "failure",
-        "instance_id",
-        "now",
-        "open",
-        "output",
-        "started",
-        "status",
-        "suspended",
-        "tasks_open",
-    )
-
-    def __init__(self, instance_id: str) -> None:
-        self.instance_id = instance_id
-        self.started: ExecutionStarted | None = None
-        self.now = 0
-        self.status: str = RuntimeStatus.Pending.value
-        self.open: dict[int, OpenAction] = {}
-        self.attempts: dict[int, Attempt] = {}
-        self.events: EventMatcher | None = None  # most instances never see an external event
-        self.custom_status: Payload = None
-        self.output: Payload = None
-        self.failure: FailureDetails | None = None
-        self.suspended = False
-        self.continuing = False
-        self.tasks_open = 0
+    instance_id: str
+    started: ExecutionStarted | None = None
+    now: int = 0
+    status: str = RuntimeStatus.Pending.value
+    open: dict[int, OpenAction] = {}
+    attempts: dict[int, Attempt] = {}
+    events: EventMatcher | None = None  # most instances never see an external event
+    custom_status: Payload = None
+    output: Payload = None
+    failure: FailureDetails | None = None
+    suspended: bool = False
+    continuing: bool = False
+    tasks_open: int = 0
+    moved: dict[int, int] = {}
+    lineage: dict[str, int] = {}
+    let_go: list[tuple[ChildScheduled, int]] = []
+    interrupted: dict[int, AttemptInterrupted] | None = None
 
     @classmethod
     def fold(cls, instance_id: str, history: Iterable[HistoryEvent]) -> InstanceState:
@@ -122,7 +116,7 @@ class InstanceState:
         Raises:
             InvariantError: The event cannot follow (I6: a completion without its open action).
         """
-        _APPLY[type(event)](self, event)
+        TRANSITIONS[type(event)](self, event)
 
     @property
     def begun(self) -> ExecutionStarted:
@@ -140,11 +134,10 @@ class InstanceState:
         """The timers that must be armed: (seq, kind, due_at). All of them follow from the history."""
         armed: list[tuple[int, int, int]] = []
         for seq, action in self.open.items():
-            if isinstance(action, TimerCreated):
-                armed.append((seq, TIMER_DUE, action.fire_at))
-            elif isinstance(action, EventAwaited):
-                if action.fire_at is not None:
-                    armed.append((seq, TIMER_DUE, action.fire_at))
+            if isinstance(action, TimerCreated | EventAwaited):
+                due_at = self.due_at(action)
+                if due_at is not None:
+                    armed.append((seq, TIMER_DUE, due_at))
             else:
                 attempt = self.attempts.get(seq)
                 if attempt is not None and attempt.retry_at is not None:
@@ -152,6 +145,14 @@ class InstanceState:
                 elif attempt is not None and attempt.deadline is not None:
                     armed.append((seq, TIMER_TIMEOUT, attempt.deadline))
         return armed
+
+    def due_at(self, action: OpenAction) -> int | None:
+        """When a timer, or the patience of a wait, is at its end; None for an action without such a time."""
+        return self.moved.get(action.seq) or getattr(action, "fire_at", None)
+
+    def former(self, seq: int) -> tuple[str, ...]:
+        """The executions before this one in which the call `seq` is the same, by id."""
+        return tuple(execution_id for execution_id, end in self.lineage.items() if seq < end)
 
     def attempt_number(self, seq: int) -> int:
         """The attempt of an open call that runs, or failed last; the first is 1."""
@@ -170,6 +171,21 @@ class InstanceState:
                     running.append((action, attempt.number))
         return running
 
+    def deliveries(self, seq: int, attempt: int) -> int:
+        """How often an attempt was recorded as interrupted by the end of its process."""
+        event = None if self.interrupted is None else self.interrupted.get(seq)
+        return 0 if event is None or event.attempt != attempt else event.deliveries
+
+    def poison(self) -> list[tuple[TaskScheduled, AttemptInterrupted]]:
+        """Open activity calls that got the instance parked."""
+        if self.interrupted is None:
+            return []
+        return [
+            (action, event)
+            for seq, event in self.interrupted.items()
+            if event.parked and type(action := self.open.get(seq)) is TaskScheduled
+        ]
+
     def retried(self, seq: int) -> Attempt:
         """Where an open call with a policy or a time-out stands."""
         attempt = self.attempts.get(seq)
@@ -179,11 +195,12 @@ class InstanceState:
             )
         return attempt
 
-    def take(self, seq: int, cause: str) -> OpenAction:
+    def take(self, seq: int, cause: Event) -> OpenAction:
         """Close an open action and return it."""
         action = self.open.pop(seq, None)
         if action is None:
-            raise InvariantError("I6", self.instance_id, f"{cause} for action #{seq}, which is not open")
+            text = f"{type(cause).__name__} for action #{seq}, which is not open"
+            raise InvariantError("I6", self.instance_id, text)
         kind = type(action)
         if kind is TaskScheduled:
             self.tasks_open -= 1
@@ -192,6 +209,22 @@ class InstanceState:
         if self.attempts:
             self.attempts.pop(seq, None)
         return action
+
+
+def turn_deliveries(history: Sequence[HistoryEvent]) -> TurnInterrupted | None:
+    """The last interruption of a turn that nothing has got over since, or None."""
+    for event in reversed(history):
+        if type(event) is TurnInterrupted:
+            return event if event.deliveries else None
+        if type(event) not in _SAYS_NOTHING_OF_CODE:
+            return None
+    return None
+
+
+_SAYS_NOTHING_OF_CODE: frozenset[type[Event]] = frozenset(
+    (TurnStarted, AttemptStarted, AttemptInterrupted, ExecutionSuspended, ExecutionResumed)
+)
+"""What may be recorded without the code being run."""
 
 
 def _turn_started(state: InstanceState, event: TurnStarted) -> None:
@@ -234,11 +267,11 @@ def _event_raised(state: InstanceState, event: EventRaised) -> None:
         state.events = EventMatcher()
     seq = state.events.raised(event)
     if seq is not None:
-        state.take(seq, "an external event")
+        state.take(seq, event)
 
 
 def _task_ended(state: InstanceState, event: TaskCompleted | TaskFailed) -> None:
-    state.take(event.seq, type(event).__name__)
+    state.take(event.seq, event)
 
 
 def _attempt_failed(state: InstanceState, event: AttemptFailed) -> None:
@@ -254,12 +287,25 @@ def _attempt_started(state: InstanceState, event: AttemptStarted) -> None:
     state.attempts[event.seq] = Attempt(event.attempt, first_at, None, deadline)
 
 
-def _closed(state: InstanceState, event: TimerFired | ActionCanceled | RetryDeclined) -> None:
-    state.take(event.seq, type(event).__name__)
+def _closed(state: InstanceState, event: TimerFired | RetryDeclined) -> None:
+    state.take(event.seq, event)
 
 
-def _nothing(state: InstanceState, event: CancelRequested | EventSent | StartSent) -> None:
+def _given_up(state: InstanceState, event: ActionCanceled) -> None:
+    attempt = state.attempts.get(event.seq)
+    action = state.take(event.seq, event)
+    if type(action) is ChildScheduled and (attempt is None or attempt.retry_at is None):
+        state.let_go.append((action, 1 if attempt is None else attempt.number))
+
+
+def _nothing(state: InstanceState, event: CancelRequested | EventSent | StartSent | TurnInterrupted) -> None:
     del state, event  # recorded for replay; the state does not depend on it
+
+
+def _attempt_interrupted(state: InstanceState, event: AttemptInterrupted) -> None:
+    if state.interrupted is None:
+        state.interrupted = {}
+    state.interrupted[event.seq] = event
 
 
 def _suspended(state: InstanceState, event: ExecutionSuspended) -> None:
@@ -270,6 +316,33 @@ def _suspended(state: InstanceState, event: ExecutionSuspended) -> None:
 def _resumed(state: InstanceState, event: ExecutionResumed) -> None:
     state.suspended = False
     state.status = _RUNNING
+
+
+def _rewound(state: InstanceState, event: Rewound) -> None:
+    """Nobody's time ran while the instance had failed, and what runs again begins now."""
+    state.lineage = event.lineage
+    state.custom_status = event.custom_status
+    for seq, action in state.open.items():
+        attempt = state.attempts.get(seq)
+        if isinstance(action, TimerCreated | EventAwaited):
+            due_at = state.due_at(action)
+            if due_at is not None and seq not in event.late:
+                state.moved[seq] = due_at + event.shift_us
+        elif attempt is not None:
+            state.attempts[seq] = _attempt_again(state.now, action, attempt, event)
+
+
+def _attempt_again(now: int, action: OpenAction, attempt: Attempt, event: Rewound) -> Attempt:
+    if action.seq in event.late:  # its result follows
+        return Attempt(attempt.number, attempt.first_at, None, None)
+    if attempt.retry_at is not None:
+        return Attempt(
+            attempt.number, attempt.first_at + event.shift_us, attempt.retry_at + event.shift_us, None
+        )
+    timeout = action.timeout_us if isinstance(action, TaskScheduled) else None
+    deadline = None if timeout is None else now + timeout
+    first_at = now if action.seq in event.failed else attempt.first_at + event.shift_us
+    return Attempt(attempt.number, first_at, None, deadline)
 
 
 def _custom_status(state: InstanceState, event: CustomStatusSet) -> None:
@@ -302,7 +375,7 @@ def _continued(state: InstanceState, event: ContinuedAsNew) -> None:
     state.continuing = True
 
 
-_APPLY: dict[type[Event], Callable[[InstanceState, Event], None]] = {
+TRANSITIONS: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     TurnStarted: _turn_started,
     ExecutionStarted: _execution_started,
     TaskScheduled: _task_scheduled,
@@ -315,7 +388,7 @@ _APPLY: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     AttemptFailed: _attempt_failed,
     AttemptStarted: _attempt_started,
     TimerFired: _closed,
-    ActionCanceled: _closed,
+    ActionCanceled: _given_up,
     RetryDeclined: _closed,
     CancelRequested: _nothing,
     EventSent: _nothing,
@@ -323,9 +396,12 @@ _APPLY: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     ExecutionSuspended: _suspended,
     ExecutionResumed: _resumed,
     ExecutionTerminated: _terminated,
+    Rewound: _rewound,
     CustomStatusSet: _custom_status,
     ExecutionCompleted: _completed,
     ExecutionFailed: _failed,
     ExecutionCanceled: _canceled,
     ContinuedAsNew: _continued,
+    AttemptInterrupted: _attempt_interrupted,
+    TurnInterrupted: _nothing,
 }  # pyright: ignore[reportAssignmentType]  # each handler takes the type that is its key; no type can say that

@@ -14,8 +14,10 @@ from durably.core.events import (
     EventAwaited,
     ExecutionStarted,
     HistoryEvent,
+    Rewound,
     TimerCreated,
     TimerFired,
+    TurnInterrupted,
     TurnStarted,
 )
 from durably.core.history import decode_body, decode_rows
@@ -64,11 +66,14 @@ def _broken(rule: str, instance_id: str, what: str) -> InvariantError:
 def _check_pending(
     row: InstanceRow, events: Sequence[HistoryEvent], timers: Sequence[TimerRow], inbox: Sequence[InboxRow]
 ) -> None:
-    if events:
+    if any(not isinstance(event, TurnStarted | TurnInterrupted) for event in events):
         raise _broken("I2", row.instance_id, "it is Pending and has a history")
     if not any(isinstance(decode_body(message.body), StartInstance) for message in inbox):
         raise _broken("I8", row.instance_id, "it is Pending without the message that starts it")
-    if [timer.kind for timer in timers] != [TIMER_START]:
+    interrupted = bool(
+        events
+    )  # its start was due, and its first turn did not end: it needs no timer any more
+    if [timer.kind for timer in timers] != [TIMER_START] and not (interrupted and not timers):
         raise _broken(
             "I8", row.instance_id, f"it is Pending with timers {timers}; expected the one that starts it"
         )
@@ -79,7 +84,8 @@ def _check_order(instance_id: str, events: Sequence[HistoryEvent]) -> None:
     now = -1
     due: dict[int, int] = {}
     seqs = -1
-    if len(events) < 2 or not isinstance(events[1], ExecutionStarted):
+    first = [event for event in events if not isinstance(event, TurnStarted | TurnInterrupted)][:1]
+    if not first or not isinstance(first[0], ExecutionStarted) or not isinstance(events[0], TurnStarted):
         raise _broken("I1", instance_id, "its history does not begin with a turn that starts it")
     for event in events:
         if isinstance(event, TurnStarted):
@@ -89,6 +95,8 @@ def _check_order(instance_id: str, events: Sequence[HistoryEvent]) -> None:
         elif isinstance(event, TimerCreated | EventAwaited):
             if event.fire_at is not None:
                 due[event.seq] = event.fire_at
+        elif isinstance(event, Rewound):
+            due = {seq: at if seq in event.late else at + event.shift_us for seq, at in due.items()}
         elif isinstance(event, TimerFired) and now < due.get(event.seq, 0):
             raise _broken("I7", instance_id, f"timer #{event.seq}, due at {due[event.seq]}, fired at {now}")
         seq = _scheduled_seq(event)

@@ -28,6 +28,7 @@ class StartInstance(Body, tag=1):
         start_at: Not before this instant; the instance is Pending until then.
         on_existing: ``"replace_finished"``, ``"fail"``, ``"replace"`` or ``"attach"``: what to do when the id is taken.
         fresh: The id was drawn at random by us, so nobody needs to look whether it is taken.
+        reason: Why it was restarted, for people.
     """
 
     name: str
@@ -39,6 +40,7 @@ class StartInstance(Body, tag=1):
     start_at: int | None = None
     on_existing: str = "replace_finished"
     fresh: bool = False
+    reason: str | None = None
 
 
 class RaiseEvent(Body, tag=2):
@@ -82,16 +84,28 @@ class Cancel(Body, tag=6):
     Attributes:
         reason: For people.
         parent: Set when a parent gives up a child: only an instance that this very call started is meant.
+        lineage: Executions in which this call is the same one, see `Rewound.lineage`.
     """
 
     reason: str | None = None
     parent: ParentRef | None = None
+    lineage: tuple[str, ...] = ()
 
 
 class Terminate(Body, tag=7):
-    """Stop the instance at once."""
+    """Stop the instance at once.
+
+    Attributes:
+        reason: For people.
+        recursive: Its descendants too.
+        parent: Set when it is meant as a child of this call; see `Cancel`.
+        lineage: See `Cancel`.
+    """
 
     reason: str | None = None
+    recursive: bool = False
+    parent: ParentRef | None = None
+    lineage: tuple[str, ...] = ()
 
 
 class Suspend(Body, tag=8):
@@ -107,7 +121,17 @@ class Resume(Body, tag=9):
 
 
 class Purge(Body, tag=10):
-    """Delete a finished instance and all that belongs to it."""
+    """Delete a finished instance and all that belongs to it.
+
+    Attributes:
+        recursive: Its descendants too, as far as they are finished.
+        parent: Set when it is meant as a child of this call; see `Cancel`.
+        lineage: See `Cancel`.
+    """
+
+    recursive: bool = False
+    parent: ParentRef | None = None
+    lineage: tuple[str, ...] = ()
 
 
 class Continue(Body, tag=11):
@@ -126,6 +150,53 @@ class Continue(Body, tag=11):
     custom_status: Payload = None
 
 
+class Rewind(Body, tag=12):
+    """Take a failed instance back to before its failure and let it go on from there.
+
+    Attributes:
+        reason: For people.
+        execution_id: Of the execution that goes on; drawn by the sender, so that a redelivery changes nothing.
+        parent: Set when a parent that was rewound wants the result of its child: the call as it is now. The child is
+            rewound, or started anew, or reports what it has; one that has not ended reports when it ends.
+        lineage: See `Cancel`.
+        start: With `parent`: how to start the child anew.
+    """
+
+    reason: str | None
+    execution_id: str
+    parent: ParentRef | None = None
+    lineage: tuple[str, ...] = ()
+    start: StartInstance | None = None
+
+
+class Restart(Body, tag=13):
+    """Replace a finished instance by a new one with the same name, version, input and tags.
+
+    Attributes:
+        execution_id: Of the new instance; drawn by the sender.
+        reason: For people.
+    """
+
+    execution_id: str
+    reason: str | None = None
+
+
+class Redrive(Body, tag=14):
+    """Try again what is parked: the instance, or a message to it.
+
+    Attributes:
+        message_id: Of the message, or None.
+    """
+
+    message_id: str | None = None
+
+
+class Discard(Body, tag=15):
+    """Give up what is parked: fail the call, terminate the instance, or delete a message to it; `message_id` as above."""
+
+    message_id: str | None = None
+
+
 MessageBody: TypeAlias = (
     StartInstance
     | RaiseEvent
@@ -138,7 +209,21 @@ MessageBody: TypeAlias = (
     | Resume
     | Purge
     | Continue
+    | Rewind
+    | Restart
+    | Redrive
+    | Discard
 )
+
+
+def is_child_of(held: ParentRef | None, wanted: ParentRef, lineage: tuple[str, ...]) -> bool:
+    """True when the instance whose parent is `held` was started by the call `wanted`, in any execution of its line."""
+    return (
+        held is not None
+        and (held.execution_id == wanted.execution_id or held.execution_id in lineage)
+        and (held.instance_id, held.seq, held.attempt) == (wanted.instance_id, wanted.seq, wanted.attempt)
+    )
+
 
 TIMER_DUE = 0
 """Kind of a timer row: a timer of user code, or the patience of a wait."""

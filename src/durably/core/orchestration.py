@@ -6,6 +6,10 @@ that may leave once that row is durable. It performs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from durably.core.events import (
     OUTCOMES,
     Action,
@@ -24,8 +28,10 @@ from durably.core.events import (
     ExecutionStarted,
     ExecutionSuspended,
     ExecutionTerminated,
+    HistoryEvent,
     ParentRef,
     RetryDeclined,
+    Rewound,
     StartSent,
     TaskCompleted,
     TaskFailed,
@@ -35,7 +41,7 @@ from durably.core.events import (
     TurnStarted,
 )
 from durably.core.ids import attempt_id, derived_execution_id
-from durably.core.instance import InstanceState, OpenAction
+from durably.core.instance import TRANSITIONS, InstanceState, OpenAction
 from durably.core.messages import (
     TIMER_DUE,
     TIMER_RETRY,
@@ -47,6 +53,7 @@ from durably.core.messages import (
     MessageBody,
     RaiseEvent,
     Resume,
+    Rewind,
     StartInstance,
     Suspend,
     Terminate,
@@ -55,11 +62,13 @@ from durably.core.messages import (
 from durably.core.retry import RetrySpec, retry_at
 from durably.errors import FailureDetails, InvariantError
 
+_GIVEN_UP = Cancel("its caller gave it up")
+
 TIMED_OUT = "TaskTimeoutError"
 """`FailureDetails.type` of an attempt that did not end in time."""
 
 
-class Commit:
+class Commit(msgspec.Struct, eq=False):
     """What the turns of one instance in one batch add up to.
 
     Attributes:
@@ -73,30 +82,16 @@ class Commit:
         ended: The instance ended in it.
     """
 
-    __slots__ = (
-        "_now",
-        "_turn_open",
-        "aborted",
-        "activities",
-        "ended",
-        "events",
-        "messages",
-        "state",
-        "timers",
-        "turns",
-    )
-
-    def __init__(self, state: InstanceState) -> None:
-        self.state = state
-        self.events: list[Event] = []
-        self.activities: list[tuple[TaskScheduled, int]] = []
-        self.aborted: list[int] = []
-        self.timers: dict[tuple[int, int], int | None] = {}
-        self.messages: list[tuple[str, MessageBody]] = []
-        self.turns = 0
-        self.ended = False
-        self._now = 0
-        self._turn_open = False
+    state: InstanceState
+    events: list[Event] = []
+    activities: list[tuple[TaskScheduled, int]] = []
+    aborted: list[int] = []
+    timers: dict[tuple[int, int], int | None] = {}
+    messages: list[tuple[str, MessageBody]] = []
+    turns: int = 0
+    ended: bool = False
+    _now: int = 0
+    _turn_open: bool = False
 
     def turn(self, now: int) -> None:
         """Begin a turn. It is recorded with the first event in it, so a turn in which nothing happens leaves no trace.
@@ -112,10 +107,11 @@ class Commit:
         """Append an event to the history and move the state on."""
         if not self._turn_open:
             self._turn_open = True
-            started = TurnStarted(self._now)
-            self.events.append(started)
+            self.events.append(TurnStarted(self._now))
             self.state.now = self._now
-        self.state.apply(event)
+        TRANSITIONS[type(event)](
+            self.state, event
+        )  # `InstanceState.apply`, spelled out: this is the hot path
         self.events.append(event)
 
     # --- messages in -------------------------------------------------------------------------------------------------
@@ -152,6 +148,28 @@ class Commit:
         self.record(started)
         return started
 
+    def begin_again(self, kept: Sequence[HistoryEvent], rewound: Rewound) -> None:
+        """Record the part of a history that a rewind kept, and do again what has to be done again.
+
+        What `rewound.late` names is left alone: its result is on its way.
+        """
+        state = self.state
+        for event in kept:
+            state.apply(event)
+        self.events.extend(kept)
+        self._turn_open = False
+        self.record(rewound)
+        for seq, kind, due_at in state.timers():
+            self.timers[seq, kind] = due_at
+        self.activities.extend(
+            (action, number) for action, number in state.running_tasks() if action.seq not in rewound.late
+        )
+        for seq, action in state.open.items():
+            attempt = state.attempts.get(seq)
+            waits = attempt is not None and attempt.retry_at is not None
+            if isinstance(action, ChildScheduled) and not waits and seq not in rewound.late:
+                self._rewind_child(action, state.attempt_number(seq))
+
     def _activity_done(self, body: ActivityDone) -> Arrival | None:
         state = self.state
         scheduled = state.open.get(body.seq)
@@ -168,8 +186,14 @@ class Commit:
         scheduled = state.open.get(body.seq)
         if type(scheduled) is not ChildScheduled or state.started is None:
             return None
-        if body.execution_id != state.started.execution_id or not self._is_current(body.seq, body.attempt):
+        if not self._is_current(body.seq, body.attempt):
             return None
+        if body.execution_id != state.started.execution_id:
+            if body.seq >= state.lineage.get(body.execution_id, 0):
+                return None
+            if body.failure is not None:  # it was given up when its caller failed; now it is wanted again
+                self._rewind_child(scheduled, body.attempt)
+                return None
         if body.failure is None:
             return self._succeeded(body.seq, body.result)
         return self._failed(scheduled, body.attempt, body.failure)
@@ -207,7 +231,7 @@ class Commit:
             return None
         self.timers[seq, body.kind] = None
         if body.kind == TIMER_DUE:
-            self._reach(getattr(action, "fire_at", None))
+            self._reach(state.due_at(action))
             event = TimerFired(seq)
             self.record(event)
             return event
@@ -246,7 +270,7 @@ class Commit:
         matcher = self.state.events
         seq = None if matcher is None else matcher.first_wait(body.name)
         if seq is not None:
-            self._undo(self.state.open[seq], cancel_children=False)
+            self._undo(self.state.open[seq], None)
         self.record(event)
         return event
 
@@ -264,8 +288,12 @@ class Commit:
             self.record(ExecutionResumed(body.reason))
 
     def _terminate(self, body: Terminate) -> None:
+        order = Terminate(body.reason, recursive=True) if body.recursive else None
         self.record(ExecutionTerminated(body.reason))
-        self._end(cancel_children=False)
+        if order is not None:
+            for child, attempt in self.state.let_go:  # asked to cancel long ago, and perhaps still at it
+                self._order_child(child, attempt, order)
+        self._end(order)
 
     # --- decisions in ------------------------------------------------------------------------------------------------
 
@@ -280,7 +308,7 @@ class Commit:
             return
         if type(action) in OUTCOMES:
             self.record(action)
-            self._end(cancel_children=True)
+            self._end(_GIVEN_UP)
             if isinstance(action, ContinuedAsNew):
                 self._continue(action)
             return
@@ -337,7 +365,7 @@ class Commit:
             raise InvariantError(
                 "I6", self.state.instance_id, f"code cancelled action #{action.seq}, which is not open"
             )
-        self._undo(opened, cancel_children=True)
+        self._undo(opened, _GIVEN_UP)
         self.record(action)
 
     def _retry_declined(self, action: RetryDeclined) -> None:
@@ -356,24 +384,45 @@ class Commit:
         self.activities.append((action, number))
 
     def _start_child(self, action: ChildScheduled, number: int) -> None:
-        parent = ParentRef(self.state.instance_id, self.state.begun.execution_id, action.seq, number)
-        body = StartInstance(
+        self.messages.append((attempt_id(action.instance_id, number), self._start_of(action, number)))
+
+    def _rewind_child(self, action: ChildScheduled, number: int) -> None:
+        body = Rewind(
+            reason="its caller was rewound",
+            execution_id=self._derived(f"rewind:{action.seq}:{number}"),
+            parent=self._call(action.seq, number),
+            lineage=self.state.former(action.seq),
+            start=self._start_of(action, number),
+        )
+        self.messages.append((attempt_id(action.instance_id, number), body))
+
+    def _start_of(self, action: ChildScheduled, number: int) -> StartInstance:
+        return StartInstance(
             name=action.name,
             input=action.input,
             execution_id=self._derived(f"child:{action.seq}:{number}"),
             version=action.version,
-            parent=parent,
+            parent=self._call(action.seq, number),
             tags=action.tags,
         )
-        self.messages.append((attempt_id(action.instance_id, number), body))
+
+    def _call(self, seq: int, number: int) -> ParentRef:
+        return ParentRef(self.state.instance_id, self.state.begun.execution_id, seq, number)
+
+    def _order_child(self, action: ChildScheduled, number: int, order: Cancel | Terminate) -> None:
+        seq = action.seq
+        addressed = msgspec.structs.replace(
+            order, parent=self._call(seq, number), lineage=self.state.former(seq)
+        )
+        self.messages.append((attempt_id(action.instance_id, number), addressed))
 
     def _drop_attempt_timers(self, seq: int) -> None:
         attempt = self.state.attempts.get(seq)
         if attempt is not None and attempt.deadline is not None:
             self.timers[seq, TIMER_TIMEOUT] = None
 
-    def _undo(self, action: OpenAction, *, cancel_children: bool) -> None:
-        """Take back what an open action has set in motion."""
+    def _undo(self, action: OpenAction, order: Cancel | Terminate | None) -> None:
+        """Take back what an open action has set in motion. A child gets the order, if there is one."""
         seq = action.seq
         attempt = self.state.attempts.get(seq)
         if isinstance(action, TimerCreated | EventAwaited):
@@ -386,17 +435,14 @@ class Commit:
         self._drop_attempt_timers(seq)
         if isinstance(action, TaskScheduled):
             self.aborted.append(seq)
-        elif cancel_children:
-            number = 1 if attempt is None else attempt.number
-            parent = ParentRef(self.state.instance_id, self.state.begun.execution_id, seq, number)
-            order = Cancel("its caller gave it up", parent)
-            self.messages.append((attempt_id(action.instance_id, number), order))
+        elif order is not None:
+            self._order_child(action, 1 if attempt is None else attempt.number, order)
 
-    def _end(self, *, cancel_children: bool) -> None:
+    def _end(self, order: Cancel | Terminate | None) -> None:
         """The execution ended: give up what is open, and tell the parent when the instance ended with it."""
         state = self.state
         for action in list(state.open.values()):
-            self._undo(action, cancel_children=cancel_children)
+            self._undo(action, order)
             self.record(ActionCanceled(action.seq))
         parent = state.started.parent if state.started is not None else None
         self.ended = state.ended

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import NamedTuple
 
 import msgspec
@@ -14,11 +13,30 @@ from durably.errors import UsageError
 PAGE_SIZE_MAX = 1_000
 
 
+class Place(NamedTuple):
+    """Where an instance stands in the order of creation.
+
+    Attributes:
+        created_at: When it was created, by the clock of its owner; a clock that was set back puts it further ahead.
+        position: Given by the store, growing: the order among instances of one instant.
+    """
+
+    created_at: int
+    position: int
+
+
+FIRST = Place(-(2**63), 0)
+"""Before all instances."""
+
+
 class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What to look for; None matches everything. Instants in microseconds since 1970 UTC, both ends included.
 
     Attributes:
-        after: Only instances behind this place in the order of creation; 0 for the first page.
+        updated_to: Last updated at or before; of a finished instance: when it ended.
+        stuck: True: only instances that are blocked or parked; False: only others.
+        parked: True: only instances that are parked.
+        after: Only instances behind this place.
         page_size: 1 to `PAGE_SIZE_MAX`.
     """
 
@@ -28,12 +46,15 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
     created_to: int | None = None
     instance_id_prefix: str | None = None
     tags: dict[str, str] | None = None
+    updated_to: int | None = None
+    stuck: bool | None = None
+    parked: bool = False
     page_size: int = 100
-    after: int = 0
+    after: Place = FIRST
 
     def __post_init__(self) -> None:
-        if not 1 <= self.page_size <= PAGE_SIZE_MAX:
-            raise UsageError(f"page_size is {self.page_size}: expected 1 to {PAGE_SIZE_MAX}")
+        if type(self.page_size) is not int or not 1 <= self.page_size <= PAGE_SIZE_MAX:
+            raise UsageError(f"page_size is {self.page_size!r}: expected 1 to {PAGE_SIZE_MAX}")
 
     def matches(self, row: InstanceRow) -> bool:
         """The reference: what every store must agree with (but for `after` and `page_size`)."""
@@ -44,6 +65,12 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
         if self.created_from is not None and row.created_at < self.created_from:
             return False
         if self.created_to is not None and row.created_at > self.created_to:
+            return False
+        if self.updated_to is not None and row.updated_at > self.updated_to:
+            return False
+        if self.stuck is not None and self.stuck != (row.blocked is not None or row.parked is not None):
+            return False
+        if self.parked and row.parked is None:
             return False
         if self.instance_id_prefix is not None and not row.instance_id.startswith(self.instance_id_prefix):
             return False
@@ -57,26 +84,26 @@ class Found(NamedTuple):
     """One page of a query: rows in order of creation, and where the next page begins (None: this was the last)."""
 
     rows: list[InstanceRow]
-    next_after: int | None
+    next_after: Place | None
 
 
-def token_of(position: int) -> str:
+def token_of(place: Place) -> str:
     """The continuation token of a place in the order of creation."""
-    return base64.urlsafe_b64encode(b"p1:%d" % position).decode()
+    return base64.urlsafe_b64encode(b"p2:%d:%d" % place).decode()
 
 
-def position_of(token: str) -> int:
+def place_of(token: str) -> Place:
     """The place that a continuation token stands for.
 
     Raises:
         UsageError: The token was not made by `token_of`.
     """
     try:
-        marker, _, digits = base64.urlsafe_b64decode(token.encode()).partition(b":")
-        if marker != b"p1":
+        marker, created_at, position = base64.urlsafe_b64decode(token.encode()).split(b":")
+        if marker != b"p2":
             raise ValueError
-        return int(digits)
-    except (ValueError, binascii.Error, UnicodeEncodeError):
+        return Place(int(created_at), int(position))
+    except (ValueError, AttributeError):  # also of Base64 and of half a surrogate; or it is no text at all
         raise UsageError(
-            f"Continuation token {token[:40]!r} is not one of this hub: expected the token of the page before"
+            f"Continuation token {str(token)[:40]!r} is not one of this hub: expected the token of the page before"
         ) from None

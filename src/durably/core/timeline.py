@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from durably.core.events import (
     ActionCanceled,
     ChildScheduled,
+    Dropped,
     EventAwaited,
     HistoryEvent,
     TaskScheduled,
@@ -26,9 +27,12 @@ _NAMES = {
     "ChildScheduled": "SubOrchestrationInstanceCreated",
     "AttemptFailed": "TaskAttemptFailed",
     "AttemptStarted": "TaskAttemptStarted",
+    "AttemptInterrupted": "TaskAttemptInterrupted",
+    "TurnInterrupted": "OrchestratorInterrupted",
     "EventAwaited": "EventAwaited",
     "StartSent": "OrchestrationStarted",
     "CustomStatusSet": "CustomStatusSet",
+    "Rewound": "ExecutionRewound",
 }
 _OF_CHILD = {
     "TaskCompleted": "SubOrchestrationInstanceCompleted",
@@ -105,14 +109,16 @@ def _details(event: HistoryEvent) -> dict[str, Any]:
     details: dict[str, Any] = {}
     for field in event.__struct_fields__:
         value = getattr(event, field)
-        if field in _NOT_SHOWN or value is None:
+        if field in _NOT_SHOWN or value is None or value == ():
             continue
         details[field] = instant(value).isoformat() if field in _INSTANTS else _plain(value)
     return details
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, FailureDetails):
+    if isinstance(value, tuple):
+        return [_plain(one) for one in cast("tuple[Any, ...]", value)]
+    if isinstance(value, FailureDetails | Dropped):
         return {name: _plain(held) for name in value.__struct_fields__ if (held := getattr(value, name))}
     return _text(value) if isinstance(value, bytes) else msgspec.to_builtins(value)
 

@@ -14,9 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from durably.clock import Clock
 from durably.core.events import TaskScheduled
 from durably.core.messages import ActivityDone
+from durably.engine.company import Company
 from durably.engine.executor import ActivityCall, Executor
 from durably.errors import FailureDetails
 
@@ -25,18 +28,22 @@ _log = logging.getLogger("durably.engine")
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """Where Python can do that, a task begins at once: most activities that do not wait are over before the loop turns."""
 
+_CANCEL_PATIENCE_US = 5_000_000
+"""What a cancelled attempt may take to clean up while its host stops."""
 
-class Work:
+
+class Work(msgspec.Struct, eq=False):
     """One attempt of an activity on this host: queued, running, or ended and not yet committed."""
 
-    __slots__ = ("call", "key", "limit", "result", "task")
+    key: tuple[str, int]
+    call: ActivityCall
+    limit: int | None
+    task: asyncio.Task[ActivityDone] | None = None
+    result: ActivityDone | None = None
 
-    def __init__(self, key: tuple[str, int], call: ActivityCall, limit: int | None) -> None:
-        self.key = key
-        self.call = call
-        self.limit = limit
-        self.task: asyncio.Task[ActivityDone] | None = None
-        self.result: ActivityDone | None = None
+
+class Suspect(Work):
+    """An attempt that was running when a process died. Its limit is a number, see `_free`."""
 
 
 class ActivityPool:
@@ -47,6 +54,7 @@ class ActivityPool:
         clock: Bounds the drain.
         limit: Attempts that run at once.
         deliver: Takes the id of the instance and the result.
+        company: Says when suspects may run.
         unknown_wait: Attempts of activities that nobody registered wait, instead of failing.
     """
 
@@ -57,9 +65,11 @@ class ActivityPool:
         limit: int,
         deliver: Callable[[str, ActivityDone], None],
         *,
+        company: Company,
         unknown_wait: bool = False,
     ) -> None:
-        self._executor = executor
+        self.executor = executor
+        self._company = company
         self._clock = clock
         self._limit = limit
         self._deliver = deliver
@@ -73,8 +83,8 @@ class ActivityPool:
         self._stopping = False
         self._starting = False
         self._limits: dict[str, int | None] = {}
-        self._idle: asyncio.Event = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
+        """Set when the last attempt ends; only `stop` waits for that."""
 
     def __len__(self) -> int:
         """Attempts held: queued, running, or ended and not yet committed."""
@@ -86,10 +96,17 @@ class ActivityPool:
         execution_id: str,
         scheduled: TaskScheduled,
         attempt: int,
-        *,
-        redelivery: bool = False,
+        delivery: int = 1,
     ) -> None:
-        """Run an attempt as soon as the limits allow, unless it is held already."""
+        """Run an attempt as soon as the limits allow, unless it is held already.
+
+        Args:
+            instance_id: Whose call it is.
+            execution_id: The execution that made it.
+            scheduled: The call.
+            attempt: The first one is 1.
+            delivery: How often the attempt is handed to a host, this time included.
+        """
         key = (execution_id, scheduled.seq)
         held = self._works.get(key)
         if held is not None:
@@ -102,21 +119,44 @@ class ActivityPool:
             execution_id,
             scheduled.seq,
             attempt,
-            2 if redelivery else 1,
+            delivery,
             name,
             scheduled.input,
             scheduled.tags,
         )
-        work = self._works[key] = Work(key, call, self._limit_of(name))
+        limits = self._limits
+        work = self._works[key] = Work(key, call, limits[name] if name in limits else self._limit_of(name))
         if (
-            not self._stopping
-            and self._running < self._limit
-            and self._has_room(work)
-            and not self._queues.get(name)
+            self._running < self._limit
+            and name not in self._queues
+            and (work.limit is None or self._has_room(work))
+            and not self._stopping
         ):
             self._run(work)
         else:
             self._queues.setdefault(name, deque()).append(work)
+
+    def start_suspect(
+        self, instance_id: str, execution_id: str, scheduled: TaskScheduled, attempt: int, deliveries: int
+    ) -> None:
+        """The same for an attempt that was running `deliveries` times when a process died: it also waits for company."""
+        key = (execution_id, scheduled.seq)
+        if key in self._works:
+            return
+        name, seq = scheduled.name, scheduled.seq
+        call = ActivityCall(
+            instance_id, execution_id, seq, attempt, deliveries + 1, name, scheduled.input, scheduled.tags
+        )
+        limit = self._limit_of(name)
+        work = self._works[key] = Suspect(key, call, self._limit if limit is None else limit)
+        self._company.apply(work, deliveries, partial(self._admit, work))
+
+    def _admit(self, work: Suspect) -> None:
+        if self._works.get(work.key) is not work or self._stopping:
+            self._company.leave(work)
+            return
+        self._queues.setdefault(work.call.name, deque()).append(work)
+        self._start_queued()
 
     def abort(self, execution_id: str, seq: int) -> None:
         """Cancel an attempt, running or queued, and forget it; its result is dropped. Ignored when it is not held."""
@@ -126,15 +166,20 @@ class ActivityPool:
         if work.task is not None:
             work.task.cancel()
         else:
+            self._company.leave(work)
             queue = self._queues.get(work.call.name)
             if queue is not None and work in queue:
                 queue.remove(work)
+                if not queue:
+                    del self._queues[work.call.name]  # whose name is in it has to queue up
 
     def settle(self, key: tuple[str, int], attempt: int) -> None:
         """The result of an attempt is durable, or nobody wants it: forget it."""
         work = self._works.get(key)
         if work is not None and work.call.attempt == attempt and work.result is not None:
             del self._works[key]
+            if work.limit is not None and type(work) is Suspect:
+                self._company.leave(work)
 
     def results(self) -> list[tuple[str, ActivityDone]]:
         """What has ended and is not durable yet, for a partition object that was loaded meanwhile."""
@@ -142,16 +187,40 @@ class ActivityPool:
         return [(work.call.instance_id, work.result) for work in held if work.result is not None]
 
     async def stop(self, timeout_s: float) -> None:
-        """Start nothing more, give running attempts some time, then cancel them. What is cancelled has no result."""
+        """Start nothing more, give running attempts some time, then cancel them. What is cancelled has no result.
+
+        One that does not let itself be cancelled is left behind after a while.
+        """
         self._stopping = True
         if self._running and timeout_s > 0:
-            enough = self._clock.call_at(self._clock.now() + int(timeout_s * 1_000_000), self._idle.set)
-            await self._idle.wait()
+            idle = self._idle = asyncio.Event()
+            enough = self._clock.call_later(int(timeout_s * 1_000_000), idle.set)
+            await idle.wait()
             enough.cancel()
-        tasks = [work.task for work in self._works.values() if work.task is not None]
-        for task in tasks:
+        running = [(work.call, work.task) for work in self._works.values() if work.task is not None]
+        for _, task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end_of([task for _, task in running])
+        for call, task in running:
+            if not task.done():
+                _log.error(
+                    "activity '%s' (#%d) of instance '%s' goes on although it was cancelled, and is left behind; expected "
+                    "it to let asyncio.CancelledError pass. It runs again when the hub is served next",
+                    call.name,
+                    call.seq,
+                    call.instance_id,
+                )
+
+    async def _end_of(self, tasks: list[asyncio.Task[ActivityDone]]) -> None:
+        """Return when tasks that were cancelled have ended, or had their time."""
+        over = asyncio.Event()
+        ended = asyncio.gather(*tasks, return_exceptions=True)
+        ended.add_done_callback(lambda _: over.set())
+        enough = self._clock.call_later(_CANCEL_PATIENCE_US, over.set)
+        try:
+            await over.wait()
+        finally:
+            enough.cancel()
 
     def abandon(self) -> None:
         """Forget everything and cancel what runs, without waiting."""
@@ -164,27 +233,24 @@ class ActivityPool:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _limit_of(self, name: str) -> int | None:
-        if name not in self._limits:
-            limit = self._executor.concurrency(name)
-            if self._unknown_wait and not self._executor.serves("activity", name):
-                _log.warning(
-                    "activity '%s' is not registered in this host: its calls wait for one that knows it", name
-                )
-                limit = 0
-            self._limits[name] = limit
-        return self._limits[name]
+        limit = self.executor.concurrency(name)
+        if self._unknown_wait and not self.executor.serves("activity", name):
+            _log.warning(
+                "activity '%s' is not registered in this host: its calls wait for one that knows it", name
+            )
+            limit = 0
+        self._limits[name] = limit
+        return limit
 
     def _has_room(self, work: Work) -> bool:
         return work.limit is None or self._running_by_name.get(work.call.name, 0) < work.limit
 
     def _run(self, work: Work) -> None:
         self._running += 1
-        if self._running == 1:
-            self._idle.clear()
         if work.limit is not None:
             name = work.call.name
             self._running_by_name[name] = self._running_by_name.get(name, 0) + 1
-        task = asyncio.Task(self._executor.perform(work.call), loop=asyncio.get_running_loop(), **_EAGER)
+        task = asyncio.Task(self.executor.perform(work.call), loop=asyncio.get_running_loop(), **_EAGER)
         if task.done():
             self._ended(work, task)
         else:
@@ -195,10 +261,10 @@ class ActivityPool:
         work.task = None
         self._running -= 1
         if work.limit is not None:
-            self._running_by_name[work.call.name] -= 1
+            self._free(work)
         if self._queues:
             self._start_queued()
-        if not self._running:
+        if self._idle is not None and not self._running:
             self._idle.set()
         if self._works.get(work.key) is not work or task.cancelled():
             return  # it was aborted, or the host stops: nobody wants a result
@@ -210,6 +276,12 @@ class ActivityPool:
             failure = FailureDetails.of(error)
             result = work.result = ActivityDone(call.execution_id, call.seq, call.attempt, None, failure)
         self._deliver(work.call.instance_id, result)
+
+    def _free(self, work: Work) -> None:
+        """What only few need: those of functions with a limit, and suspects, which always have one."""
+        self._running_by_name[work.call.name] -= 1
+        if type(work) is Suspect and self._works.get(work.key) is not work:
+            self._company.leave(work)  # of others, the result has to be durable before the next one may kill
 
     def _start_queued(self) -> None:
         if self._stopping or self._starting:
@@ -229,6 +301,6 @@ class ActivityPool:
                 # To the end: the next free slot goes to another function.
                 self._queues[name] = self._queues.pop(name)
             else:
-                del self._queues[name]
+                self._queues.pop(name, None)
             if self._running >= self._limit:
                 return

@@ -14,6 +14,7 @@ from durably.core.commit import (
     InboxRow,
     InstanceChange,
     InstanceRow,
+    ParkedMessage,
     Removal,
     TimerKey,
     TimerRow,
@@ -22,33 +23,34 @@ from durably.core.commit import (
 from durably.core.history import chain, encode_body, encode_events, encode_failure
 from durably.core.orchestration import Commit
 from durably.engine.options import EngineOptions
-from durably.engine.residents import Delivery, Resident
+from durably.engine.residents import Delivery, Resident, encode_bases
 from durably.errors import InvariantError, StoreRefusedError, StoreUnavailableError
 from durably.storage.api import Lease, Store
 
-_RETRY_DELAY_MAX_US = 60_000_000
-"""A store that stays unavailable is asked once a minute."""
+RETRY_DELAY_MAX_US = 2_000_000
+"""A store that stays unavailable is asked every two seconds: work goes on that soon after a disk has room again."""
+
+TROUBLE_DELAY_US = 400_000
+"""When the next attempt is so far away, several have failed: this is no moment's lock of another process."""
 
 INTERNAL = "~"
 """First character of the ids of messages that no sender will ever repeat, and that need no tombstone."""
 
 
-class Staged:
+class Staged(msgspec.Struct, eq=False):
     """A commit and whose it is.
 
     Attributes:
         dropped: The execution was replaced within the batch: its effects are released, its rows are not written.
+        execution: Number of the execution that the commit belongs to; the resident may turn to the next one meanwhile.
         touched: The instance row has to be written whatever it says.
     """
 
-    __slots__ = ("commit", "dropped", "execution", "resident", "touched")
-
-    def __init__(self, resident: Resident, commit: Commit) -> None:
-        self.resident = resident
-        self.commit = commit
-        self.execution = resident.execution
-        self.dropped = False
-        self.touched = False
+    resident: Resident
+    commit: Commit
+    execution: int
+    dropped: bool = False
+    touched: bool = False
 
 
 class _UnsealableError(Exception):
@@ -72,6 +74,9 @@ class Gathering:
         tombstones: Ids to remember.
         replies: Callers to answer once it is durable: with None, or with an error.
         settled: Activity results that it makes durable: key and attempt.
+        parked: Messages to set aside.
+        unparked: Ids of messages set aside that go back to the inbox.
+        parked_dropped: Ids of messages set aside that are deleted.
         vanishing: Ids that are removed; until it is durable, nobody may read their rows.
         size: Bytes of payload, roughly.
     """
@@ -85,6 +90,9 @@ class Gathering:
         self.tombstones: list[Tombstone] = []
         self.replies: list[tuple[asyncio.Future[None], Exception | None]] = []
         self.settled: list[tuple[tuple[str, int], int]] = []
+        self.parked: list[ParkedMessage] = []
+        self.unparked: list[str] = []
+        self.parked_dropped: list[str] = []
         self.vanishing: list[str] = []
         self.size = 0
 
@@ -92,6 +100,11 @@ class Gathering:
     def deletes(self) -> bool:
         """True when rows have to go."""
         return bool(self.removed or self.executions_dropped or self.consumed or self.tombstones)
+
+    @property
+    def parks(self) -> bool:
+        """True when messages are set aside, or come back."""
+        return bool(self.parked or self.unparked or self.parked_dropped)
 
 
 class Committer:
@@ -133,12 +146,8 @@ class Committer:
         self._batch: Batch | None = None
         self._sent: asyncio.Future[None] | None = None
         self._delay_us = 0
+        self._refusal: StoreUnavailableError | None = None
         self._tombstones_checked_at = 0
-
-    @property
-    def full(self) -> bool:
-        """True when the gathering batch takes no more turns."""
-        return self.gathering.size >= self._options.batch_bytes
 
     @property
     def busy(self) -> bool:
@@ -149,6 +158,11 @@ class Committer:
             or self.gathering.consumed
             or self.gathering.removed
         )
+
+    @property
+    def trouble(self) -> StoreUnavailableError | None:
+        """Why the store has not taken the batch on its way for a while, or None."""
+        return self._refusal if self._delay_us >= TROUBLE_DELAY_US else None
 
     def flush(self) -> bool:
         """Send what is gathered, unless a batch is on its way: its receipt flushes again. True when it was sealed."""
@@ -196,9 +210,9 @@ class Committer:
             if not isinstance(error, StoreUnavailableError):
                 return None
             waited = asyncio.Event()
-            self._clock.call_at(self._clock.now() + delay_us, waited.set)
+            self._clock.call_later(delay_us, waited.set)
             await waited.wait()
-            delay_us = min(2 * delay_us, _RETRY_DELAY_MAX_US)
+            delay_us = min(2 * delay_us, RETRY_DELAY_MAX_US)
             sent = asyncio.ensure_future(self._store.commit(self._lease, batch))
         return None
 
@@ -224,9 +238,10 @@ class Committer:
             self._released(gathering)
             self.flush()
         elif isinstance(error, StoreUnavailableError) or sent.cancelled():
+            self._refusal = error if isinstance(error, StoreUnavailableError) else None
             first = int(self._options.commit_retry_s * 1_000_000)
-            self._delay_us = min(max(first, 2 * self._delay_us), _RETRY_DELAY_MAX_US)
-            self._clock.call_at(self._clock.now() + self._delay_us, self._send)
+            self._delay_us = min(max(first, 2 * self._delay_us), RETRY_DELAY_MAX_US)
+            self._clock.call_later(self._delay_us, self._send)
         else:
             self.close()
             staged = [] if self._in_flight is None else self._in_flight.staged
@@ -268,7 +283,7 @@ class Committer:
             if not staged.dropped:
                 staged.resident.batches += 1
         written = history or instances or changes or timers_set or timers_cleared or inbox
-        if not (written or gathering.deletes):
+        if not (written or gathering.deletes or gathering.parks):
             return None
         return Batch(
             number=self.number + 1,
@@ -283,6 +298,9 @@ class Committer:
             inbox_consumed=gathering.consumed,
             tombstones=gathering.tombstones,
             tombstones_before=self._tombstones_before(now),
+            parked=gathering.parked,
+            unparked=gathering.unparked,
+            parked_dropped=gathering.parked_dropped,
         )
 
     def _tombstones_before(self, now: int) -> int:
@@ -371,4 +389,5 @@ def instance_row(resident: Resident, *, in_flight: bool) -> InstanceRow:
         parent_instance_id=source.parent.instance_id if source.parent is not None else None,
         tags=msgspec.json.encode(source.tags) if source.tags else None,
         start_at=resident.pending.start_at if resident.pending is not None else None,
+        bases=encode_bases(resident.bases) if resident.bases else None,
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
 from typing import Protocol
+
+import msgspec
 
 from durably.clock import Clock
 from durably.core.commit import Tombstone
-from durably.core.events import Arrival, ExecutionStarted, TaskScheduled
+from durably.core.events import Arrival, ExecutionStarted, ParentRef, TaskScheduled
 from durably.core.messages import ActivityDone, ChildDone, Continue, MessageBody, RaiseEvent, StartInstance
 from durably.core.orchestration import Commit
+from durably.core.verdicts import encode_verdict
 from durably.engine.committer import INTERNAL, Committer, Staged
 from durably.engine.executor import Executor, Run
 from durably.engine.residents import Delivery, Resident
@@ -49,6 +54,10 @@ class Surroundings(Protocol):
         """Take a resident that is being removed out of memory."""
         ...
 
+    def reread(self, resident: Resident, delivery: Delivery) -> None:
+        """Deal with a message to an ended instance, and with what waits behind it, once its rows are durable and read."""
+        ...
+
     def rearm(self, resident: Resident) -> None:
         """Arm the timers of an instance that goes on after it was closed."""
         ...
@@ -79,7 +88,7 @@ class Desk:
         commit = resident.commit
         if commit is None:
             commit = resident.commit = Commit(resident.state)
-            self.committer.gathering.staged.append(Staged(resident, commit))
+            self.committer.gathering.staged.append(Staged(resident, commit, resident.execution))
         return commit
 
     def touch(self, resident: Resident, now: int) -> None:
@@ -99,13 +108,23 @@ class Desk:
         resident.commit = None
         resident.close()
 
+    def once_durable(self, callback: Callable[[], None]) -> None:
+        """Call back when what has been gathered is durable; not at all when it never will be."""
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        told.add_done_callback(lambda _: callback())
+        self.committer.gathering.replies.append((told, None))
+
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def answer(self, delivery: Delivery, error: Exception | None = None) -> None:
         """Answer the sender, if one waits, once the batch is durable."""
+        gathering = self.committer.gathering
         if delivery.reply is not None:
-            self.committer.gathering.replies.append((delivery.reply, error))
+            gathering.replies.append((delivery.reply, error))
             delivery.reply = None
+        row = delivery.row
+        if row is not None and delivery.stored and row[0] != INTERNAL:
+            gathering.tombstones.append(Tombstone(row, self._clock.now(), encode_verdict(error)))
 
     def consumed(self, delivery: Delivery, error: Exception | None = None) -> None:
         """The message has had its effect, or never will: answer its sender and drop its row with this commit."""
@@ -127,7 +146,7 @@ class Desk:
             if delivery.stored:
                 gathering.consumed.append(row)
                 if row[0] != INTERNAL:
-                    gathering.tombstones.append(Tombstone(row, self._clock.now()))
+                    gathering.tombstones.append(Tombstone(row, self._clock.now(), encode_verdict(error)))
             else:
                 self.around.forget(delivery)
 
@@ -206,6 +225,18 @@ class Desk:
             version=start.version,
             parent=start.parent,
             tags=start.tags,
+            reason=start.reason,
+        )
+
+    def rewound_event(
+        self, before: ExecutionStarted, execution_id: str, parent: ParentRef | None
+    ) -> ExecutionStarted:
+        """The first event of the execution that goes on for `before`."""
+        return msgspec.structs.replace(
+            before,
+            execution_id=execution_id,
+            seed=before.origin,
+            parent=before.parent if parent is None else parent,
         )
 
     def continued_event(
@@ -237,5 +268,10 @@ class Desk:
 
     def not_registered(self, name: str) -> str:
         """What is wrong with an orchestrator that nobody registered."""
-        known = ", ".join(self.executor.names("orchestrator")) or "none"
-        return f"Orchestrator '{name}' is not registered in this host; registered are: {known}"
+        return not_registered(self.executor, name)
+
+
+def not_registered(executor: Executor, name: str) -> str:
+    """What is wrong with an orchestrator that an executor does not know: the beginning of a message."""
+    known = ", ".join(executor.names("orchestrator")) or "none"
+    return f"Orchestrator '{name}' is not registered in this host; registered are: {known}"

@@ -7,8 +7,10 @@ teardown are one call on one object and cannot miss it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
 
 from durably.core.events import Action, Arrival, ExecutionStarted, HistoryEvent, Payload
 from durably.core.messages import ActivityDone
@@ -16,7 +18,7 @@ from durably.core.messages import ActivityDone
 FunctionKind = Literal["orchestrator", "activity"]
 
 
-class ActivityCall(NamedTuple):
+class ActivityCall(msgspec.Struct, frozen=True, eq=False):
     """One attempt of an activity, ready to run.
 
     Attributes:
@@ -89,14 +91,19 @@ class Executor(Protocol):
         """How many attempts of the activity may run at once on this host; None for no limit of its own."""
         ...
 
-    async def perform(self, call: ActivityCall) -> ActivityDone:
+    def on_loop(self, name: str) -> bool:
+        """True when the code of the activity runs on the event loop, step by step; False when it runs elsewhere."""
+        ...
+
+    def perform(self, call: ActivityCall) -> Coroutine[Any, Any, ActivityDone]:
         """Run one attempt of an activity.
 
         Never raises for what user code does: that becomes a failure. Cancelling the awaiting task cancels the attempt:
-        a coroutine is cancelled; a thread cannot be, but its context says so and its result is dropped.
+        a coroutine is cancelled, a worker process is ended; a thread cannot be, but its context says so and its result
+        is dropped.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of threads; called after the last `perform` returned or was cancelled."""
+        """Let go of threads and end processes; called after the last `perform` returned or was cancelled."""
         ...

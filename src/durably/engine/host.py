@@ -6,24 +6,31 @@ import asyncio
 import logging
 import os
 import platform
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.core.messages import ActivityDone, MessageBody
 from durably.engine.activities import ActivityPool
+from durably.engine.committer import RETRY_DELAY_MAX_US, TROUBLE_DELAY_US
+from durably.engine.company import Company
 from durably.engine.executor import Executor
+from durably.engine.janitor import Janitor
 from durably.engine.options import EngineOptions
 from durably.engine.partition import Partition, Share
 from durably.engine.residents import Delivery
-from durably.engine.waiters import Waiters
+from durably.engine.suspicion import Suspicion, WatchedExecutor
+from durably.engine.waiters import Waiters, refuse
 from durably.errors import (
     HubClosedError,
     InvariantError,
     LeaseLostError,
+    OperationError,
     StoreFailedError,
     StoreRefusedError,
     StoreUnavailableError,
+    UsageError,
 )
 from durably.storage.api import Lease, Store
 
@@ -53,7 +60,7 @@ class Host:
         random: Random | None = None,
     ) -> None:
         self.store = store
-        self.executor = executor
+        self.executor: Executor = executor
         self.options = options or EngineOptions.from_environment()
         self.clock: Clock = clock or SystemClock()
         self.random: Random = random or SystemRandom()
@@ -61,23 +68,29 @@ class Host:
         self.partition: Partition | None = None
         self.failure: Exception | None = None
         """Why the host stopped by itself, or None."""
+        self._company = Company(self.options.max_deliveries)
+        self._suspicion = Suspicion()
         self.pool = ActivityPool(
             executor,
             self.clock,
             self.options.max_concurrent_activities,
             self._activity_done,
+            company=self._company,
             unknown_wait=self.options.unknown_functions == "wait",
         )
         self._lease: Lease | None = None
         self._commands: dict[asyncio.Future[None], Delivery] = {}
-        self._slots: asyncio.Event = asyncio.Event()
+        self._for_slots: deque[asyncio.Future[None]] = deque()
         self._strikes: dict[str | None, int] = {}
         self._condemned: dict[str, str] = {}
         self._cautious = False
         self._closing = False
+        self._stopped: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
         self._polling = False
+        self._sweeping = False
+        self._unloaded: StoreUnavailableError | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -87,54 +100,112 @@ class Host:
         Raises:
             HubLockedError: Another live host serves it.
             OperationError: The store cannot be opened; see `Store.open`.
+            UsageError: It was started before.
         """
+        if self._closing or self._lease is not None:
+            raise UsageError(f"The host of {self.store.url} was started before; make another one")
         self._failed = asyncio.get_running_loop().create_future()
         await self.store.open(create=True)
         try:
             self._lease = await self.store.acquire(0, f"pid {os.getpid()} on {platform.node()}")
+            if self._lease.orphaned:
+                await self._become_suspicious(self._lease)
             await self._load()
         except BaseException:
-            await self.store.close()
+            self.abandon()
+            await self._close()
             raise
         self.store.on_arrival(self._arrived)
         self._poll_later()
+        if self.options.keep_finished_s:
+            keep_us = int(self.options.keep_finished_s * 1_000_000)
+            janitor = Janitor(self.store, self.submit, self._pause, self.clock, keep_us)
+            self._spawn(janitor.work())
+
+    async def _become_suspicious(self, lease: Lease) -> None:
+        """The host before died: find out what it was doing, and note from now on what this one does."""
+        try:
+            log = await self.store.work_log(lease)
+        except StoreUnavailableError as error:
+            _log.warning("what kills this process, if anything does, will not be found: %s", error)
+            return
+        self._suspicion = Suspicion(log)
+        self.executor = self.pool.executor = WatchedExecutor(self.executor, self._suspicion)
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Take nothing new, let running activities end (up to the drain time-out), commit, let go. Idempotent.
 
-        What is still running then is cancelled without a result, and runs again when the hub is served next.
+        What is still running then is cancelled without a result, and runs again when the hub is served next. So is what
+        runs when the caller is cancelled meanwhile: the hub is let go of all the same. A second call waits for the first.
         """
         if self._closing:
+            if self._stopped is not None:
+                await asyncio.shield(self._stopped)
             return
         self._closing = True
+        self._stopped = asyncio.get_running_loop().create_future()
+        self._suspicion.forgive()
         timeout_s = self.options.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+        try:
+            await self._drain(timeout_s)
+        except BaseException:
+            await self.pool.stop(0)
+            raise
+        finally:
+            try:
+                await self._let_go(max(timeout_s, 1.0))
+            finally:
+                self._stopped.set_result(None)
+
+    async def _drain(self, timeout_s: float) -> None:
         await self.pool.stop(timeout_s if self.failure is None else 0)
+        if self.partition is not None and self.failure is None:
+            await self._bounded(self.partition.becomes_quiet(), max(timeout_s, 1.0))
+
+    async def _let_go(self, timeout_s: float) -> None:
         partition = self.partition
         if partition is not None:
-            if self.failure is None:
-                await self._bounded(partition.becomes_quiet(), max(timeout_s, 1.0))
             partition.close()
-            await self._bounded(partition.landed(), max(timeout_s, 1.0))
+            await self._bounded(partition.landed(), timeout_s)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._refuse_all(
             self.failure or HubClosedError(f"The host of {self.store.url} stopped; start one and ask again")
         )
-        if self._lease is not None and self.failure is None:
-            await self.store.release(self._lease)
-        await self.executor.close()
-        await self.store.close()
+        try:
+            if self._lease is not None and self.failure is None:
+                await self.store.release(self._lease)
+        except OperationError as error:  # it ends with the store, or runs out
+            _log.warning("the lease of %s could not be given back: %s", self.store.url, error)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        try:
+            await self.executor.close()
+        finally:
+            await self.store.close()
 
     def abandon(self) -> None:
         """Drop everything at once, as a crash would: nothing is committed, nobody is answered. For simulations."""
         self._closing = True
+        self._suspicion.abandon()
         self.pool.abandon()
         if self.partition is not None:
             self.partition.close()
             self.partition = None
         for task in self._tasks:
             task.cancel()
+
+    @property
+    def trouble(self) -> StoreUnavailableError | None:
+        """Why nothing can be made durable for now, or None when the host is ready.
+
+        What was sent before waits and is not lost, reads go on, and new messages are refused, until the store takes
+        something again.
+        """
+        return self._unloaded if self.partition is None else self.partition.committer.trouble
 
     async def failed(self) -> None:
         """Return when the host has stopped by itself; `failure` says why. Never returns for one that goes on."""
@@ -144,9 +215,11 @@ class Host:
     async def _bounded(self, waiting: Coroutine[Any, Any, None], timeout_s: float) -> None:
         """Wait, but not for ever, by the engine's own clock."""
         task = asyncio.get_running_loop().create_task(waiting)
-        wakeup = self.clock.call_at(self.clock.now() + int(timeout_s * 1_000_000), lambda: _cancel(task))
-        await asyncio.gather(task, return_exceptions=True)
-        wakeup.cancel()
+        wakeup = self.clock.call_later(int(timeout_s * 1_000_000), lambda: _cancel(task))
+        try:
+            await asyncio.gather(task, return_exceptions=True)
+        finally:
+            wakeup.cancel()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -155,11 +228,14 @@ class Host:
 
         Raises:
             HubClosedError: The host is stopping.
+            StoreUnavailableError: The store takes nothing for now (see `trouble`); the message was not sent.
             UsageError: The instance refuses it; see the operations.
         """
-        while len(self._commands) >= self.options.max_commands and not self._closing:
-            self._slots.clear()
-            await self._slots.wait()
+        trouble = self.trouble
+        if trouble is not None:
+            raise StoreUnavailableError(str(trouble))
+        while len(self._commands) >= self.options.max_commands and not self._closing and self.failure is None:
+            await self._wait_for_slot()
         if self._closing or self.failure is not None:
             raise self.failure or HubClosedError(f"The host of {self.store.url} is stopping; ask another one")
         reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -170,7 +246,26 @@ class Host:
             await reply
         finally:
             del self._commands[reply]
-            self._slots.set()
+            if self._for_slots:
+                self._give_slot()
+
+    async def _wait_for_slot(self) -> None:
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._for_slots.append(slot)
+        try:
+            await slot
+        except asyncio.CancelledError:
+            if not slot.cancelled():
+                self._give_slot()
+            raise
+
+    def _give_slot(self) -> None:
+        """Wake one caller that waits, not all: of a flood of them, each would be woken for each of the others."""
+        while self._for_slots:
+            slot = self._for_slots.popleft()
+            if not slot.done():
+                slot.set_result(None)
+                return
 
     @property
     def has_room(self) -> bool:
@@ -185,7 +280,7 @@ class Host:
     async def _pause(self, delay_us: int) -> None:
         """Sleep by the engine's own clock."""
         over = asyncio.Event()
-        wakeup = self.clock.call_at(self.clock.now() + delay_us, over.set)
+        wakeup = self.clock.call_later(delay_us, over.set)
         try:
             await over.wait()
         finally:
@@ -194,13 +289,14 @@ class Host:
     def _refuse_all(self, error: Exception) -> None:
         for reply in list(self._commands):
             if not reply.done():
-                reply.set_exception(error)
-        self._slots.set()
+                refuse(reply, error)
+        while self._for_slots:
+            self._give_slot()
         self.waiters.fail(error)
 
     def _activity_done(self, instance_id: str, done: ActivityDone) -> None:
         if self.partition is not None:
-            self.partition.activity_done(instance_id, done)
+            self.partition.deliver(Delivery(instance_id, done))
 
     # --- inbox -------------------------------------------------------------------------------------------------------
 
@@ -211,19 +307,28 @@ class Host:
 
     def _poll_later(self) -> None:
         if not self._closing:
-            at = self.clock.now() + int(self.options.inbox_poll_s * 1_000_000)
-            self.clock.call_at(at, self._poll)
+            self.clock.call_later(int(self.options.inbox_poll_s * 1_000_000), self._poll)
 
     def _poll(self) -> None:
         if not self._closing and self.failure is None:
-            self._spawn(self._read_inbox(everything=True))
+            if not self._sweeping:  # else the store is slow: more reads would only make it slower
+                self._sweeping = True
+                self._spawn(self._sweep())
             self._poll_later()
+
+    async def _sweep(self) -> None:
+        try:
+            # Where messages appear in order, what waits for its time is not read every second.
+            await self._read_inbox(everything=not self.store.capabilities.inbox_in_order)
+        finally:
+            self._sweeping = False
 
     async def _read_inbox(self, *, everything: bool) -> None:
         self._polling = False  # a post that comes from here on asks again
-        partition = self.partition
-        if partition is None:
-            return
+        if self.partition is not None:
+            await self._read_inbox_of(self.partition, everything=everything)
+
+    async def _read_inbox_of(self, partition: Partition, *, everything: bool) -> None:
         try:
             await partition.read_inbox(everything=everything)
         except StoreUnavailableError as error:
@@ -237,7 +342,15 @@ class Host:
         if self._lease is None:
             raise HubClosedError(f"The host of {self.store.url} does not own it: start it first")
         share = Share(
-            self.store, self.executor, self.pool, self.waiters, self.clock, self.random, self.options
+            self.store,
+            self.executor,
+            self.pool,
+            self.waiters,
+            self.clock,
+            self.random,
+            self.options,
+            self._company,
+            self._suspicion,
         )
         partition = Partition(
             share,
@@ -246,10 +359,14 @@ class Host:
             cautious=self._cautious,
             lost=self._partition_lost,
         )
-        await partition.load()
-        self.partition = partition
+        try:
+            await partition.load()
+        except BaseException:
+            partition.close()  # it may have gone half of the way
+            raise
+        self.partition, self._unloaded = partition, None
         for instance_id, done in self.pool.results():
-            partition.activity_done(instance_id, done)
+            partition.deliver(Delivery(instance_id, done))
         for reply, delivery in list(self._commands.items()):
             if not reply.done():  # it was under way when the partition object before was thrown away
                 partition.deliver(Delivery(delivery.target, delivery.body, reply))
@@ -278,8 +395,10 @@ class Host:
                 self._cautious = True
             else:
                 self._cautious = False
+                self._strikes.pop(culprit, None)
                 self._condemned[culprit] = f"Parked: the store refuses its data: {error}"
         elif culprit is not None and strikes >= self.options.invariant_strikes:
+            self._strikes.pop(culprit, None)  # a redrive begins to count anew
             self._condemned[culprit] = f"Parked after it broke an invariant {strikes} times: {error}"
         if culprit is None and strikes > _RELOADS_MAX:
             self._give_up(error)
@@ -296,11 +415,13 @@ class Host:
         while not self._closing:
             if attempt:
                 await self._pause(delay_us)
-                delay_us = min(2 * delay_us, 60_000_000)
+                delay_us = min(2 * delay_us, RETRY_DELAY_MAX_US)
             attempt += 1
             try:
                 await self._load()
             except StoreUnavailableError as error:
+                if delay_us >= TROUBLE_DELAY_US:
+                    self._unloaded = error
                 _log.warning("%s cannot be loaded, trying again: %s", self.store.url, error)
             except Exception as error:  # noqa: BLE001 - nothing above this task could act on it
                 self._give_up(error)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 import msgspec
@@ -13,17 +12,17 @@ from durably.core.history import decode_body
 from durably.engine.committer import INTERNAL
 from durably.engine.residents import Delivery
 
-_log = logging.getLogger("durably.engine")
-
 
 class Inbox:
     """The inbox of one partition, as its owner sees it.
 
     Args:
         token: Makes the ids of messages unique; a new one for each partition object.
+        unreadable: Takes the row of a message that cannot be read, and why.
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, unreadable: Callable[[InboxRow, str], None]) -> None:
+        self._unreadable = unreadable
         self.after = 0
         """The hint for reads: the highest position among the rows that a read of all behind it has returned."""
         self._prefix = f"{INTERNAL}{token[:12]}."
@@ -61,22 +60,21 @@ class Inbox:
         self._held.add(row.message_id)
         try:
             body = decode_body(row.body)
-        except msgspec.MsgspecError as error:
-            _log.error(
-                "message '%s' to instance '%s' cannot be read and is left alone: %s",
-                row.message_id,
-                row.instance_id,
-                error,
-            )
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            self._unreadable(row, str(error))
             return None
         return Delivery(row.instance_id, body, row=row.message_id, stored=True)
 
     def keep(self, delivery: Delivery) -> None:
         """Give a message a row with the batch that is gathering, unless it has one or is consumed before."""
         if delivery.row is None:
-            self._next += 1
-            delivery.row = f"{self._prefix}{self._next:x}"
+            delivery.row = self.new_id()
             self._unstored[delivery.row] = delivery
+
+    def new_id(self) -> str:
+        """An id for a message of ours."""
+        self._next += 1
+        return f"{self._prefix}{self._next:x}"
 
     def forget(self, delivery: Delivery) -> None:
         """A message was consumed before it got a row."""

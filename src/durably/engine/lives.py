@@ -5,18 +5,20 @@ from __future__ import annotations
 import msgspec
 
 from durably.core.commit import Removal
-from durably.core.events import ExecutionCanceled, ExecutionFailed, ExecutionStarted
+from durably.core.events import ExecutionCanceled, ExecutionFailed, ExecutionStarted, Rewound
 from durably.core.messages import (
     TIMER_START,
     Cancel,
     ChildDone,
     Continue,
+    Purge,
     RaiseEvent,
     StartInstance,
     Terminate,
 )
 from durably.core.status import RuntimeStatus
 from durably.engine.desk import Desk
+from durably.engine.families import children
 from durably.engine.residents import Delivery, Resident
 from durably.errors import FailureDetails, InstanceAlreadyExistsError, InstanceStateError, InvariantError
 
@@ -68,11 +70,16 @@ class Lives:
         resident.pending = None
         started = self._desk.started_event(resident, start)
         self._desk.consumed(delivery)
-        self._first_turn(resident, started)
+        self.first_turn(resident, started)
 
     def begin_pending(self, resident: Resident) -> None:
-        """The time of a scheduled start has come."""
-        desk = self._desk
+        """The time of a scheduled start has come; where nobody knows its orchestrator, it waits for who does."""
+        desk, start = self._desk, resident.pending
+        if start is not None and desk.must_wait_for(start.name):
+            resident.blocked = desk.not_registered(start.name)
+            desk.touch(resident, resident.state.now)
+            return  # its timer stays, and rings when the next host starts
+        resident.blocked = None
         desk.commit_of(resident).timers[-1, TIMER_START] = None
         first, *rest = resident.held
         resident.held = rest
@@ -91,14 +98,14 @@ class Lives:
             return
         before = resident.state.begun
         desk.abandon(resident)
-        desk.committer.gathering.executions_dropped.append(resident.execution)
+        desk.committer.gathering.executions_dropped += (resident.execution, *resident.bases)
         resident.begin_execution(desk.around.new_execution(), body.execution_id)
         desk.commit_of(resident).turn(now)
         resident.turns += 1
         desk.consumed(delivery)
         resident.queue.extendleft(reversed(resident.held))
         resident.held = []
-        self._first_turn(resident, desk.continued_event(resident, before, body))
+        self.first_turn(resident, desk.continued_event(resident, before, body))
         self._inherit(resident, body)
 
     def _inherit(self, resident: Resident, body: Continue) -> None:
@@ -119,12 +126,17 @@ class Lives:
             if isinstance(heir.body, Continue):
                 heir.body = msgspec.structs.replace(heir.body, carried=(*heir.body.carried, *carried))
 
-    def _first_turn(self, resident: Resident, started: ExecutionStarted) -> None:
+    def first_turn(
+        self, resident: Resident, started: ExecutionStarted, rewound: Rewound | None = None
+    ) -> None:
+        """Record the first event of an execution, and let the code see it."""
         desk = self._desk
         commit = desk.commit_of(resident)
         if started.input is not None:
             desk.committer.gathering.size += len(started.input)
         commit.begin(started)
+        if rewound is not None:
+            commit.record(rewound)
         if desk.executor.serves("orchestrator", started.name):
             resident.run = desk.executor.begin(started)
             desk.advance(resident, resident.run, commit, started)
@@ -138,7 +150,7 @@ class Lives:
         """Stop the code at once, whatever state the instance is in."""
         desk = self._desk
         commit = desk.commit_of(resident)
-        if resident.parked is not None:
+        if resident.parked is not None and not resident.is_poisonous:
             commit.ended = True
             resident.state.status = (
                 RuntimeStatus.Terminated.value
@@ -173,13 +185,19 @@ class Lives:
         desk.dispatch(resident, desk.commit_of(resident))
         desk.discard_held(resident)
 
-    def purge(self, resident: Resident, delivery: Delivery) -> None:
-        """Delete a finished instance."""
+    def purge(self, resident: Resident, delivery: Delivery, body: Purge) -> None:
+        """Delete a finished instance; its descendants get a message in the same commit."""
         desk, status = self._desk, resident.state.status
         if not resident.state.ended:
             expected = "a finished instance; terminate it first"
             desk.consumed(delivery, InstanceStateError(resident.instance_id, status, "purge", expected))
             return
+        if body.recursive:
+            if resident.stored is None:
+                desk.around.reread(resident, delivery)
+                return
+            for child, parent, lineage in children(resident.stored):
+                desk.around.send(child, Purge(recursive=True, parent=parent, lineage=lineage))
         self._remove(resident)
         desk.consumed(delivery)
         for other in reversed(
@@ -192,6 +210,7 @@ class Lives:
         desk = self._desk
         desk.abandon(resident)
         desk.committer.gathering.removed.append(Removal(resident.instance_id, resident.execution))
+        desk.committer.gathering.executions_dropped += resident.bases
         desk.around.drop(resident)
 
     # --- ids that are taken ------------------------------------------------------------------------------------------

@@ -8,17 +8,32 @@ from typing import TypeVar
 
 from durably.core.commit import InstanceRow
 from durably.core.events import HistoryEvent, Payload
-from durably.core.history import decode_failure, decode_rows
-from durably.core.ids import check_instance_id
-from durably.core.messages import Cancel, Purge, RaiseEvent, Resume, StartInstance, Suspend, Terminate
+from durably.core.history import decode_failure
+from durably.core.messages import (
+    Cancel,
+    Discard,
+    Purge,
+    RaiseEvent,
+    Redrive,
+    Restart,
+    Resume,
+    Rewind,
+    StartInstance,
+    Suspend,
+    Terminate,
+)
+from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome
+from durably.engine.committed import read_events
+from durably.engine.desk import not_registered
+from durably.engine.families import descendants, tell
 from durably.engine.host import Host
-from durably.errors import HistoryCorruptError, InstanceNotFoundError, UnknownFunctionError, UsageError
+from durably.engine.parked import addressee, query_parked
+from durably.errors import InstanceNotFoundError, UnknownFunctionError
+from durably.management import check_start
 
 T = TypeVar("T")
-
-POLICIES = ("replace_finished", "fail", "replace", "attach")
 
 
 class Operations:
@@ -29,20 +44,19 @@ class Operations:
 
     async def start(self, instance_id: str, start: StartInstance) -> None:
         """See `Management.start`."""
-        if not start.fresh:
-            check_instance_id(instance_id)
-        if start.on_existing not in POLICIES:
-            raise UsageError(f"on_existing is {start.on_existing!r}: expected one of {', '.join(POLICIES)}")
+        check_start(instance_id, start)
+        self._refuse_unknown(start.name)
         host = self._host
-        if host.options.unknown_functions == "fail" and not host.executor.serves("orchestrator", start.name):
-            known = ", ".join(host.executor.names("orchestrator")) or "none"
-            raise UnknownFunctionError(
-                f"Orchestrator '{start.name}' is not registered in this host; registered are: {known}. "
-                "Register it with @app.orchestrator, or start one of these"
-            )
         if not host.has_room:
             await host.wait_for_room()
         await host.submit(instance_id, start)
+
+    def _refuse_unknown(self, name: str) -> None:
+        host = self._host
+        if host.options.unknown_functions == "fail" and not host.executor.serves("orchestrator", name):
+            raise UnknownFunctionError(
+                f"{not_registered(host.executor, name)}. Register it with @app.orchestrator, or start one of these"
+            )
 
     async def raise_event(self, instance_id: str, name: str, data: Payload) -> None:
         """See `Management.raise_event`."""
@@ -52,9 +66,12 @@ class Operations:
         """See `Management.cancel`."""
         await self._host.submit(instance_id, Cancel(reason))
 
-    async def terminate(self, instance_id: str, reason: str | None) -> None:
+    async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
         """See `Management.terminate`."""
-        await self._host.submit(instance_id, Terminate(reason))
+        family = await descendants(self._host.store, instance_id) if recursive else []
+        order = Terminate(reason, recursive)
+        await self._host.submit(instance_id, order)
+        await tell(self._host.submit, family, order)
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:
         """See `Management.suspend`."""
@@ -64,13 +81,45 @@ class Operations:
         """See `Management.resume`."""
         await self._host.submit(instance_id, Resume(reason))
 
-    async def purge(self, instance_id: str) -> bool:
+    async def rewind(self, instance_id: str, rewind: Rewind) -> None:
+        """See `Management.rewind`."""
+        await self._host.submit(instance_id, rewind)
+
+    async def restart(self, instance_id: str, restart: Restart) -> None:
+        """See `Management.restart`."""
+        row = await self._host.store.get_instance(instance_id)
+        if row is not None:
+            self._refuse_unknown(row.name)
+        await self._host.submit(instance_id, restart)
+
+    async def purge(self, instance_id: str, *, recursive: bool = False) -> bool:
         """See `Management.purge`."""
+        family = await descendants(self._host.store, instance_id) if recursive else []
+        order = Purge(recursive)
         try:
-            await self._host.submit(instance_id, Purge())
+            await self._host.submit(instance_id, order)
         except InstanceNotFoundError:
             return False
+        await tell(self._host.submit, family, order)
         return True
+
+    async def is_served(self) -> bool:
+        """See `Management.is_served`."""
+        return self._host.failure is None
+
+    async def query_parked(self, query: ParkedQuery) -> ParkedFound:
+        """See `Management.query_parked`."""
+        return await query_parked(self._host.store, query)
+
+    async def redrive(self, item_id: str) -> None:
+        """See `Management.redrive`."""
+        target, message_id = await addressee(self._host.store, item_id, "redrive")
+        await self._host.submit(target, Redrive(message_id))
+
+    async def discard(self, item_id: str) -> None:
+        """See `Management.discard`."""
+        target, message_id = await addressee(self._host.store, item_id, "discard")
+        await self._host.submit(target, Discard(message_id))
 
     async def get(self, instance_id: str) -> InstanceRow | None:
         """See `Management.get`."""
@@ -106,19 +155,7 @@ class Operations:
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:
         """See `Management.history`."""
-        for _ in range(3):
-            row = await self._host.store.get_instance(instance_id)
-            if row is None:
-                raise InstanceNotFoundError(instance_id)
-            rows = await self._host.store.read_history(instance_id)
-            try:
-                return decode_rows(instance_id, row.execution_id, rows)[0]
-            except HistoryCorruptError:
-                # Two reads: the instance may have continued as new between them. A damaged one stays damaged.
-                again = await self._host.store.get_instance(instance_id)
-                if again is not None and again.execution_id == row.execution_id:
-                    raise
-        raise InstanceNotFoundError(instance_id)
+        return await read_events(self._host.store, instance_id)
 
     async def _within(self, instance_id: str, waiting: Awaitable[T], timeout_s: float) -> T:
         future = asyncio.ensure_future(waiting)
@@ -129,7 +166,7 @@ class Operations:
                 text = f"Instance '{instance_id}' has not ended within {timeout_s:g} s; it goes on: ask again later"
                 future.set_exception(TimeoutError(text))
 
-        wakeup = clock.call_at(clock.now() + int(timeout_s * 1_000_000), too_late)
+        wakeup = clock.call_later(int(timeout_s * 1_000_000), too_late)
         try:
             return await future
         finally:

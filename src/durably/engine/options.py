@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from durably.errors import UsageError
+
+_MAY_BE_ZERO = ("drain_timeout_s", "keep_finished_s", "slow_turn_s", "stall_limit_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +21,8 @@ class EngineOptions:
         max_concurrent_activities: Attempts that run at once on this host. Coroutines that wait cost little, so the
             default is high; a function that needs less says `max_concurrent`.
         activity_threads: Threads for activities that are plain functions.
+        activity_processes: Worker processes for activities with ``executor="process"``, started when first needed; by
+            default as many as there are processors: more could not compute at once.
         max_open_activities: Client starts wait while more activities than this are open on this host (running or
             queued), so that a flood of starts cannot fill the memory.
         max_commands: Client calls that may be under way at once; more wait in their callers.
@@ -29,17 +34,26 @@ class EngineOptions:
         inbox_poll_s: How often messages from other processes are looked for when the store cannot wake the host.
         commit_retry_s: First delay before a batch that the store could not take is sent again; doubles up to a minute.
         drain_timeout_s: How long a stopping host waits for running activities; what is left runs again elsewhere.
-        slow_turn_s: A turn of orchestrator code that takes longer is reported with its stack; 0 switches that off.
+        slow_turn_s: A turn of orchestrator code that takes longer, or an activity that holds up the event loop for longer,
+            is reported with its stack; 0 switches that off.
         invariant_strikes: An instance that breaks an invariant this often is parked.
+        max_deliveries: A turn, or an attempt of an activity, that was running each of so many times when the process died
+            is parked. Fewer would park what was only unlucky; each one costs a death.
+        stall_limit_s: User code that holds up the event loop for longer ends the process with exit code 75, so that a
+            supervisor starts it again and the culprit is found; 0 switches that off, as it should be where the program is
+            somebody else's. `durably run` sets 300.
         max_actions: Actions of one execution; more is a loop that should continue as new.
         dedupe_window_s: How long ids of consumed messages are remembered.
         unknown_functions: ``"fail"`` fails an activity that this host does not know and refuses such a start; right for
             a host that serves its hub alone. ``"wait"`` leaves the work for a host that knows it.
+        keep_finished_s: Finished instances are deleted this long after their end; 0 keeps them for ever. Deleting keeps to a
+            fifth of the time as long as that is enough to keep up.
         lease_s: Time without renewal after which another host may take a partition over. Unused on a single file.
     """
 
     max_concurrent_activities: int = 1_000
     activity_threads: int = 32
+    activity_processes: int = os.cpu_count() or 1
     max_open_activities: int = 200_000
     max_commands: int = 10_000
     max_resident_instances: int = 20_000
@@ -51,9 +65,12 @@ class EngineOptions:
     drain_timeout_s: float = 10.0
     slow_turn_s: float = 1.0
     invariant_strikes: int = 3
+    max_deliveries: int = 5
+    stall_limit_s: float = 0.0
     max_actions: int = 100_000
     dedupe_window_s: float = 3_600.0
     unknown_functions: Literal["fail", "wait"] = "fail"
+    keep_finished_s: float = 0.0
     lease_s: float = 15.0
 
     def __post_init__(self) -> None:
@@ -62,10 +79,11 @@ class EngineOptions:
             if field.name == "unknown_functions":
                 if value not in ("fail", "wait"):
                     raise UsageError(f"unknown_functions is {value!r}: expected 'fail' or 'wait'")
-            elif field.name in {"drain_timeout_s", "slow_turn_s"} and value == 0:
+            elif field.name in _MAY_BE_ZERO and value == 0:
                 continue
-            elif not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-                raise UsageError(f"{field.name} is {value!r}: expected a number above 0")
+            elif type(value) not in (int, type(field.default)) or not 0 < value < math.inf:
+                kind = "a number" if isinstance(field.default, float) else "a whole number"
+                raise UsageError(f"{field.name} is {value!r}: expected {kind} above 0")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> EngineOptions:

@@ -10,17 +10,32 @@ from typing import NamedTuple
 
 from durably.clock import Clock, Random
 from durably.core.commit import InboxRow, TimerRow
-from durably.core.messages import ActivityDone, ChildDone, MessageBody, StartInstance, TimerDue
+from durably.core.history import encode_body
+from durably.core.messages import (
+    TIMER_START,
+    ActivityDone,
+    ChildDone,
+    Discard,
+    MessageBody,
+    Redrive,
+    Rewind,
+    StartInstance,
+    TimerDue,
+)
 from durably.engine.activities import ActivityPool
 from durably.engine.committer import Committer, Gathering, Staged
+from durably.engine.company import Company
 from durably.engine.desk import Desk
 from durably.engine.effects import Effects
 from durably.engine.executor import Executor
 from durably.engine.inbox import Inbox
 from durably.engine.lives import Lives
 from durably.engine.options import EngineOptions
+from durably.engine.parking import Parking
 from durably.engine.residents import Delivery, Resident
+from durably.engine.suspicion import Suspicion
 from durably.engine.timer_window import TimerWindow
+from durably.engine.trials import Trials
 from durably.engine.turns import Turns
 from durably.engine.waiters import Waiters
 from durably.errors import (
@@ -45,6 +60,8 @@ class Share(NamedTuple):
     clock: Clock
     random: Random
     options: EngineOptions
+    company: Company
+    suspicion: Suspicion
 
 
 class Partition:
@@ -85,7 +102,9 @@ class Partition:
         self._reading: set[asyncio.Task[None]] = set()
         # Removed in memory, not yet on disk: nobody may read their old rows.
         self._vanishing: dict[str, int] = {}
-        self._inbox = Inbox(share.random.token())
+        # Ended and to be read anew, as soon as nothing of theirs is on its way to the disk.
+        self._unsettled: dict[str, Resident] = {}
+        self._inbox = Inbox(share.random.token(), self._unreadable)
         self._execution = 0
         self._evict_above = options.max_resident_instances
         self._timers = TimerWindow(
@@ -113,14 +132,34 @@ class Partition:
             share.executor, self.committer, clock, self, unknown_wait=options.unknown_functions == "wait"
         )
         self._lives = Lives(self._desk)
-        self._turns = Turns(self._desk, self._lives, options.turns_per_batch)
+        self._trials = self._trials_with(share)
+        self._parking = Parking(self._desk, self._lives, condemned, self._look_into_inbox)
+        self._turns = Turns(
+            self._desk, self._lives, self._parking, options.turns_per_batch, knock=self._trials.knock
+        )
+
+    def _trials_with(self, share: Share) -> Trials:
+        return Trials(
+            self._desk,
+            pool=share.pool,
+            company=share.company,
+            suspicion=share.suspicion,
+            clock=share.clock,
+            max_deliveries=share.options.max_deliveries,
+            is_resident=lambda resident: self.residents.get(resident.instance_id) is resident,
+            run=self._try,
+        )
 
     async def load(self) -> None:
         """Read what is in flight and go on with it. Call it once, before anything is delivered."""
         snapshot = await self._store.load(self._lease, self._timers.until)
         self._execution = snapshot.execution
         self.committer.number = self._loaded_at = snapshot.batch
-        self._recover(snapshot)
+        suspects = self._trials.suspected_instances()
+        found = await self._store.read_instances(self._lease, suspects) if suspects else []
+        missing = [suspect for suspect, stored in zip(suspects, found, strict=True) if stored is None]
+        self._trials.begin(snapshot, self._clock.now(), missing)
+        self._recover(snapshot, [stored for stored in found if stored is not None])
 
     def deliver(self, delivery: Delivery) -> None:
         """Take a message. It is dealt with in the next pump, together with all others that come until then."""
@@ -128,10 +167,6 @@ class Partition:
         if not self._armed:
             self._armed = True
             self._loop.call_soon(self._pump)
-
-    def activity_done(self, instance_id: str, done: ActivityDone) -> None:
-        """Take the result of an activity."""
-        self.deliver(Delivery(instance_id, done))
 
     def knows(self, instance_id: str) -> bool:
         """True when the end of the instance, if it comes, will be told to the waiters by this object."""
@@ -144,6 +179,7 @@ class Partition:
             return
         self.closed = True
         self._timers.close()
+        self._trials.close()
         self.committer.close()
         self._tell_if_quiet()
         for task in self._reading:
@@ -216,10 +252,10 @@ class Partition:
             self._evict()
 
     def _turn(self, resident: Resident, now: int) -> None:
-        committer = self.committer
+        committer, options = self.committer, self._options
         if (
-            resident.turns >= self._options.turns_per_batch
-            or committer.full
+            resident.turns >= options.turns_per_batch
+            or committer.gathering.size >= options.batch_bytes
             or (self._cautious and committer.busy)
         ):
             self._late[resident.instance_id] = resident
@@ -227,6 +263,21 @@ class Partition:
         self._turns.run(resident, now)
         if resident.queue:
             self._late[resident.instance_id] = resident
+
+    def _try(self, resident: Resident, now: int) -> bool:
+        """Give one resident a turn now, outside of the pump; False when that ended this object."""
+        try:
+            self._turns.run(resident, now)
+        except Exception as error:  # noqa: BLE001 - as in the pump
+            if not isinstance(error, InvariantError):
+                _log.exception("turn of instance '%s' failed inside the engine", resident.instance_id)
+                error = InvariantError("I11", resident.instance_id, f"{type(error).__name__}: {error}")
+            self.fail(error, resident.instance_id)
+            return False
+        if resident.queue:
+            self._late[resident.instance_id] = resident
+        self._arm()
+        return True
 
     def fail(self, error: Exception, culprit: str | None) -> None:
         """End this object: something is wrong with it, with its store, or with its right to be."""
@@ -261,32 +312,49 @@ class Partition:
     def _nobody(self, delivery: Delivery, now: int) -> Resident | None:
         """The target does not exist: a start creates it, anything else is refused."""
         body = delivery.body
+        if isinstance(body, Rewind) and body.start is not None:  # of a child that is gone: it is started anew
+            self._desk.consumed(delivery)
+            body = body.start
+            delivery = Delivery(delivery.target, body)
+            self.keep(delivery)
         if isinstance(body, StartInstance):
             if delivery.target in self._condemned:
                 self._refuse_condemned(delivery, body)
                 return None
-            return self._lives.create(delivery, body, now)
+            resident = self._lives.create(delivery, body, now)
+            if self._trials.is_unborn(delivery.target):
+                self._trials.admit_unborn(resident)
+            return resident
+        if isinstance(body, Redrive | Discard) and body.message_id is not None:
+            self._parking.message(delivery, body)
+            return None
         self._desk.consumed(delivery, InstanceNotFoundError(delivery.target))
         return None
 
     def _refuse_condemned(self, delivery: Delivery, start: StartInstance) -> None:
-        """A start that cannot be stored: its caller or its parent is told; without either it stays in the inbox."""
-        error = StoreRefusedError(self._condemned[delivery.target])
+        """A start that cannot be stored: its caller or its parent is told; without either it is set aside."""
+        error = StoreRefusedError(self._condemned.pop(delivery.target))  # the next start may be another one
         parent = start.parent
         if parent is not None:
             failure = FailureDetails.of(error)
             done = ChildDone(parent.execution_id, parent.seq, parent.attempt, None, failure)
             self.send(parent.instance_id, done)
-        if parent is not None or delivery.reply is not None:
-            self._desk.consumed(delivery, error)
-        else:
-            _log.error("the start of instance '%s' is left in the inbox: %s", delivery.target, error)
-            self._inbox.keep(delivery)
+        elif delivery.reply is None:
+            message_id, now = delivery.row or self._inbox.new_id(), self._clock.now()
+            row = InboxRow(message_id, delivery.target, now, encode_body(start))
+            self._parking.set_aside(row, str(error), now)
+        self._desk.consumed(delivery, error)
+
+    def _unreadable(self, row: InboxRow, why: str) -> None:
+        self._parking.unreadable(row, why, self._clock.now())
+        self._arm()
 
     def _read_absent(self) -> None:
         """Read all instances that somebody asked for, in one round trip; reads overlap with each other and commits."""
         wanted = [
-            target for target, waiting in self._loading.items() if waiting and waiting[0] is not _ON_ITS_WAY
+            target
+            for target, waiting in self._loading.items()
+            if waiting and waiting[0] is not _ON_ITS_WAY and target not in self._unsettled
         ]
         if wanted:
             for target in wanted:
@@ -307,7 +375,7 @@ class Partition:
             except StoreUnavailableError as error:
                 _log.warning("%s could not be read, trying again: %s", self._store.url, error)
                 again = asyncio.Event()
-                self._clock.call_at(self._clock.now() + delay_us, again.set)
+                self._clock.call_later(delay_us, again.set)
                 await again.wait()
                 delay_us = min(2 * delay_us, _READ_DELAY_MAX_US)
             except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served: the host decides
@@ -348,6 +416,7 @@ class Partition:
             resident.parked = cause
         if resident.parked != stored.row.parked:
             self._desk.touch(resident, self._clock.now())
+        self._trials.look_at(resident)
         return resident
 
     def _arm(self) -> None:
@@ -374,7 +443,7 @@ class Partition:
 
     # --- recovery, inbox, timers -------------------------------------------------------------------------------------
 
-    def _recover(self, snapshot: Snapshot) -> None:
+    def _recover(self, snapshot: Snapshot, suspects: list[StoredInstance]) -> None:
         self._deliver_all(self._inbox.read(snapshot.inbox))
         finished = {
             (body.execution_id, body.seq)
@@ -386,20 +455,32 @@ class Partition:
             inbox.setdefault(row.instance_id, []).append(row)
         for stored in snapshot.in_flight:
             resident = self._settle_in(stored._replace(inbox=inbox.get(stored.row.instance_id, [])))
-            started = resident.state.started
-            if started is None:
+            if resident.state.started is None:
                 continue
-            for scheduled, attempt in resident.state.running_tasks():
-                if (started.execution_id, scheduled.seq) not in finished:
-                    self._pool.start(
-                        resident.instance_id, started.execution_id, scheduled, attempt, redelivery=True
-                    )
-            if resident.blocked is not None and resident.parked is None and resident.pending is None:
+            self._trials.start_tasks(resident, finished)
+            if resident.blocked is not None and not (
+                resident.parked is not None or resident.pending is not None or resident.detained
+            ):
                 self._turns.retry_blocked(resident, self._clock.now())
                 if resident.queue:
                     self._late[resident.instance_id] = resident
+        for stored in suspects:
+            if stored.row.instance_id not in self.residents:
+                self._settle_in(stored)
+        self._admit_unborn()
+        self._trials.settle()
         self._timers.start(snapshot.timers)
         self._arm()
+
+    def _admit_unborn(self) -> None:
+        """Suspects whose start is in the inbox are counted before anybody else has a turn, and may kill."""
+        for delivery in list(self._mailbox) if self._trials.knows_unborn else ():
+            target = delivery.target
+            if self._trials.is_unborn(target) and isinstance(delivery.body, StartInstance):
+                self._mailbox.remove(delivery)
+                resident = self._nobody(delivery, self._clock.now())
+                if resident is not None:
+                    self._late[target] = resident
 
     def _deliver_all(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
@@ -411,6 +492,10 @@ class Partition:
             rows = await self._store.read_inbox(self._lease, 0 if everything else self._inbox.after)
             if not self.closed:
                 self._deliver_all(self._inbox.read(rows))
+
+    def _look_into_inbox(self) -> None:
+        if not self.closed:
+            self._read_with_patience(lambda: self.read_inbox(everything=False))
 
     def _fire(self, due: list[TimerRow]) -> None:
         for row in due:
@@ -445,6 +530,7 @@ class Partition:
         """See `desk.Surroundings.drop`."""
         if self.residents.get(resident.instance_id) is resident:
             del self.residents[resident.instance_id]
+        self._condemned.pop(resident.instance_id, None)  # who comes after it has done nothing yet
         self._vanishing[resident.instance_id] = self._vanishing.get(resident.instance_id, 0) + 1
         self.committer.gathering.vanishing.append(resident.instance_id)
 
@@ -453,8 +539,20 @@ class Partition:
         self._mailbox.appendleft(delivery)
         self._arm()
 
+    def reread(self, resident: Resident, delivery: Delivery) -> None:
+        """See `desk.Surroundings.reread`."""
+        target = resident.instance_id
+        del self.residents[target]
+        self._loading[target] = [delivery, *resident.queue]
+        resident.queue.clear()
+        self._unsettled[target] = resident
+
     def rearm(self, resident: Resident) -> None:
         """See `desk.Surroundings.rearm`."""
+        pending = resident.pending
+        if pending is not None and pending.start_at is not None:
+            start_at = pending.start_at
+            self._timers.arm(TimerRow(resident.execution, -1, TIMER_START, start_at, resident.instance_id))
         for seq, kind, due_at in resident.state.timers():
             self._timers.arm(TimerRow(resident.execution, seq, kind, due_at, resident.instance_id))
 
@@ -469,6 +567,8 @@ class Partition:
                 resident.close()
                 if self.residents.get(resident.instance_id) is resident:
                     del self.residents[resident.instance_id]
+        if self._unsettled:
+            self._settle()
         self._effects.settle(gathering)
         self._inbox.gone(gathering.consumed)
         for instance_id in gathering.vanishing:
@@ -480,9 +580,15 @@ class Partition:
             self._arm()
         self._tell_if_quiet()
 
+    def _settle(self) -> None:
+        for target, resident in list(self._unsettled.items()):
+            if not (resident.batches or resident.commit is not None):
+                del self._unsettled[target]
+                self._arm()
 
-_READ_DELAY_MAX_US = 10_000_000
-"""A store that does not answer is asked every ten seconds."""
+
+_READ_DELAY_MAX_US = 2_000_000
+"""A store that does not answer is asked every two seconds."""
 
 _ON_ITS_WAY = Delivery("", TimerDue(0, 0, 0))
 """First in the list of an instance that is being read."""

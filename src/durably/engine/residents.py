@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
+import msgspec
+
 from durably.core.commit import InboxRow, InstanceRow
-from durably.core.events import HistoryEvent, ParentRef
+from durably.core.events import ExecutionStarted, HistoryEvent, ParentRef, TurnInterrupted
 from durably.core.history import chain_start, decode_body, decode_failure, decode_rows
-from durably.core.instance import InstanceState
+from durably.core.instance import InstanceState, turn_deliveries
 from durably.core.messages import MessageBody, StartInstance
 from durably.core.orchestration import Commit
 from durably.core.status import TERMINAL, RuntimeStatus
@@ -19,7 +22,7 @@ from durably.storage.api import StoredInstance
 _RUNNING = RuntimeStatus.Running.value
 
 
-class Delivery:
+class Delivery(msgspec.Struct, eq=False):
     """A message on its way to a resident.
 
     Attributes:
@@ -30,22 +33,11 @@ class Delivery:
         stored: True once that row is part of a batch.
     """
 
-    __slots__ = ("body", "reply", "row", "stored", "target")
-
-    def __init__(
-        self,
-        target: str,
-        body: MessageBody,
-        reply: asyncio.Future[None] | None = None,
-        row: str | None = None,
-        *,
-        stored: bool = False,
-    ) -> None:
-        self.target = target
-        self.body = body
-        self.reply = reply
-        self.row = row
-        self.stored = stored
+    target: str
+    body: MessageBody
+    reply: asyncio.Future[None] | None = None
+    row: str | None = None
+    stored: bool = False
 
 
 class Resident:
@@ -68,18 +60,23 @@ class Resident:
         batches: Batches in flight that hold rows of it; it cannot be evicted meanwhile.
         blocked: Why code and history disagree, or None.
         parked: Why it was set aside, or None.
+        detained: Its turn was running when a process died: what arrives waits until it may be tried again.
         pending: The start that is not due yet, or None.
         over: Its end is durable; whoever waited for it has been told.
+        bases: Executions that were rewound; their rows stay as long as this one.
+        stored: Its rows, of one that had ended when it was read; a rewind or a restart begins with them.
         turns: Turns it has had in the batch that is gathering.
         idle_since: Number of the pump that touched it last.
     """
 
     __slots__ = (
+        "bases",
         "batches",
         "blocked",
         "checksum",
         "commit",
         "created_at",
+        "detained",
         "execution",
         "execution_id",
         "held",
@@ -95,6 +92,7 @@ class Resident:
         "queue",
         "run",
         "state",
+        "stored",
         "turns",
         "written",
     )
@@ -120,8 +118,11 @@ class Resident:
         self.batches = 0
         self.blocked: str | None = None
         self.parked: str | None = None
+        self.detained = False
         self.pending: StartInstance | None = None
         self.over = False
+        self.bases: tuple[int, ...] = ()
+        self.stored: StoredInstance | None = None
         self.turns = 0
         self.idle_since = 0
 
@@ -133,12 +134,15 @@ class Resident:
             or self.blocked is not None
             or self.parked is not None
             or self.pending is not None
+            or self.detained
         )
 
     @property
     def parent(self) -> ParentRef | None:
         """The call that waits for its result, or None."""
         source = self.state.started if self.state.started is not None else self.pending
+        if source is None and self.stored is not None:
+            source = _started(self.stored)
         return None if source is None else source.parent
 
     @property
@@ -154,10 +158,25 @@ class Resident:
         )
 
     @property
+    def interrupted_turn(self) -> TurnInterrupted | None:
+        """What counts against its next turn, of one whose code has not run since it came into memory; or None."""
+        return turn_deliveries(self.history or ())
+
+    @property
+    def is_poisonous(self) -> bool:
+        """True when it is parked, or may be, for what it does to its process: its history is as good as any."""
+        return bool(self.state.poison()) or self.interrupted_turn is not None
+
+    @property
     def idle(self) -> bool:
         """True when nothing but its rows would be lost by dropping it."""
         return not (
-            self.queue or self.held or self.commit is not None or self.batches or self.state.tasks_open
+            self.queue
+            or self.held
+            or self.detained
+            or self.commit is not None
+            or self.batches
+            or self.state.tasks_open
         )
 
     def take_from(self, row: InstanceRow) -> None:
@@ -171,6 +190,7 @@ class Resident:
 
     def begin_execution(self, execution: int, execution_id: str) -> None:
         """Turn to the next execution of the instance."""
+        self.bases = ()
         self.execution = execution
         self.execution_id = execution_id
         self.ordinal += 1
@@ -196,9 +216,12 @@ class Resident:
         resident.written = (row.status, row.custom_status, row.in_flight)
         resident.blocked = row.blocked
         resident.parked = row.parked
+        if row.bases is not None:
+            resident.bases = decode_bases(row.bases)
         if row.status in TERMINAL:
             resident.over = True
-            resident.take_from(row)  # its history is of no use to anybody here
+            resident.take_from(row)  # its history is of no use to most who ask for it
+            resident.stored = stored
             return resident
         if row.status == RuntimeStatus.Pending.value:
             resident.pending = pending_start(stored.inbox)
@@ -218,10 +241,30 @@ class Resident:
         return resident
 
 
+def encode_bases(bases: tuple[int, ...]) -> bytes | None:
+    """For `InstanceRow.bases`."""
+    return msgspec.json.encode(bases) if bases else None
+
+
+def decode_bases(stored: bytes) -> tuple[int, ...]:
+    """The reverse of `encode_bases`."""
+    return msgspec.json.decode(stored, type=tuple[int, ...])
+
+
+def _started(stored: StoredInstance) -> ExecutionStarted | None:
+    """The first event of a history that was not folded; None when it cannot be read."""
+    try:
+        events, _ = decode_rows(stored.row.instance_id, stored.row.execution_id, stored.history[:1])
+    except HistoryCorruptError:
+        return None
+    return next((event for event in events if isinstance(event, ExecutionStarted)), None)
+
+
 def pending_start(inbox: list[InboxRow]) -> StartInstance | None:
     """The start that a scheduled instance keeps as its first message."""
     for row in inbox:
-        body = decode_body(row.body)
-        if isinstance(body, StartInstance):
-            return body
+        with contextlib.suppress(msgspec.MsgspecError):  # the inbox sets it aside
+            body = decode_body(row.body)
+            if isinstance(body, StartInstance):
+                return body
     return None

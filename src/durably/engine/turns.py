@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from durably.core.messages import (
     TIMER_START,
     ActivityDone,
     Cancel,
     ChildDone,
     Continue,
+    Discard,
+    MessageBody,
     Purge,
     RaiseEvent,
+    Redrive,
+    Restart,
     Resume,
+    Rewind,
     StartInstance,
     Suspend,
     Terminate,
     TimerDue,
+    is_child_of,
 )
 from durably.engine.desk import Desk
 from durably.engine.lives import Lives
+from durably.engine.parking import Parking
 from durably.engine.residents import Delivery, Resident
-from durably.errors import InstanceStateError
+from durably.engine.rewinds import Rewinds
+from durably.errors import InstanceStateError, InvariantError
 
 _OPERATIONS: dict[type, str] = {
     RaiseEvent: "raise an event to",
@@ -29,6 +39,12 @@ _OPERATIONS: dict[type, str] = {
     Resume: "resume",
 }
 
+_FROM_PARENTS: frozenset[type] = frozenset((Cancel, Terminate, Purge))
+"""What a parent may send to a child: only the one that it started is meant."""
+
+_OF_LIFE: frozenset[type] = frozenset((StartInstance, Rewind, Restart, Purge, Redrive, Discard))
+"""What begins or removes an instance, or deals with what is parked, whatever state it is in."""
+
 
 class Turns:
     """Applies messages to residents.
@@ -36,13 +52,26 @@ class Turns:
     Args:
         desk: What is shared with the other parts of a turn.
         lives: Begins and ends instances.
+        parking: Deals with what is parked.
         turns_max: Turns of one instance in one batch.
+        knock: Told of a detained instance that has something to do.
     """
 
-    def __init__(self, desk: Desk, lives: Lives, turns_max: int) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        lives: Lives,
+        parking: Parking,
+        turns_max: int,
+        *,
+        knock: Callable[[Resident], None],
+    ) -> None:
         self._desk = desk
         self._lives = lives
+        self._rewinds = Rewinds(desk, lives)
+        self._parking = parking
         self._turns_max = turns_max
+        self._knock = knock
 
     def run(self, resident: Resident, now: int) -> None:
         """Give an instance everything that waits for it, as one turn; what exceeds the limit stays in its queue.
@@ -71,16 +100,14 @@ class Turns:
 
     def _handle(self, resident: Resident, delivery: Delivery, now: int) -> None:
         body = delivery.body
-        if isinstance(body, StartInstance):
-            successor = self._lives.start(resident, delivery, body, now)
+        if type(body) in _FROM_PARENTS and _is_for_another(body, resident):
+            self._desk.consumed(delivery)  # its id was taken by a stranger
+        elif type(body) in _OF_LIFE:
+            successor = self._begin(resident, delivery, now)
             if successor is not None:
                 self.run(successor, now)
-        elif isinstance(body, Purge):
-            self._lives.purge(resident, delivery)
         elif isinstance(body, TimerDue) and body.execution != resident.execution:
             return  # of an execution that is gone, and its row with it
-        elif isinstance(body, Cancel) and body.parent is not None and body.parent != resident.parent:
-            self._desk.consumed(delivery)  # its id was taken by a stranger
         elif resident.state.ended:
             self._refuse_ended(resident, delivery)
         elif isinstance(body, Terminate):
@@ -95,6 +122,44 @@ class Turns:
             self._between_executions(resident, delivery)
         else:
             self._apply(resident, delivery)
+
+    def _begin(self, resident: Resident, delivery: Delivery, now: int) -> Resident | None:
+        """Deal with what begins or removes an instance; returns another resident that wants its first turn, or None."""
+        match delivery.body:
+            case StartInstance() as start:
+                return self._start(resident, delivery, start, now)
+            case Rewind() as rewind:
+                return self._rewinds.rewind(resident, delivery, rewind, now)
+            case Restart() as restart:
+                return self._rewinds.restart(resident, delivery, restart, now)
+            case Purge() as purge:
+                self._lives.purge(resident, delivery, purge)
+                return None
+            case Redrive() | Discard() as order:
+                self._obey(resident, delivery, order, now)
+                return None
+            case _:
+                raise InvariantError("I5", resident.instance_id, "a message went the way of another kind")
+
+    def _start(
+        self, resident: Resident, delivery: Delivery, start: StartInstance, now: int
+    ) -> Resident | None:
+        if resident.pending is not None and resident.pending.execution_id == start.execution_id:
+            if resident.detained:
+                self._while_detained(resident, delivery)
+                return None
+            if resident.parked is not None:
+                self._desk.hold(resident, delivery)
+                return None
+        return self._lives.start(resident, delivery, start, now)
+
+    def _obey(self, resident: Resident, delivery: Delivery, order: Redrive | Discard, now: int) -> None:
+        if order.message_id is not None:
+            self._parking.message(delivery, order)
+        elif isinstance(order, Redrive):
+            self._parking.redrive(resident, delivery, now)
+        else:
+            self._parking.discard(resident, delivery, now)
 
     def _apply(self, resident: Resident, delivery: Delivery) -> None:
         """The usual way: record it, let the code see it, record what the code decides."""
@@ -111,10 +176,15 @@ class Turns:
         desk.consumed(delivery)
         if event is not None and run is not None:
             desk.advance(resident, run, commit, event)
+        elif commit.messages:
+            desk.dispatch(resident, commit)
 
     def _while_closed(self, resident: Resident, delivery: Delivery, now: int) -> None:
         """Suspended, blocked, parked, or waiting for its time."""
         body = delivery.body
+        if resident.detained:
+            self._while_detained(resident, delivery)
+            return
         if resident.pending is not None and resident.parked is None:
             if isinstance(body, TimerDue) and body.kind == TIMER_START:
                 self._lives.begin_pending(resident)
@@ -130,7 +200,15 @@ class Turns:
             return
         self._desk.hold(resident, delivery)
 
+    def _while_detained(self, resident: Resident, delivery: Delivery) -> None:
+        if not isinstance(delivery.body, TimerDue):  # a timer is found due when the instance is tried
+            self._desk.hold(resident, delivery)
+        self._knock(resident)
+
     def _resume(self, resident: Resident, delivery: Delivery, body: Resume) -> None:
+        if resident.detained:
+            self._while_detained(resident, delivery)
+            return
         if resident.pending is not None or resident.parked is not None:
             self._desk.hold(resident, delivery)
             return
@@ -154,3 +232,10 @@ class Turns:
             return
         status, expected = resident.state.status, "an instance that has not ended"
         self._desk.consumed(delivery, InstanceStateError(resident.instance_id, status, operation, expected))
+
+
+def _is_for_another(body: MessageBody, resident: Resident) -> bool:
+    """True when a parent means the child that it started, and this is not that one."""
+    if not isinstance(body, Cancel | Terminate | Purge):
+        return False
+    return body.parent is not None and not is_child_of(resident.parent, body.parent, body.lineage)

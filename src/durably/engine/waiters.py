@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from durably.core.status import Outcome
 
@@ -12,10 +13,17 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._error: Exception | None = None
 
     def add(self, instance_id: str) -> asyncio.Future[Outcome]:
-        """A future of the outcome; the caller hands it to `discard` when it stops waiting."""
+        """A future of the outcome; the caller hands it to `discard` when it stops waiting.
+
+        After `fail` it has failed already: nobody would ever resolve it.
+        """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if self._error is not None:
+            refuse(future, self._error)
+            return future
         waiting = self._waiting.get(instance_id)
         if waiting is None:
             self._waiting[instance_id] = [future]
@@ -38,9 +46,16 @@ class Waiters:
                 future.set_result(outcome)
 
     def fail(self, error: Exception) -> None:
-        """Answer everybody with an error: the host is going away."""
+        """Answer everybody with an error, from now on too: the host is going away."""
+        self._error = error
         for waiting in self._waiting.values():
             for future in waiting:
                 if not future.done():
-                    future.set_exception(error)
+                    refuse(future, error)
         self._waiting.clear()
+
+
+def refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    """Fail a future whose caller may have left: the loop must not report that nobody looked at it."""
+    future.set_exception(error)
+    future.exception()

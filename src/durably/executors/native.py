@@ -1,21 +1,27 @@
-"""Runs the functions of an app in this process: orchestrators on loops of their own, activities as tasks or in threads."""
+"""Runs the functions of an app: orchestrators on loops of their own, activities as tasks, in threads or in processes."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from durably.codec.convert import Converter
-from durably.core.events import ExecutionStarted, HistoryEvent, Payload
+from durably.codec.convert import PAYLOAD_BYTES_MAX, Converter, JsonConverter
+from durably.core.events import ExecutionStarted, HistoryEvent
 from durably.core.ids import task_key
 from durably.core.messages import ActivityDone
 from durably.engine.executor import ActivityCall, FunctionKind
-from durably.errors import FailureDetails, HistoryCorruptError, PayloadError, UnknownFunctionError
+from durably.errors import HistoryCorruptError, RegistrationError, UnknownFunctionError
+from durably.executors.activity_processes import ActivityProcesses
 from durably.executors.activity_threads import ActivityThreads
+from durably.executors.attempt import arguments_of, payload_of
 from durably.executors.watchdog import Watchdog
+from durably.executors.worker_channel import Attempt
+from durably.executors.worker_main import is_importing
 from durably.program.activity_context import ActivityContext
+from durably.program.addresses import Address, address_of, converter_address
 from durably.program.failures import describe
 from durably.program.registry import ActivityFunction, OrchestratorFunction, Registry
 from durably.program.replay import replay
@@ -28,11 +34,15 @@ class NativeOptions:
 
     Attributes:
         threads: Activities that are plain functions and run at the same time, at most; further ones wait.
+        processes: Activities with ``executor="process"`` that run at the same time, at most; further ones wait.
+        process_grace_s: Time that such an activity has to clean up once nobody wants its result; then it is killed.
         slow_turn_s: A turn of an orchestrator that runs longer is reported with its stack; 0 switches that off.
         program: Limits of orchestrator code.
     """
 
     threads: int = 32
+    processes: int = os.cpu_count() or 1
+    process_grace_s: float = 1.0
     slow_turn_s: float = 1.0
     program: ProgramOptions = field(default_factory=ProgramOptions)
 
@@ -48,6 +58,8 @@ class NativeExecutor:
         self._converter = converter
         self._program = options.program
         self._threads = ActivityThreads(options.threads)
+        self._processes = ActivityProcesses(options.processes, options.process_grace_s)
+        self._addresses: dict[ActivityFunction, tuple[Address, Address | None]] = {}
         self._watchdog = Watchdog(options.program, options.slow_turn_s) if options.slow_turn_s > 0 else None
 
     # --- orchestrators -----------------------------------------------------------------------------------------------
@@ -98,55 +110,101 @@ class NativeExecutor:
 
     def concurrency(self, name: str) -> int | None:
         """See `Executor.concurrency`."""
+        # Asked once for each name, before its first call: a host that only goes on with activities is watched too.
+        if self._watchdog is not None:
+            self._watchdog.start()
         function = self._registry.activity(name)
         return None if function is None else function.max_concurrent
 
+    def on_loop(self, name: str) -> bool:
+        """See `Executor.on_loop`."""
+        function = self._registry.activity(name)
+        return function is not None and function.executor == "loop"
+
     async def perform(self, call: ActivityCall) -> ActivityDone:
         """See `Executor.perform`."""
-        function = self._registry.activity(call.name)
+        registry = self._registry
+        function = registry.activity_of.get(call.name) or registry.activity(call.name)
         if function is None:
-            unknown = UnknownFunctionError(_unknown("Activity", call.name, self._registry.names("activity")))
-            return _done(call, None, describe(unknown))
+            unknown = UnknownFunctionError(_unknown("Activity", call.name, registry.names("activity")))
+            return _failed(call, unknown)
+        if function.executor != "loop":
+            return await (self._in_process if function.executor == "process" else self._in_thread)(
+                function, call
+            )
         # Few activities look at their context, and one that nobody sees need not be made.
-        wanted = function.context_name is not None or function.executor == "thread"
+        wanted = function.context_name is not None
         context = _context(call) if wanted else _NOBODYS
         try:
-            return await self._attempt(function, call, context)
+            result = await function.call(arguments_of(function, call.input, self._converter), context)
+            payload = None if result is None else payload_of(function, result, self._converter)
+            return ActivityDone(call.execution_id, call.seq, call.attempt, payload)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _is_cancelled():
                 if wanted:
                     context.cancel()
                 raise
-            return _done(call, None, describe(error))  # the activity raised it on its own
+            return _failed(call, error)  # the activity raised it on its own
         except BaseException as error:  # noqa: BLE001 - user code; also SystemExit, which must not end the host
-            return _done(call, None, describe(error))
+            return _failed(call, error)
+
+    async def _in_thread(self, function: ActivityFunction, call: ActivityCall) -> ActivityDone:
+        context = _context(call)
+        try:
+            arguments = arguments_of(function, call.input, self._converter)
+            result, error = await self._threads.run(_contained, function, arguments, context)
+            if error is not None:
+                return _failed(call, error)
+            payload = None if result is None else payload_of(function, result, self._converter)
+            return ActivityDone(call.execution_id, call.seq, call.attempt, payload)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                context.cancel()
+                raise
+            return _failed(call, error)  # the threads were closed
+        except BaseException as error:  # noqa: BLE001 - of payloads, whose code may be of users too
+            return _failed(call, error)
+
+    async def _in_process(self, function: ActivityFunction, call: ActivityCall) -> ActivityDone:
+        try:
+            attempt = _attempt(call, *self._address(function))
+        except RegistrationError as error:
+            return _failed(call, error)
+        outcome, body = await self._processes.run(attempt, call.input or b"")
+        result = body if outcome.has_result else None
+        return ActivityDone(call.execution_id, call.seq, call.attempt, result, outcome.failure)
+
+    def check_processes(self) -> None:
+        """Find out whether worker processes can import what they have to; otherwise each call is refused when it is made.
+
+        Raises:
+            RegistrationError: They cannot import an activity, or this is a worker process that imports one.
+        """
+        if is_importing():
+            raise RegistrationError(
+                "A host cannot be started by the import of a module: a worker process of another host does that import, "
+                "to run an activity; put what starts a host under if __name__ == '__main__'"
+            )
+        for function in self._registry.activities():
+            if function.executor == "process":
+                self._address(function)
+
+    def _address(self, function: ActivityFunction) -> tuple[Address, Address | None]:
+        known = self._addresses.get(function)
+        if known is None:
+            place = address_of(function.fn, function.name)
+            ours = self._converter
+            usual = type(ours) is JsonConverter and ours.max_bytes == PAYLOAD_BYTES_MAX
+            converter = None if usual else converter_address(ours, function.fn, function.name)
+            known = self._addresses[function] = (place, converter)
+        return known
 
     async def close(self) -> None:
         """See `Executor.close`."""
         if self._watchdog is not None:
             self._watchdog.close()
         self._threads.close()
-
-    async def _attempt(
-        self, function: ActivityFunction, call: ActivityCall, context: ActivityContext
-    ) -> ActivityDone:
-        try:
-            arguments = function.arguments(call.input, self._converter)
-        except PayloadError as error:
-            raise PayloadError(f"Input of activity '{call.name}': {error}") from None
-        if function.executor == "thread":
-            result, error = await self._threads.run(_contained, function, arguments, context)
-            if error is not None:
-                return _done(call, None, describe(error))
-        else:
-            result = await function.call(arguments, context)
-        if result is None:
-            return _done(call, None, None)
-        try:
-            return _done(call, self._converter.encode(result), None)
-        except PayloadError as error:
-            raise PayloadError(f"Result of activity '{call.name}': {error}") from None
+        await self._processes.close()
 
 
 def _context(call: ActivityCall) -> ActivityContext:
@@ -158,6 +216,26 @@ def _context(call: ActivityCall) -> ActivityContext:
         idempotency_key=task_key(call.instance_id, call.execution_id, call.seq),
         tags=call.tags,
     )
+
+
+def _attempt(call: ActivityCall, function: Address, converter: Address | None) -> Attempt:
+    return Attempt(
+        name=call.name,
+        function=function,
+        converter=converter,
+        instance_id=call.instance_id,
+        task_id=call.seq,
+        attempt=call.attempt,
+        delivery=call.delivery,
+        idempotency_key=task_key(call.instance_id, call.execution_id, call.seq),
+        tags=call.tags,
+        has_input=call.input is not None,
+    )
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
 
 
 _NOBODYS = ActivityContext(instance_id="", task_id=0, attempt=0, delivery=0, idempotency_key="")
@@ -174,8 +252,8 @@ def _contained(
         return None, error
 
 
-def _done(call: ActivityCall, result: Payload, failure: FailureDetails | None) -> ActivityDone:
-    return ActivityDone(call.execution_id, call.seq, call.attempt, result, failure)
+def _failed(call: ActivityCall, error: BaseException) -> ActivityDone:
+    return ActivityDone(call.execution_id, call.seq, call.attempt, None, describe(error))
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:

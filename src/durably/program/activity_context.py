@@ -53,14 +53,15 @@ class ActivityContext:
         """True once nobody waits for the result any more: the call was cancelled, timed out, or the host stops.
 
         A coroutine also gets `asyncio.CancelledError`; a plain function in a thread has to look here from time to time,
-        and may then return or raise whatever it likes.
+        and may then return or raise whatever it likes. One in a worker process is unwound by a `SystemExit`, and finds
+        True here in its ``finally`` blocks.
         """
         return self._cancelled
 
     def heartbeat(self, details: Any = None) -> None:
         """Say that the activity is alive.
 
-        The host keeps the newest `details` of a running attempt in memory. Nothing is stored, and nothing depends on the
+        The newest `details` of a running attempt are kept in memory. Nothing is stored, and nothing depends on the
         beat yet. It never raises; look at `cancelled` to learn whether to stop.
         """
         self.last_heartbeat = details

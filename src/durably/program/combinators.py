@@ -153,7 +153,6 @@ class AsCompleted:
             raise StopIteration
         self._left -= 1
         future = self._loop.create_future()
-
         self._waiting.append((future, True))
         if self._done:
             self._wake(1)

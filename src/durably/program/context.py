@@ -2,205 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from durably.core.events import (
-    ChildScheduled,
     ContinuedAsNew,
     CustomStatusSet,
     EventAwaited,
     EventSent,
     Payload,
-    StartSent,
-    TaskScheduled,
     TimerCreated,
 )
-from durably.core.ids import check_instance_id, check_tags, check_text
-from durably.core.retry import RetrySpec
+from durably.core.ids import check_instance_id, check_text
 from durably.errors import PayloadError, UsageError
+from durably.program.calls import DECLARED, Calls, Function
 from durably.program.combinators import AsCompleted, FanOut, WhenAll, WhenAny, futures_of
 from durably.program.durations import microseconds
 from durably.program.futures import LoopFuture
-from durably.program.identity import Identity
 from durably.program.retry_policy import RetryPolicy
-from durably.program.tasks import NO_DEFAULT, CallTask, EventTask, Predicate, TimerTask
+from durably.program.tasks import NO_DEFAULT, CallTask, EventTask, TimerTask
 
 CUSTOM_STATUS_BYTES_MAX: Final = 16 * 1024
 """As in Durable Functions: the status is read by every query, so it is kept small."""
 
 
-class _Declared:
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "as declared"
-
-
-DECLARED: Final[Any] = _Declared()
-"""Stands for the result type that the called function declares."""
-
-Function = Callable[..., Any] | str
-
-
-class OrchestrationContext(Identity):
+class OrchestrationContext(Calls):
     """The durable side of an orchestrator.
 
     Every method acts when it is called, not when its future is awaited. Futures may be awaited, passed to `asyncio`
     (`gather`, `wait_for`, `TaskGroup`, …), or cancelled, which gives the action up. An orchestrator must be deterministic:
     take time, chance and ids from here, and do I/O in activities.
 
-    It has the attributes of `Identity`: `instance_id`, `name`, `tags` and so on.
+    It has the attributes of `Identity` (`instance_id`, `name`, `tags` and so on) and the methods of `Calls`.
     """
 
     __slots__ = ()
-
-    # --- calls -------------------------------------------------------------------------------------------------------
-
-    def call_activity(
-        self,
-        fn: Function,
-        input: Any = None,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: timedelta | float | None = None,
-        returns: Any = DECLARED,
-        tags: dict[str, str] | None = None,
-    ) -> CallTask:
-        """Run an activity.
-
-        Args:
-            fn: The activity, or its name.
-            input: Its input, any value that becomes JSON.
-            retry: When to try again; by default the first failure is final.
-            timeout: Each attempt fails with `TaskTimeoutError` after this long (timedelta or seconds).
-            returns: The type of the result; by default what the activity declares.
-            tags: Shown with the call, and given to the activity.
-
-        Returns:
-            The future of its result. It fails with `TaskFailedError`.
-
-        Raises:
-            PayloadError: The input cannot become JSON.
-            UsageError: A value is out of its range, or the execution has asked for too much.
-        """
-        # Spelled out: this is the hot path, and each call of a function costs a sixtieth of it.
-        registry, loop, converter, decisions = self._registry, self._loop, self._converter, self._decisions
-        try:
-            function = registry.activity_of.get(fn) or registry.activity(fn)
-        except TypeError:  # without a hash; it has no name either
-            function = None
-        if function is None:
-            name, declared = registry.activity_name(fn), Any
-        else:
-            name, declared = function.name, function.result_type
-        payload = None if input is None else converter.encode(input)
-        spec, predicate = (None, None) if retry is None else _policy(retry)
-        timeout_us = None if timeout is None else microseconds(timeout, "timeout", least=1)
-        tags = check_tags(tags) if tags else None
-        seq = decisions.upcoming
-        if seq >= decisions.limit:
-            decisions.refuse()
-        decisions.upcoming = seq + 1
-        task = CallTask(loop=loop)
-        loop.number = task.number = loop.number + 1
-        task.decisions = decisions
-        task.seq = seq
-        task.name = name
-        task.type = declared if returns is DECLARED else returns
-        task.converter = converter
-        task.predicate = predicate
-        decisions.made.append(TaskScheduled(seq, name, payload, spec, timeout_us, tags))
-        decisions.open[seq] = task
-        return task
-
-    def call_sub_orchestrator(
-        self,
-        fn: Function,
-        input: Any = None,
-        *,
-        instance_id: str | None = None,
-        retry: RetryPolicy | None = None,
-        version: str | None = None,
-        returns: Any = DECLARED,
-        tags: dict[str, str] | None = None,
-    ) -> CallTask:
-        """Run another orchestration as a child of this one.
-
-        Args:
-            fn: The orchestrator, or its name.
-            input: Its input.
-            instance_id: The id of the child; by default one made of the parent's id and the number of the call.
-            retry: When to try again, each time as a fresh instance.
-            version: The version of the child; it does not inherit that of the parent.
-            returns: The type of the result; by default what the orchestrator declares.
-            tags: Set on the child.
-
-        Returns:
-            The future of its result. It fails with `TaskFailedError`, also when the id is in use.
-
-        Raises:
-            PayloadError: The input cannot become JSON.
-            InvalidIdError: The id is not usable, or that of this instance or its parent.
-            UsageError: The execution has asked for too much.
-        """
-        registry, converter, decisions = self._registry, self._converter, self._decisions
-        function = registry.orchestrator(fn, version) or registry.orchestrator(fn)
-        name = registry.orchestrator_name(fn) if function is None else function.name
-        if returns is DECLARED:
-            returns = Any if function is None else function.result_type
-        payload = None if input is None else converter.encode(input)
-        spec, predicate = (None, None) if retry is None else _policy(retry)
-        child = self._child_id() if instance_id is None else self._check_child(instance_id)
-        check_text(version, "version")
-        tags = check_tags(tags)
-        seq = decisions.number()
-        task = self._open(CallTask(loop=self._loop), seq)
-        task.name = name
-        task.type = returns
-        task.converter = converter
-        task.predicate = predicate
-        decisions.made.append(ChildScheduled(seq, name, child, payload, version, spec, tags))
-        return task
-
-    def start_orchestration(
-        self,
-        fn: Function,
-        input: Any = None,
-        *,
-        instance_id: str | None = None,
-        version: str | None = None,
-        tags: dict[str, str] | None = None,
-        start_at: datetime | timedelta | float | None = None,
-    ) -> LoopFuture:
-        """Start another orchestration, and do not wait for it. It has no parent; its failure is not told.
-
-        Args:
-            fn: The orchestrator, or its name.
-            input: Its input.
-            instance_id: Its id; by default one made of this instance's id and the number of the call.
-            version: Its version.
-            tags: Set on it.
-            start_at: Not before this instant (naive means UTC), or this long from now.
-
-        Returns:
-            The future of its id, already done.
-
-        Raises:
-            PayloadError: The input cannot become JSON.
-            InvalidIdError: The id is not usable, or that of this instance or its parent.
-            UsageError: The execution has asked for too much.
-        """
-        name = self._registry.orchestrator_name(fn)
-        check_text(version, "version")
-        payload = None if input is None else self._converter.encode(input)
-        at = None if start_at is None else self._instant(start_at, "start_at")
-        child = self._child_id() if instance_id is None else self._check_child(instance_id)
-        tags = check_tags(tags)
-        seq = self._decisions.number()
-        self._decisions.made.append(StartSent(seq, name, child, payload, version, tags, at))
-        return self._done(child)
 
     # --- events and timers -------------------------------------------------------------------------------------------
 
@@ -357,12 +194,6 @@ class OrchestrationContext(Identity):
                 f"{CUSTOM_STATUS_BYTES_MAX} at most; keep large data in results and activities"
             )
         self._decisions.record(CustomStatusSet(payload))
-
-
-def _policy(retry: RetryPolicy) -> tuple[RetrySpec, Predicate | None]:
-    if not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
-        raise UsageError(f"retry is {retry!r}: expected a RetryPolicy")
-    return retry.spec(), retry.handle
 
 
 def _check_event_name(name: str) -> None:

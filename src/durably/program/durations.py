@@ -8,8 +8,7 @@ from typing import Any
 from durably.core.retry import DELAY_MAX_US
 from durably.errors import UsageError
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -36,13 +35,8 @@ def microseconds(duration: timedelta | float, what: str, *, least: int = 0) -> i
     return min(result, DELAY_MAX_US)
 
 
-def instant(moment: datetime) -> int:
-    """A datetime as microseconds since 1970 UTC; a naive one is taken as UTC."""
+def micros_of(moment: datetime) -> int:
+    """A datetime as microseconds since 1970 UTC; a naive one is taken as UTC. The reverse of `core.timeline.instant`."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - EPOCH) // _MICROSECOND
-
-
-def moment_of(at: int) -> datetime:
-    """The reverse of `instant`: aware, UTC."""
-    return EPOCH + timedelta(microseconds=at)
+    return (moment - _EPOCH) // _MICROSECOND

@@ -6,7 +6,7 @@ import os
 from types import TracebackType
 from typing import Final
 
-from durably.errors import FailureDetails
+from durably.errors import FailureDetails, TaskFailedError
 
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH100, PTH120 - text only
 
@@ -21,6 +21,12 @@ def describe(error: BaseException) -> FailureDetails:
     for one in _chain(error):
         one.__traceback__ = _of_users(one.__traceback__)
     return FailureDetails.of(error)
+
+
+def failed_tasks(error: BaseException) -> tuple[int, ...]:
+    """The calls whose failures are among the causes of an exception, in the order of their numbers."""
+    found = {one.task_id for one in _chain(error) if isinstance(one, TaskFailedError)}
+    return tuple(sorted(seq for seq in found if seq >= 0))
 
 
 def forget_frames(error: BaseException) -> None:

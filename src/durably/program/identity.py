@@ -11,9 +11,10 @@ from durably.codec.convert import Converter
 from durably.core.events import ContinuedAsNew, ExecutionStarted
 from durably.core.external_events import EventMatcher
 from durably.core.ids import INSTANCE_ID_CHARS_MAX, check_instance_id, child_id
+from durably.core.timeline import instant
 from durably.errors import InvalidIdError
 from durably.program.decisions import Decisions
-from durably.program.durations import instant, microseconds, moment_of
+from durably.program.durations import micros_of, microseconds
 from durably.program.futures import LoopFuture
 from durably.program.loop import ProgramLoop
 from durably.program.registry import Registry
@@ -31,7 +32,7 @@ class Identity:
 
     Attributes:
         instance_id: The id of the instance.
-        execution_id: The id of this execution; a new one after each continue-as-new.
+        execution_id: The id of this execution; a new one after each continue-as-new, the same after a rewind.
         name: The name of the orchestrator.
         version: The version the instance was started with, or None.
         parent_instance_id: The orchestration that waits for the result, or None.
@@ -67,7 +68,7 @@ class Identity:
         converter: Converter,
     ) -> None:
         self.instance_id = started.instance_id
-        self.execution_id = started.execution_id
+        self.execution_id = started.origin
         self.name = started.name
         self.version = started.version
         self.parent_instance_id = started.parent.instance_id if started.parent is not None else None
@@ -94,7 +95,7 @@ class Identity:
     def current_utc_datetime(self) -> datetime:
         """Orchestration time: aware, UTC, constant within a turn, the same on every replay."""
         self._decisions.check()
-        return moment_of(self._loop.now)
+        return instant(self._loop.now)
 
     @property
     def logger(self) -> ReplaySafeLogger:
@@ -152,5 +153,5 @@ class Identity:
 
     def _instant(self, value: datetime | timedelta | float, what: str) -> int:
         if isinstance(value, datetime):
-            return instant(value)
+            return micros_of(value)
         return self._loop.now + microseconds(value, what, least=-(10**15))

@@ -170,9 +170,8 @@ class ProgramLoop(Numbering):
         """True after the teardown."""
         return False
 
-    def get_debug(self) -> bool:
-        """False always: debug mode reads the clock."""
-        return False
+    get_debug = bool  # pyright: ignore[reportAssignmentType]
+    """False always: debug mode reads the clock. Called by each new future, and `bool()` is false without a frame."""
 
     def get_task_factory(self) -> None:
         """None: there is no other kind of task."""

@@ -13,6 +13,7 @@ from durably.core.events import Payload
 from durably.core.ids import check_text
 from durably.errors import RegistrationError
 from durably.program.activity_context import ActivityContext
+from durably.program.addresses import check_process_function
 from durably.program.signatures import Signature, activity_plan, inner_function, orchestrator_input
 
 Kind = Literal["coroutine", "generator", "plain"]
@@ -72,7 +73,7 @@ class ActivityFunction(RegisteredFunction):
     """A registered activity.
 
     Attributes:
-        executor: ``"thread"`` for a plain function, ``"loop"`` for a coroutine function.
+        executor: ``"thread"`` or ``"process"`` for a plain function, ``"loop"`` for a coroutine function.
         max_concurrent: How many attempts may run at once on a host, or None for no limit of its own.
     """
 
@@ -83,9 +84,12 @@ class ActivityFunction(RegisteredFunction):
         kind: Kind,
         version: str | None,
         max_concurrent: int | None,
+        *,
+        in_process: bool = False,
     ) -> None:
         super().__init__(fn, name, kind, version)
-        self.executor: Literal["thread", "loop"] = "loop" if kind == "coroutine" else "thread"
+        plain = "process" if in_process else "thread"
+        self.executor: Literal["thread", "process", "loop"] = "loop" if kind == "coroutine" else plain
         self.max_concurrent = max_concurrent
         input_name, self.context_name, self._context_first, self._context_keyword = activity_plan(
             self.signature, name
@@ -151,31 +155,34 @@ class Registry:
         """Register an activity: (), (input), (input, ctx) or (ctx, input), with ``ctx: ActivityContext``.
 
         Args:
-            fn: A coroutine function, or a plain one, which will run in a thread.
+            fn: A coroutine function, or a plain one, which will run in a thread or a process.
             name: The name to call it by; that of the function by default.
             version: Kept with it.
-            executor: ``"thread"`` for a plain function, or None.
+            executor: ``"thread"`` or ``"process"`` for a plain function, or None: a thread.
             max_concurrent: How many attempts may run at once on a host; no limit of its own by default.
 
         Raises:
             RegistrationError: The name is taken, or the function cannot be an activity.
         """
         name = _name_for(fn, name, "activity")
+        check_text(version, f"version of activity '{name}'")
         kind = _kind_of(fn, name)
         if kind == "generator":
             raise RegistrationError(
                 f"Activity '{name}' is a generator function: expected def or async def that returns its result"
             )
-        if executor not in (None, "thread") or (executor == "thread" and kind == "coroutine"):
+        if executor not in (None, "thread", "process") or (executor is not None and kind == "coroutine"):
             raise RegistrationError(
-                f"Activity '{name}' has executor={executor!r}: expected None, or 'thread' for a plain def; "
+                f"Activity '{name}' has executor={executor!r}: expected None, or 'thread' or 'process' for a plain def; "
                 "async def runs on the event loop of the host"
             )
-        if max_concurrent is not None and max_concurrent < 1:
+        if executor == "process":
+            check_process_function(fn, name)
+        if max_concurrent is not None and (type(max_concurrent) is not int or max_concurrent < 1):
             raise RegistrationError(
-                f"Activity '{name}' has max_concurrent={max_concurrent}: expected 1 or more, or None"
+                f"Activity '{name}' has max_concurrent={max_concurrent!r}: expected 1 or more, or None"
             )
-        function = ActivityFunction(fn, name, kind, version, max_concurrent)
+        function = ActivityFunction(fn, name, kind, version, max_concurrent, in_process=executor == "process")
         _put(self._activities, function, "Activity")
         self.activity_of.pop(name, None)  # another version of it may have been looked up
         self.activity_of.setdefault(fn, function)
@@ -195,10 +202,15 @@ class Registry:
             RegistrationError: The name is taken, or the function cannot be an orchestrator.
         """
         name = _name_for(fn, name, "orchestrator")
+        check_text(version, f"version of orchestrator '{name}'")
         function = OrchestratorFunction(fn, name, _kind_of(fn, name), version)
         _put(self._orchestrators, function, "Orchestrator")
         self._orchestrator_of.setdefault(fn, function)
         return function
+
+    def activities(self) -> list[ActivityFunction]:
+        """All activities of all versions."""
+        return [function for versions in self._activities.values() for function in versions.values()]
 
     def activity(self, fn: Callable[..., Any] | str) -> ActivityFunction | None:
         """The activity of a name, or registered from a function; None when there is none."""
@@ -273,7 +285,7 @@ def _name_for(fn: Callable[..., Any], name: str | None, what: str) -> str:
             raise RegistrationError(
                 f"Cannot register {fn!r} as {what} without a name: expected a named function; pass name='…'"
             )
-    if not name.strip() or not name.isprintable():
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RegistrationError(f"Cannot register {what} {name!r}: expected a name of printable characters")
     return name
 

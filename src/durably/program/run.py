@@ -36,7 +36,7 @@ from durably.program import asyncio_fixes, generator_hooks, guards
 from durably.program.context import OrchestrationContext
 from durably.program.decisions import Decisions
 from durably.program.drivers import awaiting_line, main_coroutine
-from durably.program.failures import describe
+from durably.program.failures import describe, failed_tasks
 from durably.program.futures import LoopTask
 from durably.program.generator_hooks import FirstIteration
 from durably.program.guards import running
@@ -118,7 +118,7 @@ class Run:
         self._registry = registry
         self._converter = converter
         self._decisions = Decisions(options.actions_max)
-        self._loop = ProgramLoop(self._decisions, _number_base(started.execution_id), options.callbacks_max)
+        self._loop = ProgramLoop(self._decisions, _number_base(started.origin), options.callbacks_max)
         self._matcher = EventMatcher()
         self._context: OrchestrationContext | None = None
         self._main: LoopTask | None = None
@@ -257,7 +257,7 @@ class Run:
             return ExecutionCanceled(self._reason)
         error = main.exception()
         if error is not None:
-            return ExecutionFailed(describe(_explained(error)))
+            return ExecutionFailed(describe(_explained(error)), failed_tasks(error))
         if self._context is not None and self._context.next_execution is not None:
             return self._context.next_execution
         result = main.result()
@@ -330,10 +330,10 @@ def _explained(error: BaseException) -> BaseException:
     return explained.with_traceback(error.__traceback__)
 
 
-def _number_base(execution_id: str) -> int:
+def _number_base(origin: str) -> int:
     """Where the numbers of the futures begin; see `ProgramLoop.number_base`.
 
     The low bits are zero: small sets order by them, so all instances iterate alike, and mostly in order of creation.
     """
-    digest = hashlib.blake2b(execution_id.encode("utf-8", "surrogatepass"), digest_size=5).digest()
+    digest = hashlib.blake2b(origin.encode("utf-8", "surrogatepass"), digest_size=5).digest()
     return int.from_bytes(digest, "big") << 16

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerRow
+from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
 from durably.core.query import Found, InstanceQuery
 
 
@@ -28,12 +28,14 @@ class Capabilities(NamedTuple):
         durable: False when the hub ends with its process.
         shared: True when hosts in several processes may serve the hub at once.
         wakeups: True when `on_arrival` calls back by itself; otherwise the host polls `read_inbox`.
+        inbox_in_order: True when messages commit in the order of their positions, so that nothing appears behind a reader.
     """
 
     partitions: int
     durable: bool
     shared: bool
     wakeups: bool
+    inbox_in_order: bool = False
 
 
 class Lease(NamedTuple):
@@ -43,11 +45,37 @@ class Lease(NamedTuple):
         partition: 0 to partitions - 1.
         owner: Who holds it: text for people.
         epoch: Fencing number; grows by one with each acquisition. A commit of a lower epoch is refused.
+        orphaned: The owner before did not release it: its process died, or gave up.
     """
 
     partition: int
     owner: str
     epoch: int
+    orphaned: bool = False
+
+
+class WorkLog(Protocol):
+    """What the owner of a partition is doing right now. It outlives the process, however that ends, but not the machine.
+
+    Cheap, and never waits: a few bytes are copied. Entries mean nothing to a store.
+    """
+
+    @property
+    def left(self) -> Sequence[bytes]:
+        """What owners before this one were doing when they died, until `settle`."""
+        ...
+
+    def put(self, entry: bytes) -> int:
+        """Note that work begins; returns its place for `drop`, or -1 when there is no room for it."""
+        ...
+
+    def drop(self, place: int) -> None:
+        """The work has ended. Ignored for -1, and after the lease was released or the store closed."""
+        ...
+
+    def settle(self) -> None:
+        """Forget what is left: it has been dealt with."""
+        ...
 
 
 class StoredInstance(NamedTuple):
@@ -138,7 +166,15 @@ class Store(Protocol):
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give the partition back. Ignored when it was lost already."""
+        """Give the partition back, with nothing left undone. Ignored when it was lost already."""
+        ...
+
+    async def work_log(self, lease: Lease) -> WorkLog:
+        """The log of what is done under this lease. Without one nothing is left for the next owner to find.
+
+        Raises:
+            StoreUnavailableError: There is no room for one.
+        """
         ...
 
     # --- partition: only its owner calls these -----------------------------------------------------------------------
@@ -184,16 +220,38 @@ class Store(Protocol):
 
     # --- anybody -----------------------------------------------------------------------------------------------------
 
-    async def post(self, messages: Sequence[InboxRow]) -> None:
-        """Add messages to the inbox, durable on return. A message whose id is in the inbox or a tombstone is ignored."""
+    async def post(self, messages: Sequence[InboxRow]) -> bool:
+        """Add messages to the inbox, durable on return. A message whose id is in the inbox or a tombstone is ignored.
+
+        Returns:
+            True when a live owner has been told; without messages, nothing else is done. False: they wait for one.
+        """
         ...
 
     def on_arrival(self, callback: Callable[[], None]) -> None:
-        """Call back on the host loop soon after somebody else posted; may be early, late, or too often."""
+        """Call back on the host loop soon after somebody else wrote; may be early, late, or too often."""
+        ...
+
+    async def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
+        """What became of messages, by their tombstones: see `Tombstone.verdict`; None for one that has none (yet)."""
+        ...
+
+    async def read_messages(self, instance_id: str) -> list[InboxRow]:
+        """The messages to an instance, existing or not, that nobody has consumed, by position."""
+        ...
+
+    async def read_parked(
+        self, after: int = 0, limit: int = 100, *, message_id: str | None = None
+    ) -> list[ParkedMessage]:
+        """Messages that were set aside, by position: up to `limit` of those behind `after`, or the one of this id."""
         ...
 
     async def get_instance(self, instance_id: str) -> InstanceRow | None:
         """The committed row, or None. `updated_at` covers the newest history row."""
+        ...
+
+    async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        """The same for several, in the same order, in one round trip."""
         ...
 
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
@@ -201,7 +259,7 @@ class Store(Protocol):
         ...
 
     async def query(self, query: InstanceQuery) -> Found:
-        """Instances that match, in order of creation (an instance that is purged and started again goes to the end).
+        """Instances that match, in order of `Place`: an instance that is purged and started again goes to the end.
 
         Walking all pages visits every instance that existed throughout exactly once. A page is empty only when nothing
         is left.

@@ -10,17 +10,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerRow
+from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
 from durably.core.query import Found, InstanceQuery
 from durably.errors import HubClosedError, HubLockedError, HubNotFoundError, LeaseLostError, UsageError
 from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
-from durably.storage.memory_hub import MemoryHub
+from durably.storage.memory_hub import MemoryHub, MemoryWorkLog
 
 __all__ = ["MemoryHub", "MemoryStore"]
 
 T = TypeVar("T")
 
-_CAPABILITIES = Capabilities(partitions=1, durable=False, shared=False, wakeups=True)
+_CAPABILITIES = Capabilities(partitions=1, durable=False, shared=False, wakeups=True, inbox_in_order=True)
 
 
 class MemoryStore:
@@ -30,6 +30,7 @@ class MemoryStore:
         self.hub = hub if hub is not None else MemoryHub()
         self._state = "new"
         self._arrivals: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
+        self._log: MemoryWorkLog | None = None
 
     @property
     def url(self) -> str:
@@ -54,6 +55,7 @@ class MemoryStore:
         if self._state == "new":
             self.hub.exists = True
             self.hub.arrivals.append(self._wake)
+            self.hub.written.append(self._written)
             self._state = "open"
 
     async def close(self) -> None:
@@ -84,9 +86,16 @@ class MemoryStore:
     def _let_go(self) -> None:
         if self._wake in self.hub.arrivals:
             self.hub.arrivals.remove(self._wake)
+            self.hub.written.remove(self._written)
         if self.hub.holder is self:
             self.hub.holder = self.hub.lease = None
         self._arrivals.clear()
+        self._close_log()
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -102,7 +111,10 @@ class MemoryStore:
             self._refuse_if_locked()
         hub.epoch += 1
         hub.holder = self
-        hub.lease = Lease(0, owner, hub.epoch)
+        hub.lease = Lease(0, owner, hub.epoch, orphaned=hub.held)
+        if not hub.held:
+            hub.running.clear()
+        hub.held = True
         return hub.lease
 
     def _refuse_if_locked(self) -> None:
@@ -130,6 +142,18 @@ class MemoryStore:
     def _release(self, lease: Lease) -> None:
         if self.hub.lease is not None and self.hub.lease.epoch == lease.epoch:
             self.hub.holder = self.hub.lease = None
+            self.hub.held = False
+            self._close_log()
+            self.hub.running.clear()
+
+    async def work_log(self, lease: Lease) -> MemoryWorkLog:
+        """See `Store.work_log`."""
+        return await self._later(self._open_log, lease)
+
+    def _open_log(self, lease: Lease) -> MemoryWorkLog:
+        self._close_log()
+        self._log = MemoryWorkLog(self.hub.running, lease.epoch)
+        return self._log
 
     # --- partition ---------------------------------------------------------------------------------------------------
 
@@ -157,9 +181,9 @@ class MemoryStore:
 
     # --- anybody -----------------------------------------------------------------------------------------------------
 
-    async def post(self, messages: Sequence[InboxRow]) -> None:
+    async def post(self, messages: Sequence[InboxRow]) -> bool:
         """See `Store.post`."""
-        await self._later(self.hub.post, messages)
+        return await self._later(self.hub.post, messages)
 
     def on_arrival(self, callback: Callable[[], None]) -> None:
         """See `Store.on_arrival`. Also called for what this object itself posts."""
@@ -170,6 +194,24 @@ class MemoryStore:
         """See `Store.get_instance`."""
         return await self._later(self.hub.get_instance, instance_id)
 
+    async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        """See `Store.get_instances`."""
+        return await self._later(self.hub.get_instances, instance_ids)
+
+    async def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
+        """See `Store.verdicts`."""
+        return await self._later(self.hub.verdicts, message_ids)
+
+    async def read_parked(
+        self, after: int = 0, limit: int = 100, *, message_id: str | None = None
+    ) -> list[ParkedMessage]:
+        """See `Store.read_parked`."""
+        return await self._later(self.hub.read_parked, after, limit, message_id)
+
+    async def read_messages(self, instance_id: str) -> list[InboxRow]:
+        """See `Store.read_messages`."""
+        return await self._later(self.hub.read_messages, instance_id)
+
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
         return await self._later(self.hub.read_history, instance_id)
@@ -177,6 +219,10 @@ class MemoryStore:
     async def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""
         return await self._later(self.hub.query, query)
+
+    def _written(self, lease: Lease) -> None:
+        if self.hub.holder is not self:
+            self._wake()
 
     def _wake(self) -> None:
         for loop, callback in self._arrivals:

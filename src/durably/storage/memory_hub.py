@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerKey, TimerRow
-from durably.core.query import Found, InstanceQuery
+from durably.core.commit import (
+    Batch,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    ParkedMessage,
+    TimerKey,
+    TimerRow,
+    Tombstone,
+)
+from durably.core.query import Found, InstanceQuery, Place
 from durably.errors import InvariantError, LeaseLostError, StoreRefusedError
 from durably.storage.api import Lease, Snapshot, StoredInstance
 
@@ -21,6 +30,7 @@ class MemoryHub:
     def __init__(self, *, exclusive: bool = True) -> None:
         self.exclusive = exclusive
         self.arrivals: list[Callable[[], None]] = []
+        self.written: list[Callable[[Lease], None]] = []
         self.clear()
 
     def clear(self) -> None:
@@ -28,6 +38,8 @@ class MemoryHub:
         self.exists = False
         self.lease: Lease | None = None
         self.holder: object = None  # the store object that has the lease
+        self.held: bool = False  # acquired and not released since; stays when the holder dies
+        self.running: dict[int, tuple[int, bytes]] = {}  # by place: epoch and entry, see `MemoryWorkLog`
         self.epoch: int = 0
         self.batch: int = 0
         self.batch_epoch: int = 0  # the epoch in which that batch was applied
@@ -37,7 +49,8 @@ class MemoryHub:
         self.history: dict[int, list[HistoryRow]] = {}  # by execution
         self.timers: dict[TimerKey, TimerRow] = {}
         self.inbox: dict[str, InboxRow] = {}  # by message id; in order of position
-        self.tombstones: dict[str, int] = {}  # message id: instant
+        self.tombstones: dict[str, Tombstone] = {}  # by message id
+        self.parked: dict[str, ParkedMessage] = {}  # by message id; in order of position
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -56,6 +69,8 @@ class MemoryHub:
         self._check_changes(batch)
         self._apply(batch)
         self.batch, self.batch_epoch = batch.number, lease.epoch
+        for written in self.written:
+            written(lease)
 
     def _check_history(self, batch: Batch) -> None:
         removed = {removal.execution for removal in batch.removed}
@@ -109,9 +124,10 @@ class MemoryHub:
         for message_id in batch.inbox_consumed:
             self.inbox.pop(message_id, None)
         for tombstone in batch.tombstones:
-            self.tombstones[tombstone.message_id] = tombstone.at
-        for message_id in [key for key, at in self.tombstones.items() if at < batch.tombstones_before]:
-            del self.tombstones[message_id]
+            self.tombstones[tombstone.message_id] = tombstone
+        for tombstone in [one for one in self.tombstones.values() if one.at < batch.tombstones_before]:
+            del self.tombstones[tombstone.message_id]
+        self._park(batch)
         used = [row.execution for row in batch.history] + [row.execution for row in batch.instances]
         self.execution = max([self.execution, *used])
 
@@ -125,16 +141,29 @@ class MemoryHub:
             if message.message_id not in self.inbox and message.message_id not in self.tombstones:
                 self.inbox[message.message_id] = message._replace(position=self._next_position())
 
+    def _park(self, batch: Batch) -> None:
+        for message in batch.parked:
+            self.parked.pop(message.message_id, None)
+            self.parked[message.message_id] = message._replace(position=self._next_position())
+        for message_id in batch.unparked:
+            back = self.parked.pop(message_id, None)
+            if back is not None and message_id not in self.inbox:
+                row = InboxRow(message_id, back.instance_id, back.at, back.body, self._next_position())
+                self.inbox[message_id] = row
+        for message_id in batch.parked_dropped:
+            self.parked.pop(message_id, None)
+
     def _next_position(self) -> int:
         self.newest_position += 1
         return self.newest_position
 
-    def post(self, messages: Sequence[InboxRow]) -> None:
+    def post(self, messages: Sequence[InboxRow]) -> bool:
         """See `Store.post`."""
         _refuse_unstorable_rows(messages)
         self._put(messages)
         for wake in self.arrivals:
             wake()
+        return self.lease is not None
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -160,8 +189,7 @@ class MemoryHub:
         if instance_id not in self.instances:
             return None
         row = self.instances[instance_id][1]
-        inbox = [message for message in self.inbox.values() if message.instance_id == instance_id]
-        return StoredInstance(self._as_read(row), self._history_of(row), inbox)
+        return StoredInstance(self._as_read(row), self._history_of(row), self.read_messages(instance_id))
 
     def due(self, after: int | None, until: int) -> list[TimerRow]:
         """Timers with after < due_at <= until, in their order; None: however old."""
@@ -180,20 +208,39 @@ class MemoryHub:
         """See `Store.get_instance`."""
         return self._as_read(self.instances[instance_id][1]) if instance_id in self.instances else None
 
+    def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        """See `Store.get_instances`."""
+        return [self.get_instance(instance_id) for instance_id in instance_ids]
+
+    def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
+        """See `Store.verdicts`."""
+        found = [self.tombstones.get(message_id) for message_id in message_ids]
+        return [None if tombstone is None else tombstone.verdict for tombstone in found]
+
+    def read_parked(self, after: int, limit: int, message_id: str | None) -> list[ParkedMessage]:
+        """See `Store.read_parked`."""
+        if message_id is not None:
+            return [row for row in self.parked.values() if row.message_id == message_id]
+        return [row for row in self.parked.values() if row.position > after][:limit]
+
+    def read_messages(self, instance_id: str) -> list[InboxRow]:
+        """See `Store.read_messages`."""
+        return [row for row in self.inbox.values() if row.instance_id == instance_id]
+
     def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
         return self._history_of(self.instances[instance_id][1]) if instance_id in self.instances else []
 
     def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""
+        everything = [
+            (Place(row.created_at, position), self._as_read(row)) for position, row in self.instances.values()
+        ]
         found = sorted(
-            (place, row)
-            for place, row in self.instances.values()
-            if place > query.after and query.matches(row)
+            (place, row) for place, row in everything if place > query.after and query.matches(row)
         )
         page = found[: query.page_size]
-        rows = [self._as_read(row) for _, row in page]
-        return Found(rows, page[-1][0] if len(found) > len(page) else None)
+        return Found([row for _, row in page], page[-1][0] if len(found) > len(page) else None)
 
     def _history_of(self, row: InstanceRow) -> list[HistoryRow]:
         return list(self.history.get(row.execution, []))
@@ -207,6 +254,44 @@ class MemoryHub:
         return next((row.instance_id for row in rows if row.execution == execution), "")
 
 
+class MemoryWorkLog:
+    """A `WorkLog` on the dictionary of a hub."""
+
+    def __init__(self, running: dict[int, tuple[int, bytes]], epoch: int) -> None:
+        self._running = running
+        self._epoch = epoch
+        self._next = max(running, default=-1) + 1
+        self._closed = False
+
+    @property
+    def left(self) -> list[bytes]:
+        """See `WorkLog.left`."""
+        return [entry for epoch, entry in self._running.values() if epoch != self._epoch]
+
+    def put(self, entry: bytes) -> int:
+        """See `WorkLog.put`."""
+        if self._closed:
+            return -1
+        place, self._next = self._next, self._next + 1
+        self._running[place] = (self._epoch, entry)
+        return place
+
+    def drop(self, place: int) -> None:
+        """See `WorkLog.drop`."""
+        if not self._closed:
+            self._running.pop(place, None)
+
+    def settle(self) -> None:
+        """See `WorkLog.settle`."""
+        if not self._closed:
+            for place in [place for place, (epoch, _) in self._running.items() if epoch != self._epoch]:
+                del self._running[place]
+
+    def close(self) -> None:
+        """What is running stays as it is."""
+        self._closed = True
+
+
 def _refuse_unstorable(batch: Batch) -> None:
     for rows in (
         batch.removed,
@@ -217,7 +302,9 @@ def _refuse_unstorable(batch: Batch) -> None:
         batch.timers_cleared,
         batch.inbox_put,
         batch.tombstones,
+        batch.parked,
         [batch.inbox_consumed, batch.executions_dropped, [batch.tombstones_before]],
+        [batch.unparked, batch.parked_dropped],
     ):
         _refuse_unstorable_rows(rows)
 

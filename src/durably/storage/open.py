@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from durably.errors import UsageError
 from durably.storage.api import Store
+from durably.storage.checkup import Finding
 
 _KNOWN = "memory://, sqlite:///hub.db (relative to the working directory), sqlite:////var/lib/app/hub.db (absolute)"
 
@@ -26,6 +29,28 @@ def open_store(url: str) -> Store:
             raise UsageError("Hubs on PostgreSQL are not available yet; use a SQLite hub: sqlite:///hub.db")
         case _:
             raise UsageError(f"Hub URL {url!r} has the unknown scheme '{scheme}'; expected one of {_KNOWN}")
+
+
+def examine_hub(url: str, now: int, *, deep: bool = False) -> Iterator[Finding]:
+    """Look at a hub for what may be wrong with it, without opening it as a store: it may be damaged, or not a hub at all.
+
+    Args:
+        url: Of the hub.
+        now: In microseconds since 1970 UTC.
+        deep: Also what takes long.
+
+    Raises:
+        UsageError: The URL names no hub that another process could serve.
+    """
+    open_store(url)  # says what is wrong with the URL
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "memory":
+        raise UsageError(
+            "A hub in memory ends with its host: there is nothing to examine; expected sqlite:///hub.db"
+        )
+    from durably.storage.sqlite.checkup import examine
+
+    return examine(rest[1:], now, deep=deep)
 
 
 def _memory(url: str, rest: str) -> Store:

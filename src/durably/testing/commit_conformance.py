@@ -213,7 +213,7 @@ class CommitConformance(StoreHooks):
         row = instance_row(
             "a", 2**62, ordinal=7, version="2", status="Pending", created_at=-5, updated_at=2**63 - 1, input=b"\0i",
             output=b"o", custom_status=b"c", failure=b"f", blocked="b", parked="p", in_flight=True,
-            parent_instance_id="parent", tags=b'{"k":"v"}', start_at=-(2**63),
+            parent_instance_id="parent", tags=b'{"k":"v"}', start_at=-(2**63), bases=b"[1]",
         )  # fmt: skip
         await scene.commit(instances=[row])
         stored = await scene.store.get_instance("a")

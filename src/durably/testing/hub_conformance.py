@@ -39,6 +39,8 @@ def _calls(store: Store, lease: Lease, scene: Scene) -> dict[str, Callable[[], A
         "read_instances": lambda: store.read_instances(lease, ["a"]),
         "read_timers": lambda: store.read_timers(lease, 0, 1),
         "read_inbox": lambda: store.read_inbox(lease),
+        "work_log": lambda: store.work_log(lease),
+        "read_parked": store.read_parked,
         "post": lambda: store.post([message("m")]),
         "get_instance": lambda: store.get_instance("a"),
         "read_history": lambda: store.read_history("a"),

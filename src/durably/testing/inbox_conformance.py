@@ -16,7 +16,7 @@ async def _ids(scene: Scene, after: int = 0) -> list[str]:
 
 
 class InboxConformance(StoreHooks):
-    """`post`, `read_inbox`, `on_arrival`."""
+    """`post`, `read_inbox`, `read_messages`, `verdicts`, `on_arrival`."""
 
     @scenario
     async def test_what_is_posted_is_read_by_position(self, scene: Scene) -> None:
@@ -129,4 +129,59 @@ class InboxConformance(StoreHooks):
             await asyncio.sleep(0)
             told.clear()
             await client.post([message(f"for {scene.lease.epoch}")])
+            await asyncio.wait_for(told.wait(), WAIT_S)
+
+    @scenario
+    async def test_the_poster_learns_whether_there_is_an_owner(self, scene: Scene) -> None:
+        client = await scene.another()
+        assert await client.post([]) is True
+        assert await client.post([message("m")]) is True
+        assert await scene.store.post([message("n")]) is True
+        await scene.store.release(scene.lease)
+        assert await client.post([]) is False
+        assert await client.post([message("o")]) is False
+        await self.crash(scene.store)
+        assert await client.post([message("p")]) is False
+        assert len((await scene.crash_and_reopen()).inbox) == 4
+        assert await client.post([]) is True
+
+    @scenario
+    async def test_verdicts_are_those_of_the_tombstones(self, scene: Scene) -> None:
+        client = await scene.another()
+        assert await client.verdicts([]) == []
+        assert await client.verdicts(["m"]) == [None]
+        await client.post([message("m"), message("n")])
+        assert await client.verdicts(["m", "n"]) == [None, None]
+        await scene.commit(inbox_consumed=["m"], tombstones=[Tombstone("m", 1), Tombstone("n", 1, b"no\0")])
+        assert await client.verdicts(["n", "x", "m", "n", "\udfff"]) == [b"no\0", None, b"", b"no\0", None]
+        await scene.commit(inbox_consumed=["n"], tombstones=[Tombstone("n", 2, b"now")])
+        assert await client.verdicts(["n"]) == [b"now"]
+        many = [Tombstone(f"{number}", 1, f"{number}".encode()) for number in range(300)]
+        await scene.commit(tombstones=many)
+        asked = [one.message_id for one in reversed(many)]
+        assert await client.verdicts(asked) == [one.verdict for one in reversed(many)]
+
+    @scenario
+    async def test_messages_to_one_instance_are_read_by_anybody(self, scene: Scene) -> None:
+        client = await scene.another()
+        await client.post([message("m", "a"), message("n", "b"), message("l", "a")])
+        assert [row.message_id for row in await client.read_messages("a")] == ["m", "l"]
+        assert await client.read_messages("a") == [
+            row for row in await scene.store.read_inbox(scene.lease) if row.instance_id == "a"
+        ]
+        await scene.commit(inbox_consumed=["m"])
+        assert [row.message_id for row in await client.read_messages("a")] == ["l"]
+        assert await client.read_messages("none") == await client.read_messages("\udfff") == []
+
+    @scenario
+    async def test_clients_are_told_of_what_the_owner_writes(self, scene: Scene) -> None:
+        if not scene.store.capabilities.wakeups:
+            return
+        client = await scene.another()
+        told = asyncio.Event()
+        client.on_arrival(told.set)
+        for number in range(3):
+            await asyncio.sleep(0)
+            told.clear()
+            await scene.commit(instances=[instance_row(f"{number}", number + 1)])
             await asyncio.wait_for(told.wait(), WAIT_S)

@@ -9,7 +9,7 @@ from itertools import product
 import msgspec
 
 from durably.core.commit import InstanceRow, Removal
-from durably.core.query import InstanceQuery
+from durably.core.query import FIRST, InstanceQuery, Place
 from durably.storage.api import Store
 from durably.testing.store_scene import (
     Scene,
@@ -25,7 +25,7 @@ from durably.testing.store_scene import (
 async def _walk(store: Store, query: InstanceQuery) -> list[InstanceRow]:
     """All pages of a query, from its `after`."""
     rows: list[InstanceRow] = []
-    after: int | None = query.after
+    after: Place | None = query.after
     while after is not None:
         page = await store.query(msgspec.structs.replace(query, after=after))
         assert page.rows or page.next_after is None
@@ -56,6 +56,11 @@ def _queries() -> Iterator[InstanceQuery]:
         {"k": "x"},
         {"n": "1"},
     )
+    yield from (InstanceQuery(stuck=stuck, name=name) for stuck in (True, False) for name in names)
+    yield from (
+        InstanceQuery(updated_to=until, statuses=status) for until in (0, 20, 40) for status in statuses
+    )
+    yield InstanceQuery(stuck=True, tags={"k": "v"}, instance_id_prefix="a", updated_to=30)
     for name, status, prefix, (since, until), tag in product(names, statuses, prefixes, times, tags):
         picked = sum(value is not None for value in (name, status, prefix, since, until, tag))
         if picked <= 2:
@@ -202,6 +207,9 @@ class ReadsConformance(StoreHooks):
                 key,
                 number + 1,
                 created_at=number * 2,
+                updated_at=number * 3,
+                blocked="diff" if number % 5 == 1 else None,
+                parked="cause" if number % 5 == 2 else None,
                 name=("order", "Order", "")[number % 3],
                 status=statuses[number % 4],
                 tags=None if (tag := tags[number % 7]) is None else json.dumps(tag).encode(),
@@ -224,14 +232,16 @@ class ReadsConformance(StoreHooks):
             InstanceQuery(instance_id_prefix=odd),
             InstanceQuery(statuses=(odd,)),
             InstanceQuery(tags={"k": odd}),
-            InstanceQuery(after=2**70),
+            InstanceQuery(after=Place(2**70, 0)),
             InstanceQuery(created_from=2**70),
             InstanceQuery(created_to=-(2**70)),
             InstanceQuery(statuses=tuple(f"{number}" for number in range(2_000))),
             InstanceQuery(tags={f"{number}": "v" for number in range(2_000)}),
         ):
             assert await scene.store.query(query) == ([], None)
-        everything = InstanceQuery(after=-(2**70), created_from=-(2**70), created_to=2**70, tags={"k": "v"})
+        everything = InstanceQuery(
+            after=Place(-(2**70), 2**70), created_from=-(2**70), created_to=2**70, tags={"k": "v"}
+        )
         assert len((await scene.store.query(everything)).rows) == 1
 
     @scenario
@@ -255,7 +265,7 @@ class ReadsConformance(StoreHooks):
     async def test_pages_stay_right_while_instances_come_and_go(self, scene: Scene) -> None:
         await scene.commit(instances=[instance_row(f"{number}", number + 1) for number in range(20)])
         seen: list[str] = []
-        after: int | None = 0
+        after: Place | None = FIRST
         execution = 100
         while after is not None:
             page = await scene.store.query(InstanceQuery(page_size=3, after=after))
@@ -284,3 +294,52 @@ class ReadsConformance(StoreHooks):
         await scene.commit(removed=[Removal("a", 1)])
         await scene.commit(instances=[instance_row("a", 3)])
         assert [row.instance_id for row in await _walk(scene.store, InstanceQuery(page_size=1))] == ["b", "a"]
+
+    @scenario
+    async def test_many_instances_are_read_at_once(self, scene: Scene) -> None:
+        ids = [f"{number}" for number in range(200)]
+        await scene.commit(instances=[instance_row(key, place + 1) for place, key in enumerate(ids)])
+        await scene.commit(history=[history_row(3, 0, at=99)])
+        asked = ["x", *reversed(ids), "0", "\udfff"]
+        found = await scene.store.get_instances(asked)
+        assert found == [await scene.store.get_instance(key) for key in asked]
+        assert found[0] is None
+        assert await scene.store.get_instances([]) == []
+
+    @scenario
+    async def test_pages_are_in_the_order_of_creation_whatever_the_clock_did(self, scene: Scene) -> None:
+        instants = [50, 20, 20, 90, 10, 20, 90, 50]
+        tags = b'{"k":"v"}'
+        rows = [
+            instance_row(f"{number}", number + 1, created_at=at, status="Failed", name="n", tags=tags)
+            for number, at in enumerate(instants)
+        ]
+        for row in rows:
+            await scene.commit(instances=[row])
+        ordered = sorted(rows, key=lambda row: row.created_at)  # stable: then in order of arrival
+        for size in (1, 2, 3, 100):
+            for query in (
+                InstanceQuery(page_size=size),
+                InstanceQuery(page_size=size, name="n"),
+                InstanceQuery(page_size=size, statuses=("Failed", "Running")),
+                InstanceQuery(page_size=size, tags={"k": "v"}),
+                InstanceQuery(page_size=size, instance_id_prefix=""),
+                InstanceQuery(page_size=size, created_from=20, created_to=50),
+            ):
+                assert await _walk(scene.store, query) == [row for row in ordered if query.matches(row)], (
+                    query
+                )
+
+    @scenario
+    async def test_tags_are_found_by_as_they_are_now(self, scene: Scene) -> None:
+        async def tagged(**tags: str) -> list[str]:
+            return [row.instance_id for row in (await scene.store.query(InstanceQuery(tags=tags))).rows]
+
+        await scene.commit(instances=[instance_row("a", 1, tags=b'{"k":"1","l":"x"}'), instance_row("b", 2)])
+        assert (await tagged(k="1"), await tagged(l="x", k="1"), await tagged(k="2")) == (["a"], ["a"], [])
+        await scene.commit(
+            instances=[instance_row("a", 1, tags=b'{"k":"2"}'), instance_row("b", 2, tags=b'{"k":"2"}')]
+        )
+        assert (await tagged(k="1"), await tagged(l="x"), await tagged(k="2")) == ([], [], ["a", "b"])
+        await scene.commit(instances=[instance_row("b", 2)], removed=[Removal("a", 1)])
+        assert await tagged(k="2") == []

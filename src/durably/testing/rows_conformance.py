@@ -103,7 +103,7 @@ class RowsConformance(StoreHooks):
     async def test_a_change_writes_all_its_fields_and_no_others(self, scene: Scene) -> None:
         row = instance_row(
             "a", input=b"i", output=b"o", custom_status=b"c", failure=b"f", blocked="b", parked="p", in_flight=True,
-            start_at=5, tags=b"{}", version="1",
+            start_at=5, tags=b"{}", version="1", bases=b"[1]",
         )  # fmt: skip
         await scene.commit(instances=[row])
         emptied = instance_change("a", status="Running", updated_at=1)

@@ -77,6 +77,10 @@ class SimClock:
         """See `Clock.call_at`."""
         return _SimWakeup(self._loop, self, when, callback)
 
+    def call_later(self, delay: int, callback: Callable[[], None]) -> Wakeup:
+        """See `Clock.call_later`."""
+        return self._loop.call_later(delay / 1_000_000, callback)
+
 
 class _SimWakeup:
     def __init__(self, loop: SimLoop, clock: SimClock, when: int, callback: Callable[[], None]) -> None:

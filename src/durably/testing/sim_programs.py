@@ -14,17 +14,20 @@ from durably.program.context import OrchestrationContext
 from durably.program.retry_policy import RetryPolicy
 
 Pause = Callable[[str], Awaitable[None]]
+IsBroken = Callable[[str], bool]
 
 
-def build_app(pause: Pause) -> App:
+def build_app(pause: Pause, is_broken: IsBroken = lambda _: False) -> App:
     """The app under simulation.
 
     Args:
         pause: Awaited by every activity when it begins, with its idempotency key; the simulation decides how long that
             takes, and notes that the activity ran.
+        is_broken: Tells whether brittle activities of an instance fail.
     """
     app = App()
     _activities(app, pause)
+    _brittle(app, pause, is_broken)
     _steps(app)
     _events(app)
     _families(app)
@@ -56,6 +59,60 @@ def _activities(app: App, pause: Pause) -> None:
         raise RuntimeError(f"no {x}")
 
     del add_one, third_time_lucky, never_ends, always_fails
+
+
+def _brittle(app: App, pause: Pause, is_broken: IsBroken) -> None:
+    """What fails until somebody mends it, and is rewound then."""
+
+    @app.activity
+    async def brittle(x: int, ctx: ActivityContext) -> int:
+        await pause(ctx.idempotency_key)
+        if x % 2 and is_broken(ctx.instance_id):
+            raise RuntimeError(f"{x} is broken")
+        return x
+
+    @app.orchestrator
+    async def mended(ctx: OrchestrationContext, n: int) -> int:
+        """Some calls fail, some with a policy; others succeed behind the failure; what was done is undone."""
+        base = await ctx.call_activity("add_one", 0, returns=int)
+        policy = RetryPolicy(timedelta(seconds=1), 2)
+        try:
+            async with asyncio.timeout(90_000):
+                calls = [
+                    ctx.call_activity("brittle", i, retry=policy if i % 3 else None, returns=int)
+                    for i in range(n)
+                ]
+                sleep = ctx.create_timer(timedelta(seconds=2))
+                base += sum(await ctx.when_all(calls))
+                await sleep
+        except TaskFailedError:
+            await ctx.call_activity("add_one", -1)
+            await ctx.call_sub_orchestrator("chain", 1)
+            raise
+        return base
+
+    @app.orchestrator
+    async def line(ctx: OrchestrationContext, n: int) -> int:
+        """Generations: the failure of the last one fails them all."""
+        mine = await ctx.call_activity("add_one", 0, returns=int)
+        if n == 0:
+            return mine + await ctx.call_activity("brittle", 1, returns=int)
+        policy = RetryPolicy(timedelta(seconds=1), 2) if n == 2 else None
+        sister = ctx.call_sub_orchestrator("retried", n, returns=int)
+        below = await ctx.call_sub_orchestrator("line", n - 1, retry=policy, returns=int)
+        return mine + below + await sister
+
+    @app.orchestrator
+    async def dynasty(ctx: OrchestrationContext, n: int) -> list[str]:
+        """Generations that end only by order, and clean up if they may."""
+        calls = [ctx.call_sub_orchestrator("dynasty", n - 1) for _ in range(2) if n]
+        try:
+            await ctx.wait_for_external_event("never")
+            return [await call for call in calls]
+        finally:
+            await ctx.call_activity("add_one", 1)
+
+    del brittle, mended, line, dynasty
 
 
 def _steps(app: App) -> None:
@@ -209,6 +266,8 @@ def expected(name: str, n: int) -> Any:
         "patient": "gave up",
         "parent": n * (n + 1) // 2,
         "unlucky_parent": "TaskFailedError",
+        "mended": 1 + n * (n - 1) // 2,
+        "line": n + 2 + n * (n + 1) // 2,
         "ping": n * (n + 1) // 2,
         "pong": n,
     }

@@ -11,19 +11,20 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from durably.app import App, AppHost
-from durably.core.commit import Batch, InboxRow, TimerRow
-from durably.core.events import TaskScheduled
+from durably.core.commit import Batch, InboxRow, InstanceRow, TimerRow
+from durably.core.events import HistoryEvent, Rewound, TaskScheduled
 from durably.core.history import decode_rows, encode_body
 from durably.core.instance import InstanceState
 from durably.core.invariants import check_instance
 from durably.core.messages import RaiseEvent
 from durably.core.status import TERMINAL
 from durably.engine.options import EngineOptions
+from durably.engine.residents import decode_bases
 from durably.errors import (
     DurablyError,
     HubClosedError,
@@ -50,7 +51,13 @@ _PROGRAMS = (
     ("parent", 4),
     ("unlucky_parent", 1),
     ("ping", 4),
+    ("mended", 5),
+    ("line", 2),
 )
+_BREAKABLE = frozenset(("mended", "line"))
+_REPEATABLE = frozenset(("chain", "fan", "retried", "race"))
+"""Programs that come to the same end however often they are restarted."""
+_RETRYING = ("unlucky", "mended")
 _FAULTS_MIN = 10
 """A storm goes on until this much has gone wrong."""
 
@@ -102,7 +109,8 @@ class World:
         self._random = SimRandom(self._chance)
         self._hub = MemoryHub()
         self._rates = FaultRates()
-        self._app: App = build_app(self._activity_runs)
+        self._broken: set[str] = set()
+        self._app: App = build_app(self._activity_runs, self._is_broken)
         self._judge = NativeExecutor(self._app.registry, self._app.converter, NativeOptions(slow_turn_s=0))
         self._options = options or EngineOptions(
             max_concurrent_activities=8,
@@ -113,6 +121,7 @@ class World:
             commit_retry_s=0.1,
             drain_timeout_s=1.0,
             slow_turn_s=0,
+            max_deliveries=1_000_000,  # the storm kills hosts far more often than any work item does
         )
         self._host: AppHost | None = None
         self._crashes = 0
@@ -121,7 +130,8 @@ class World:
         self._raised: dict[str, int] = {}
         self._ordered_to_end: set[str] = set()
         self._suspended: set[str] = set()
-        self._seen_terminal: dict[str, str] = {}
+        self._seen_terminal: dict[tuple[str, int], str] = {}
+        self._purged: set[str] = set()
         self._storm = True
         self._calls: set[asyncio.Task[Any]] = set()
         self._trouble: BaseException | None = None
@@ -217,11 +227,16 @@ class World:
             count += 1
             program, size = self._chance.choice(_PROGRAMS)
             instance_id = f"{program}-{name}-{count}"
+            if program in _BREAKABLE and self._chance.random() < 0.8:
+                self._broken.add(instance_id)
             if await self._started(instance_id, program, size):
                 await self._disturb(instance_id, program, size)
+            self._broken.discard(instance_id)
             await asyncio.sleep(self._chance.uniform(0.05, 1.0))
             if self._chance.random() < 0.15:
                 await self._end_by_order(f"long-{name}-{count}")
+            if self._chance.random() < 0.1:
+                await self._end_dynasty(f"dynasty-{name}-{count}")
 
     async def _started(self, instance_id: str, program: str, size: int) -> bool:
         given: Any = {"n": size, "got": []} if program == "ring" else size
@@ -246,10 +261,60 @@ class World:
                     lambda host, n=n: host.engine.store.post([self._event_row(instance_id, n)])
                 )
                 await asyncio.sleep(self._chance.choice((0.0, 0.0, 0.3)))
+        if instance_id in self._broken:
+            await self._mend(instance_id)
+        elif program in _REPEATABLE and self._chance.random() < 0.3:
+            await asyncio.sleep(self._chance.uniform(0.0, 4.0))
+            await self._insist(lambda host: host.client.restart(instance_id, reason="again"))
+        elif self._chance.random() < 0.2:  # refused, unless it has failed
+            await self._insist(lambda host: host.client.rewind(instance_id, "nothing is broken"))
         if self._chance.random() < 0.25:
             await self._insist(lambda host: host.client.suspend(instance_id, "storm"))
             await asyncio.sleep(self._chance.uniform(0.0, 3.0))
             await self._insist(lambda host: host.client.resume(instance_id))
+
+    async def _mend(self, instance_id: str) -> None:
+        """Rewind something broken a few times, in vain or not; then mend it, and rewind it until that is accepted."""
+        for _ in range(self._chance.randrange(4)):
+            await asyncio.sleep(self._chance.uniform(0.0, 3.0))
+            await self._insist(lambda host: host.client.rewind(instance_id, "in vain"))
+        self._broken.discard(instance_id)
+        while self._status(instance_id) != "Completed":
+            if self._status(instance_id) == "Failed":
+                await self._insist(lambda host: host.client.rewind(instance_id, "mended"))
+            await asyncio.sleep(self._chance.uniform(0.1, 2.0))
+            await self._boot_if_quiet()
+
+    def _status(self, instance_id: str) -> str | None:
+        found = self._hub.instances.get(instance_id)
+        return None if found is None else found[1].status
+
+    async def _boot_if_quiet(self) -> None:
+        """Behind the storm nobody else looks after the host."""
+        if not self._storm:
+            await self._boot_if_down()
+
+    def _is_broken(self, instance_id: str) -> bool:
+        return instance_id.partition(":")[0].partition("~")[0] in self._broken
+
+    async def _end_dynasty(self, instance_id: str) -> None:
+        """Start generations and end them all; later on delete them all."""
+        while not await self._started(instance_id, "dynasty", 2):
+            pass
+        del self._acknowledged[instance_id]
+        await asyncio.sleep(self._chance.uniform(0.0, 1.5))
+        await self._insist(lambda host: host.client.terminate(instance_id, "ordered", recursive=True))
+        self._ordered_to_end.add(instance_id)
+        if self._chance.random() < 0.6:
+            while any(self._status(one) not in TERMINAL for one in self._family(instance_id)):
+                await asyncio.sleep(0.5)
+                await self._boot_if_quiet()
+            await self._insist(lambda host: host.client.purge(instance_id, recursive=True))
+            self._ordered_to_end.discard(instance_id)
+            self._purged.add(instance_id)
+
+    def _family(self, instance_id: str) -> list[str]:
+        return [one for one in self._hub.instances if one.partition(":")[0] == instance_id]
 
     def _event_row(self, instance_id: str, n: int) -> InboxRow:
         """A message with an id: however often it is posted, it counts once."""
@@ -258,8 +323,8 @@ class World:
 
     async def _end_by_order(self, instance_id: str) -> None:
         """Start something endless and end it; whatever else happens, it must end."""
-        if not await self._started(instance_id, "long_wait", 0):
-            return
+        while not await self._started(instance_id, "long_wait", 0):
+            pass  # perhaps it was started: what nobody orders to end never ends
         del self._acknowledged[instance_id]
         self._ordered_to_end.add(instance_id)
         if self._chance.random() < 0.5:
@@ -332,14 +397,31 @@ class World:
         rows = self._hub.history.get(row.execution, [])
         events = check_instance(row, rows, timers, inbox)
         if row.status in TERMINAL:
-            before = self._seen_terminal.setdefault(instance_id, row.status)
+            before = self._seen_terminal.setdefault((instance_id, row.execution), row.status)
             if before != row.status:
                 raise InvariantError("C12", instance_id, f"it was {before} and is {row.status} now")
         elif events and row.parked is None and row.blocked is None:
             self._judge.replay(events).close()  # I10: the same code decides the same
 
+        self._check_bases(row, events)
+
+    def _check_bases(self, row: InstanceRow, events: Sequence[HistoryEvent]) -> None:
+        """What an instance was rewound from is still there as it was."""
+        bases = decode_bases(row.bases) if row.bases is not None else ()
+        for event in events:
+            if isinstance(event, Rewound):
+                if event.base_execution not in bases:
+                    raise InvariantError("I1", row.instance_id, f"it does not know {event.base_execution}")
+                newest = self._hub.history[event.base_execution][-1]
+                if newest.checksum.hex() != event.base_checksum:
+                    raise InvariantError(
+                        "I1", row.instance_id, f"its base {event.base_execution} was rewritten"
+                    )
+
     def _check_orphans(self) -> None:
         executions = {row.execution for _, row in self._hub.instances.values()}
+        for _, row in self._hub.instances.values():
+            executions.update(decode_bases(row.bases) if row.bases is not None else ())
         for execution in self._hub.history:
             if execution not in executions and self._hub.history[execution]:
                 raise InvariantError("C11", "?", f"execution {execution} has a history and no instance")
@@ -403,9 +485,11 @@ class World:
         for instance_id in self._ordered_to_end:
             status = self._hub.instances[instance_id][1].status
             assert status in {"Terminated", "Canceled"}, f"{instance_id} was ordered to end and is {status}"
+        for instance_id in self._purged:
+            assert not self._family(instance_id), f"{self._family(instance_id)} outlived the purge (C11)"
         for key, crashes in self._runs.items():
             self.report.reruns += len(crashes) - 1
-            retried = 3 if key.startswith("retried") else 2 if "unlucky" in key else 1
+            retried = 3 if key.startswith(("retried", "line")) else 2 if key.startswith(_RETRYING) else 1
             spread = crashes[-1] - crashes[0]
             assert len(crashes) <= retried + spread, (
                 f"{key} ran {len(crashes)} times with {spread} faults (C5)"

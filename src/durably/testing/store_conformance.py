@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pytest
 
-_TOPICS = ("hub", "commit", "rows", "inbox", "reads")
+_TOPICS = ("hub", "commit", "rows", "inbox", "reads", "parking")
 
 # Before they are imported: failed assertions show both sides then.
 pytest.register_assert_rewrite(*(f"durably.testing.{topic}_conformance" for topic in _TOPICS))
@@ -22,6 +22,7 @@ pytest.register_assert_rewrite(*(f"durably.testing.{topic}_conformance" for topi
 from durably.testing.commit_conformance import CommitConformance  # noqa: E402
 from durably.testing.hub_conformance import HubConformance  # noqa: E402
 from durably.testing.inbox_conformance import InboxConformance  # noqa: E402
+from durably.testing.parking_conformance import ParkingConformance  # noqa: E402
 from durably.testing.reads_conformance import ReadsConformance  # noqa: E402
 from durably.testing.rows_conformance import RowsConformance  # noqa: E402
 
@@ -29,6 +30,11 @@ __all__ = ["StoreConformance"]
 
 
 class StoreConformance(
-    HubConformance, CommitConformance, RowsConformance, InboxConformance, ReadsConformance
+    HubConformance,
+    CommitConformance,
+    RowsConformance,
+    InboxConformance,
+    ReadsConformance,
+    ParkingConformance,
 ):
     """Every sentence of `durably.storage.api`, by topic. Subclass it and define the three hooks."""

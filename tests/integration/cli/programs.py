@@ -36,7 +36,7 @@ class Order:
 def work(name: str) -> str:
     with open("work.log", "a") as log:
         log.write(name + "\\n")
-    print("working on", name)
+    print(f"working on {name}")
     while name in os.environ.get("HOLD", "").split(",") and not Path("release").exists():
         time.sleep(0.01)
     return name.upper()

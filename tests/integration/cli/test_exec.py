@@ -44,6 +44,8 @@ def test_a_finished_instance_gives_its_result_and_does_not_run_again(folder: Fol
     other = run(*STEPS, "--input", '["x"]')
     assert other.out == first.out
     assert "Instance 's1' is there already: it keeps the input that it has" in other.err
+    quiet = run(*STEPS, "--input", '["x"]', "-q")
+    assert quiet.err == "Instance 's1' is there already: it keeps the input that it has\n"
 
     refused = run("exec", "shop.py", "wait", "--id", "s1")
     assert refused.code == 5

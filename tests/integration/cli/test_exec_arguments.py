@@ -27,6 +27,20 @@ from tests.integration.cli.programs import Folder, Run
         (("shop.py", "wait", "--hub", "mysql://x"), "unknown scheme 'mysql'"),
         (("shop.py", "wait", "--hub", "memory://", "--id", "a/b"), "Instance id 'a/b' holds '/'"),
         (("shop.py", "wait", "--timeout", "0"), "0.0 is not in the range"),
+        (
+            ("shop.py", "wait", "--timeout", "nan"),
+            "nan is not a number of seconds; leave it out to wait for ever",
+        ),
+        (
+            ("shop.py", "wait", "--timeout", "inf"),
+            "inf is not a number of seconds; leave it out to wait for ever",
+        ),
+        (
+            ("shop.py", "wait", "--id", ""),
+            "Instance id '' is not usable: expected a string that is not empty",
+        ),
+        (("shop.py", "steps"), "'steps' needs an input: "),
+        (("shop.py", "steps", "-i", "null"), "'steps' needs an input: "),
         (("shop.py",), "Missing argument 'ORCHESTRATOR'"),
     ],
 )
@@ -54,6 +68,16 @@ def test_the_input_may_come_from_a_file_or_stdin(
         monkeypatch.setattr(sys, "stdin", stdin)
         done = run("exec", "shop", "steps", "-q", "-i", source, "--hub", "memory://")
     assert (done.code, done.out) == (0, '[\n  "A",\n  "Ö"\n]\n')
+
+
+def test_an_input_that_is_needed_may_be_left_out_for_an_instance_that_is_there(run: Run):
+    missing = run("exec", "shop.py", "steps", "--id", "s1")
+    assert (missing.code, missing.out) == (2, "")
+    assert "'steps' needs an input: " in missing.err
+    assert run("exec", "shop.py", "steps", "--id", "s1", "-i", '["a"]').code == 0
+    assert run("exec", "shop.py", "steps", "--id", "s1").out == '[\n  "A"\n]\n'
+    replaced = run("exec", "shop.py", "steps", "--id", "s1", "--on-existing", "replace")
+    assert (replaced.code, replaced.out) == (2, "")
 
 
 def test_the_id_may_be_left_out(run: Run):

@@ -77,8 +77,9 @@ def test_a_host_that_cannot_go_on_ends_the_program(run: Run, monkeypatch: pytest
 
 
 def test_an_app_that_cannot_be_loaded_starts_nothing(folder: Folder, run: Run):
+    """Alone; beside others that can, they are served: tests/faults/test_07_broken_import.py."""
     folder.write("broken.py", "import not_there\n")
-    done = run("run", "shop.py", "broken.py")
+    done = run("run", "broken.py")
     assert done.code == 2
     assert 'broken.py", line 1' in done.err
     assert done.err.endswith(

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from tests.integration.kill.plan import Job
+from tests.faults.evidence import Evidence
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,29 +91,25 @@ class Hammer:
     """Lives and deaths of the worker on one hub.
 
     Attributes:
-        kills: So far; the number of the life that follows is the same.
-        started: Numbers of the jobs whose start was acknowledged.
-        results: What callers were told, by number of the job.
-        raising: Tokens that were sent, in order.
-        raised: Those whose event was acknowledged.
+        evidence: What its clients were told.
         restart_s: From the start of a new interpreter until it serves.
         recovery_s: The part of that which is the hub's: until a process that has been imported serves.
         killed_while: How many kills hit a worker that had not begun to serve, or one that did.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.hub, self.side, self.stderr = folder / "hub.db", folder / "side.txt", folder / "stderr.txt"
-        self.kills = 0
-        self.started: set[int] = set()
-        self.results: dict[int, Any] = {}
-        self.raising: list[str] = []
-        self.raised: set[str] = set()
+        self.evidence = Evidence.in_folder(folder)
+        self.stderr = folder / "stderr.txt"
         self.restart_s: list[float] = []
         self.recovery_s: list[float] = []
         self.killed_while: Counter[str] = Counter()
-        self._starting: set[int] = set()
         self._chance = random.Random(seed)
         self._worker: Worker | None = None
+
+    @property
+    def kills(self) -> int:
+        """So far; the number of the life that follows is the same."""
+        return self.evidence.deaths
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +133,7 @@ class Hammer:
                 (self.restart_s if cold else self.recovery_s).append(at - began)
         time.sleep(self._chance.uniform(0, 0.06))
         worker.kill()
-        self.kills += 1
+        self.evidence.note("death", 1)
         while (words := self._hear(worker)[1])[0] != "died":
             serving = serving or words[0] == "serving"
         assert words == ["died", "-9"], f"it ended with {words[1]}: {self.stderr.read_text()}"
@@ -155,12 +151,12 @@ class Hammer:
             self._worker.dismiss()
             self._worker = None
         if self._worker is None:
-            self._worker = Worker(self.hub, self.side, self.stderr)
+            self._worker = Worker(self.evidence.hub, self.evidence.side, self.stderr)
         orders = {
             "life": self.kills,
             "go_on": go_on,
-            "next": max(self._starting, default=-1) + 1,
-            "doubtful": sorted(self._starting - self.started),
+            "next": max(self.evidence.starting, default=-1) + 1,
+            "doubtful": sorted(self.evidence.starting - self.evidence.started),
             "options": {
                 "max_resident_instances": self._chance.choice((4, 20_000)),
                 "turns_per_batch": self._chance.choice((1, 16)),
@@ -172,30 +168,35 @@ class Hammer:
 
     def _hear(self, worker: Worker) -> tuple[float, list[str]]:
         at, words = worker.report()
+        evidence = self.evidence
         match words:
             case ["starting", number]:
-                self._starting.add(int(number))
+                evidence.note("starting", int(number))
+                evidence.calls["in doubt"] += 1
             case ["started", number]:
-                self.started.add(int(number))
+                evidence.note("started", int(number))
+                self._answered()
             case ["raising", token]:
-                self.raising.append(token)
+                evidence.note("raising", token)
+                evidence.calls["in doubt"] += 1
             case ["raised", token]:
-                self.raised.add(token)
+                evidence.note("raised", token)
+                self._answered()
             case ["result", number, text]:
-                self._learn_result(int(number), json.loads(text))
+                evidence.note("result", [int(number), json.loads(text)])
             case _:
                 pass
         return at, words
 
-    def _learn_result(self, number: int, result: Any) -> None:
-        before = self.results.setdefault(number, result)
-        assert before == result, f"{Job(number).instance_id} had the result {before}, and then {result}"
+    def _answered(self) -> None:
+        self.evidence.calls["in doubt"] -= 1
+        self.evidence.calls["answered"] += 1
 
     def told(self) -> str:
         """The figures of this run, for people."""
         return (
             f"{self.kills} kills ({self.killed_while['recovering']} during recovery), "
-            f"{len(self.started)} starts acknowledged; restart to serving: {_spread(self.restart_s)} with a new "
+            f"{len(self.evidence.started)} starts acknowledged; restart to serving: {_spread(self.restart_s)} with a new "
             f"interpreter, {_spread(self.recovery_s)} without its imports"
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.kill.checker import check
+from tests.faults.checker import check
 from tests.integration.kill.hammer import Hammer
 
 RECOVERY_S = 5.0
@@ -22,10 +22,12 @@ def run(folder: Path, kills: int, seed: int) -> None:
         for _ in range(kills):
             hammer.strike()
         assert hammer.finish() == 0, hammer.stderr.read_text()
-    reruns = check(hammer)
-    sys.stdout.write(f"{hammer.told()}, {reruns} reruns of activities\n")
+    # Each kill may leave two dozen calls open, and on a busy machine few are answered between two kills.
+    verdict = check(hammer.evidence, floor=0.2)
+    assert len(hammer.evidence.started) >= kills
+    sys.stdout.write(f"{hammer.told()}; {verdict}\n")
     assert hammer.kills == kills
-    assert reruns > 0, "no kill hit an activity: they came at the wrong moments"
+    assert verdict.reruns > 0, "no kill hit an activity: they came at the wrong moments"
     assert hammer.killed_while["recovering"] > 0
     assert hammer.stderr.read_text() == "", "a worker complained"
     assert max(hammer.restart_s + hammer.recovery_s) <= 3 * RECOVERY_S

@@ -15,16 +15,15 @@ import traceback
 from collections.abc import Coroutine
 from typing import Any
 
-from durably.app import App, AppHost
+from durably.app import AppHost
 from durably.core.commit import InboxRow
 from durably.core.history import encode_body
 from durably.core.messages import RaiseEvent
 from durably.engine.options import EngineOptions
 from durably.errors import InstanceStateError
-from durably.program.activity_context import ActivityContext
-from durably.program.context import OrchestrationContext
-from durably.program.retry_policy import RetryPolicy
-from tests.integration.kill.plan import EVENTS, Job, job_of
+from tests.faults.effects import SideFile
+from tests.faults.plan import EVENTS, Job, job_of
+from tests.faults.programs import build_app
 
 OPEN_MAX = 24
 """Instances under way at once."""
@@ -34,92 +33,6 @@ LIVE = ("Pending", "Running", "Suspended")
 
 def report(*words: str) -> None:
     os.write(1, (" ".join(words) + "\n").encode())
-
-
-class SideFile:
-    """What activities did to the outside world."""
-
-    def __init__(self, path: str, life: int) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._life = life
-
-    def note(self, what: str, ctx: ActivityContext) -> None:
-        line = f"{self._life} {what} {ctx.idempotency_key} {ctx.attempt} {ctx.delivery}\n"
-        os.write(self._file, line.encode())
-        os.fsync(self._file)
-
-
-def build_app(side: SideFile) -> App:
-    app = App()
-
-    @app.activity
-    async def add_one(x: int, ctx: ActivityContext) -> int:
-        side.note("start", ctx)
-        if x % 4:  # else it ends without ever waiting
-            await asyncio.sleep(0.001 * (x % 4))
-        side.note("end", ctx)
-        return x + 1
-
-    @app.activity
-    def third_time_lucky(x: int, ctx: ActivityContext) -> int:
-        side.note("start", ctx)
-        if ctx.attempt < 3:
-            raise ValueError(f"attempt {ctx.attempt}")
-        side.note("end", ctx)
-        return x
-
-    @app.orchestrator
-    async def chain(ctx: OrchestrationContext, n: int) -> int:
-        x = 0
-        for _ in range(n):
-            x = await ctx.call_activity(add_one, x)
-        return x
-
-    @app.orchestrator
-    async def fan(ctx: OrchestrationContext, n: int) -> int:
-        return sum(await asyncio.gather(*(ctx.call_activity(add_one, i) for i in range(4 * n))))
-
-    @app.orchestrator
-    async def retried(ctx: OrchestrationContext, x: int) -> int:
-        return await ctx.call_activity(third_time_lucky, x, retry=RetryPolicy(0.01, 5, jitter=0.5))
-
-    @app.orchestrator
-    async def collector(ctx: OrchestrationContext, n: int) -> list[int]:
-        got: list[int] = []
-        while len(got) < n:
-            got.append(await ctx.wait_for_external_event("item", int))
-            ctx.set_custom_status(len(got))
-        return got
-
-    @app.orchestrator
-    async def ring(ctx: OrchestrationContext, state: dict[str, Any]) -> list[int]:
-        got: list[int] = state["got"]
-        got.append(await ctx.wait_for_external_event("item", int))
-        if len(got) % 3 == 0:
-            await ctx.call_activity(add_one, len(got))
-        if len(got) < state["n"]:
-            ctx.continue_as_new({"n": state["n"], "got": got})
-        return got
-
-    @app.orchestrator
-    async def parent(ctx: OrchestrationContext, n: int) -> int:
-        return sum(await ctx.when_all([ctx.call_sub_orchestrator(chain, i + 1) for i in range(n)]))
-
-    @app.orchestrator
-    async def tally(ctx: OrchestrationContext, n: int) -> list[str]:
-        got: list[str] = []
-        while (token := await ctx.wait_for_external_event("token", str)) != "close":
-            got.append(token)
-        return got
-
-    @app.orchestrator
-    async def naps(ctx: OrchestrationContext, n: int) -> int:
-        for _ in range(n):
-            if await ctx.wait_for_external_event("nothing", timeout=0.005, default=None) is None:
-                await asyncio.sleep(0.005)
-        return n
-
-    return app
 
 
 class Clients:

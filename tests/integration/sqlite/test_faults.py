@@ -14,7 +14,7 @@ from durably.errors import OperationError, StoreFailedError, StoreUnavailableErr
 from durably.storage.api import Lease
 from durably.storage.sqlite.store import SqliteStore
 from durably.testing.store_scene import FOREVER, history_row, instance_row
-from tests.integration.sqlite.faulty_disk import FaultyDisk
+from tests.faults.injectors.faulty_disk import FaultyDisk
 
 _BATCHES = 3
 

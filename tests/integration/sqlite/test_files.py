@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from durably.core.commit import Batch
+from durably.core.commit import Batch, InboxRow
 from durably.errors import (
     DurablyError,
     HubNotFoundError,
@@ -48,7 +48,7 @@ async def _make(path: Path) -> None:
 
 def test_a_missing_hub_is_not_made_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "hub.db"
-    assert "create=True" in _refusal(path, HubNotFoundError, create=False)
+    assert "does not exist" in _refusal(path, HubNotFoundError, create=False)
     assert not path.parent.exists()
 
 
@@ -99,6 +99,40 @@ def test_a_newer_hub_is_left_alone(tmp_path: Path) -> None:
     database.pragma("user_version", schema.VERSION + 1)
     database.close()
     assert f"version {schema.VERSION + 1}" in _refusal(path, HubVersionError)
+
+
+def _make_by(version: int, path: Path) -> None:
+    """A hub as an earlier durably left it, with one instance."""
+    database = apsw.Connection(str(path))
+    for script in schema._SCRIPTS[:version]:
+        database.execute(script)
+    database.pragma("application_id", schema.APPLICATION_ID)
+    database.pragma("user_version", version)
+    row = instance_row("old", 3, status="Failed")._asdict()
+    del row["bases"]
+    names = ", ".join(row)
+    marks = ", ".join("?" * len(row))
+    database.execute(f"INSERT INTO instances ({names}) VALUES ({marks})", tuple(row.values()))
+    database.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_hub_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    async def use(path: Path) -> None:
+        store = await _open(path)
+        assert await store.get_instance("old") == instance_row("old", 3, status="Failed")
+        lease = await store.acquire(0, "test")
+        rewound = instance_row("old", 4, bases=b"[3]")
+        await store.commit(lease, Batch(number=1, instances=[rewound], history=[history_row(4, 0)]))
+        assert await store.get_instance("old") == rewound
+        await store.close()
+
+    path = tmp_path / "hub.db"
+    _make_by(version, path)
+    asyncio.run(use(path))
+    database = apsw.Connection(str(path))
+    assert database.pragma("user_version") == schema.VERSION
+    database.close()
 
 
 def test_a_hub_is_recognized_and_has_the_newest_version(tmp_path: Path) -> None:
@@ -191,6 +225,30 @@ def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.M
         assert log < 80 * 4_200
         assert file > 250 * 3_000
         assert (await store.load(lease, 0)).batch == 300
+        await store.close()
+
+    asyncio.run(act())
+
+
+def test_the_log_does_not_grow_with_what_others_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_CHECKPOINT_PAGES", 50)
+    path = tmp_path / "hub.db"
+
+    def log_size() -> int:
+        return Path(f"{path}-wal").stat().st_size
+
+    async def act() -> None:
+        store, client = await _open(path), await _open(path)
+        lease = await store.acquire(0, "owner")
+        for number in range(1, 101):
+            await client.post(
+                [InboxRow(f"m{number}", "i", 1, b"x" * 40_000)]
+            )  # ten pages; the owner writes two
+            await store.commit(lease, Batch(number, inbox_consumed=[f"m{number}"]))
+        assert log_size() < 150 * 4_200
+        await client.close()
         await store.close()
 
     asyncio.run(act())

@@ -22,7 +22,9 @@ def test_help_names_the_commands_and_the_exit_codes(capfd: pytest.CaptureFixture
     for flag in ("-h", "--help"):
         code, out, _ = called(capfd, flag)
         assert code == 0
-        assert all(word in out for word in ("exec", "run", "version", "130 interrupted"))
+        assert all(
+            word in out for word in ("exec", "run", "instances", "doctor", "version", "130 interrupted")
+        )
     assert called(capfd, "exec", "-h")[0] == 0
 
 
@@ -39,6 +41,7 @@ def test_help_loads_none_of_the_heavy_rooms():
     probe = (
         "import sys\nfrom durably.cli.main import call\n"
         "assert call(['--help']) == call(['exec', '--help']) == call(['run', '--help']) == 0\n"
+        "assert call(['instances', '-h']) == call(['instances', 'list', '-h']) == call(['doctor', '-h']) == 0\n"
         f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
@@ -57,7 +60,9 @@ def test_version(capfd: pytest.CaptureFixture[str]):
 def test_an_unknown_command_with_what_may_be_meant(capfd: pytest.CaptureFixture[str]):
     code, _, err = called(capfd, "exce")
     assert (code, err.splitlines()[-1]) == (2, "Error: No such command 'exce': did you mean 'exec'?")
-    assert "expected one of exec, run, version" in called(capfd, "xyz")[2]
+    assert (
+        "expected one of completion, doctor, exec, instances, parked, run, version" in called(capfd, "xyz")[2]
+    )
 
 
 def test_an_unknown_option(capfd: pytest.CaptureFixture[str]):
@@ -66,15 +71,22 @@ def test_an_unknown_option(capfd: pytest.CaptureFixture[str]):
     assert "--input" in err
 
 
-@pytest.mark.parametrize("command", [None, *commands.commands])
-def test_every_option_has_an_environment_variable(command: str | None):
-    found = commands if command is None else commands.commands[command]
+def every(group: click.Group) -> list[click.Command]:
+    """The group, its commands, and those of its groups."""
+    found: list[click.Command] = [group]
+    for command in group.commands.values():
+        found += every(command) if isinstance(command, click.Group) else [command]
+    return found
+
+
+@pytest.mark.parametrize("found", every(commands), ids=lambda command: command.name or "durably")
+def test_every_option_has_an_environment_variable(found: click.Command):
     options = [
         one for one in found.params if isinstance(one, click.Option) and one.name not in ("help", "version")
     ]
     assert options
     for option in options:
-        with click.Context(found, info_name=command, auto_envvar_prefix="DURABLY_X") as context:
+        with click.Context(found, info_name=found.name, auto_envvar_prefix="DURABLY_X") as context:
             hint = option.get_help_record(context)
         assert hint is not None
         assert "env var: DURABLY_" in hint[1]

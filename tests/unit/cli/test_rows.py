@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.cli.rows import Row, fit, rows_of
-from durably.cli.spans import span
 from durably.cli.steps import OPEN, State, Step, Tree
+from durably.core.spans import span
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -338,3 +338,13 @@ def test_a_history_of_the_engine_is_understood():
     assert whole.steps[0].attempt == 2
     assert whole.steps[1].child_id == "i:0:0001"
     assert whole.steps[2].timed_out
+
+
+def test_what_is_open_when_an_instance_is_rewound_is_due_later() -> None:
+    shown = tree(
+        entry("TimerCreated", 1, 0, fire_at=at(60).isoformat()),
+        entry("TimerCreated", 1, 1, fire_at=at(10).isoformat()),
+        entry("ExecutionRewound", 100, shift_us=90_000_000, late=[1], custom_status='"half"'),
+    )
+    assert [step.due for step in shown.steps] == [at(150), at(10)]
+    assert shown.custom_status == '"half"'

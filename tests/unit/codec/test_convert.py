@@ -647,3 +647,12 @@ def test_a_type_made_anew_for_each_call_is_learned_once():
     for _ in range(20):
         json.decode(b"[[1]]", list[list[Level]])
     assert len(convert._equal_readers) == before + 1
+
+
+def test_a_payload_that_is_too_large_is_refused_by_its_size():
+    small = JsonConverter(max_bytes=10)
+    assert small.encode("x" * 8) == b'"xxxxxxxx"'
+    with pytest.raises(PayloadError, match=r"11 bytes as JSON: expected 10 at most"):
+        small.encode("x" * 9)
+    with pytest.raises(PayloadError, match=r"expected 16,777,216 at most"):
+        JsonConverter().encode("x" * (64 << 20))

@@ -246,9 +246,9 @@ def test_every_kind_of_event_can_be_applied() -> None:
     """A new event without its handler would show only when one is read."""
     from typing import get_args
 
-    from durably.core.instance import _APPLY
+    from durably.core.instance import TRANSITIONS
 
-    assert set(_APPLY) == set(get_args(HistoryEvent))
+    assert set(TRANSITIONS) == set(get_args(HistoryEvent))
 
 
 def test_live_and_stored_histories_fold_alike() -> None:

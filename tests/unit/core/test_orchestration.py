@@ -27,6 +27,7 @@ from durably.core.events import (
     ExecutionTerminated,
     ParentRef,
     RetryDeclined,
+    Rewound,
     StartSent,
     TaskCompleted,
     TaskFailed,
@@ -49,6 +50,7 @@ from durably.core.messages import (
     Purge,
     RaiseEvent,
     Resume,
+    Rewind,
     StartInstance,
     Suspend,
     Terminate,
@@ -511,3 +513,64 @@ def test_continuing_as_new_may_leave_events_behind() -> None:
     ((_, body),) = commit.messages
     assert isinstance(body, Continue)
     assert body.carried == ()
+
+
+# --- lines of rewinds ------------------------------------------------------------------------------------------------
+
+
+def rewound_instance(until: int = 2) -> Instance:
+    instance = Instance(CHILD)
+    commit = instance.commit()
+    commit.record(Rewound(1, "00", None, (), (), (), 0, {"before": until}))
+    return instance
+
+
+def test_a_child_of_the_execution_before_may_still_succeed() -> None:
+    event, _ = rewound_instance().receive(child_done(execution="before"))
+    assert event == TaskCompleted(1, b"2")
+
+
+def test_a_child_of_the_execution_before_that_did_not_succeed_is_wanted_once_more() -> None:
+    instance = rewound_instance()
+    event, commit = instance.receive(child_done(execution="before", failure=FAILURE))
+    assert event is None
+    assert commit.events == []
+    ((target, body),) = commit.messages
+    assert target == "c"
+    assert isinstance(body, Rewind)
+    assert (body.parent, body.lineage) == (ParentRef("i", "e", 1), ("before",))
+    assert body.start is not None
+    assert body.start.parent == body.parent
+    assert instance.receive(child_done(failure=FAILURE))[0] == TaskFailed(1, FAILURE)
+
+
+@pytest.mark.parametrize("done", [child_done(execution="before"), child_done(execution="stranger")])
+def test_a_child_of_a_call_behind_the_cut_or_of_a_stranger_is_not_listened_to(done: ChildDone) -> None:
+    event, commit = rewound_instance(until=1).receive(done)
+    assert (event, commit.events, commit.messages) == (None, [], [])
+
+
+def test_an_order_to_a_child_reaches_one_of_the_execution_before() -> None:
+    instance = rewound_instance()
+    commit = instance.commit()
+    commit.decide(ActionCanceled(1))
+    assert commit.messages == [("c", Cancel("its caller gave it up", ParentRef("i", "e", 1), ("before",)))]
+
+
+def test_a_recursive_terminate_reaches_children_that_are_open_and_those_that_were_given_up() -> None:
+    second = ChildScheduled(2, "child", "d", None)
+    instance = Instance(CHILD, second)
+    instance.commit().decide(ActionCanceled(1))
+    _, commit = instance.receive(Terminate("why", recursive=True))
+    assert commit.messages == [
+        (target, Terminate("why", recursive=True, parent=ParentRef("i", "e", seq)))
+        for target, seq in (("c", 1), ("d", 2))
+    ]
+
+
+def test_a_child_that_waits_for_its_next_attempt_has_nobody_to_terminate() -> None:
+    retried = ChildScheduled(1, "child", "c", None, retry=RETRY)
+    instance = Instance(retried)
+    instance.receive(child_done(failure=FAILURE))
+    _, commit = instance.receive(Terminate("why", recursive=True))
+    assert commit.messages == []

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from durably.core.commit import InstanceRow
-from durably.core.query import PAGE_SIZE_MAX, InstanceQuery, position_of, token_of
+from durably.core.query import FIRST, PAGE_SIZE_MAX, InstanceQuery, Place, place_of, token_of
 from durably.errors import UsageError
 
 
-@pytest.mark.parametrize("position", [0, 1, 7, 2**63 - 1])
-def test_a_token_stands_for_its_place(position: int) -> None:
-    token = token_of(position)
-    assert position_of(token) == position
+@pytest.mark.parametrize("place", [Place(0, 0), Place(-5, 1), Place(2**63 - 1, 7), FIRST])
+def test_a_token_stands_for_its_place(place: Place) -> None:
+    token = token_of(place)
+    assert place_of(token) == place
     assert token.isascii()
 
 
@@ -28,12 +28,13 @@ def test_a_token_stands_for_its_place(position: int) -> None:
         "é",
         "====",
         base64.urlsafe_b64encode(b"p2:5").decode(),
-        base64.b64encode(b"p1:x").decode(),
+        base64.urlsafe_b64encode(b"p1:5:5").decode(),
+        base64.b64encode(b"p2:x:1").decode(),
     ],
 )
 def test_a_token_of_somebody_else_is_refused(token: str) -> None:
     with pytest.raises(UsageError, match="Continuation token"):
-        position_of(token)
+        place_of(token)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,10 @@ ROW = InstanceRow(
         ({"created_to": 100}, True),
         ({"created_to": 99}, False),
         ({"created_from": 0, "created_to": 200}, True),
+        ({"updated_to": 100}, True),
+        ({"updated_to": 99}, False),
+        ({"stuck": False}, True),
+        ({"stuck": True}, False),
         ({"instance_id_prefix": "order-"}, True),
         ({"instance_id_prefix": "Order-"}, False),
         ({"instance_id_prefix": ""}, True),

@@ -12,11 +12,13 @@ from durably.core.events import (
     AttemptStarted,
     ChildScheduled,
     CustomStatusSet,
+    Dropped,
     EventAwaited,
     EventRaised,
     ExecutionCompleted,
     ExecutionStarted,
     HistoryEvent,
+    Rewound,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
@@ -110,3 +112,23 @@ def test_a_custom_status_is_its_result() -> None:
 def test_an_instant_is_exact_to_the_microsecond() -> None:
     assert instant(1_234_567) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1_234_567)
     assert instant(253_402_300_799_999_999).year == 9999
+
+
+def test_a_rewind_says_what_it_did() -> None:
+    dropped = (Dropped(2, "TaskScheduled", "undo"), Dropped(3, "ChildScheduled", "flow", "c", 2))
+    entry = last(Rewound(7, "0a", "mended", (1,), dropped, (), 5 * SECOND, {"e0": 2}, b'"half"'))
+    assert entry.event_type == "ExecutionRewound"
+    assert entry.task_id is None
+    assert entry.details == {
+        "base_execution": 7,
+        "base_checksum": "0a",
+        "reason": "mended",
+        "failed": [1],
+        "dropped": [
+            {"seq": 2, "kind": "TaskScheduled", "name": "undo", "attempts": 1},
+            {"seq": 3, "kind": "ChildScheduled", "name": "flow", "child": "c", "attempts": 2},
+        ],
+        "shift_us": 5 * SECOND,
+        "lineage": {"e0": 2},
+        "custom_status": '"half"',
+    }

@@ -11,6 +11,7 @@ import pytest
 from durably.core.events import TaskScheduled
 from durably.core.messages import ActivityDone
 from durably.engine.activities import ActivityPool
+from durably.engine.company import Company
 from durably.engine.executor import ActivityCall
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually
@@ -20,7 +21,9 @@ class Bench:
     """A pool whose activities run until the test lets them go. Implements the part of `Executor` that a pool uses."""
 
     def __init__(self, clock: ManualClock, limit: int = 10, limits: dict[str, int] | None = None) -> None:
-        self.pool = ActivityPool(self, clock, limit, self._deliver)  # type: ignore[arg-type]
+        self.pool = ActivityPool(  # type: ignore[arg-type]
+            self, clock, limit, self._deliver, company=Company(5)
+        )
         self.calls: list[ActivityCall] = []
         self.running: list[str] = []
         self.done: list[tuple[str, ActivityDone]] = []
@@ -145,7 +148,7 @@ async def test_a_limited_function_that_waits_holds_up_nobody(clock: ManualClock)
 async def test_an_attempt_that_is_held_is_not_started_again(bench: Bench) -> None:
     bench.start(seq=0)
     await bench.settled()
-    bench.start(seq=0, redelivery=True)
+    bench.start(seq=0, delivery=2)
     await bench.let_go(0)
     assert len(bench.calls) == 1
 
@@ -154,7 +157,7 @@ async def test_a_result_is_kept_until_it_is_settled(bench: Bench) -> None:
     bench.start(seq=0)
     await bench.let_go(0)
     assert len(bench.pool) == 1
-    bench.start(seq=0, redelivery=True)
+    bench.start(seq=0, delivery=2)
     assert bench.pool.results() == [("i", ActivityDone("e", 0, 1, b"0"))]
     assert len(bench.calls) == 1
     bench.pool.settle(("e", 0), 1)
@@ -185,7 +188,7 @@ async def test_the_next_attempt_takes_the_place_of_one_that_still_runs(bench: Be
 
 async def test_a_redelivery_says_so(bench: Bench) -> None:
     bench.start()
-    bench.start(redelivery=True)
+    bench.start(delivery=2)
     await bench.settled()
     assert [call.delivery for call in bench.calls] == [1, 2]
 

@@ -151,6 +151,11 @@ async def test_a_parked_instance_can_be_terminated(hub: Deployment, picky: Picky
     await host.client.terminate("culprit", "it is beyond help")
     assert (await reaches(host, "culprit", "Terminated")).blocked is None
     assert await host.client.purge("culprit")
+    again = await host.client.start(
+        "flow", instance_id="culprit"
+    )  # another instance, with nothing against it
+    await again.raise_event("go", 2)
+    assert await again.result() == 2
 
 
 async def test_a_start_that_the_store_refuses_is_refused_to_its_caller(hub: Deployment, picky: Picky) -> None:
@@ -159,6 +164,12 @@ async def test_a_start_that_the_store_refuses_is_refused_to_its_caller(hub: Depl
     with pytest.raises(StoreRefusedError, match="too long"):
         await host.client.start("flow", instance_id="culprit")
     await others_go_on(host)
+    picky.check = None
+    again = await host.client.start(
+        "flow", instance_id="culprit"
+    )  # what was refused was that start, not the id
+    await again.raise_event("go", 3)
+    assert await again.result() == 3
 
 
 async def test_a_child_that_the_store_refuses_fails_in_its_parent(hub: Deployment, picky: Picky) -> None:
@@ -284,18 +295,24 @@ async def test_a_child_that_breaks_invariants_in_its_first_turn_fails_in_its_par
         await asyncio.wait_for(handle.result(), 2)
 
 
-async def test_a_posted_start_of_a_condemned_instance_is_not_dropped_silently(
+async def test_a_posted_start_of_a_condemned_instance_is_set_aside_and_can_be_redriven(
     hub: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was accepted is kept, or its end can be seen: there is a status, or a message that waits."""
-    breaks(monkeypatch, "culprit")
+    """What was accepted is kept, and can be seen."""
+    breaks(monkeypatch, "culprit", times=3)
     host = await hub.start(build(), options=QUICK)
     await host.engine.store.post(
         [InboxRow("s1", "culprit", 0, encode_body(StartInstance("flow", None, "e1")))]
     )
     await eventually(lambda: "culprit" in host.engine._condemned)
     await is_quiet(host)
-    assert host.engine.store.hub.inbox or await host.client.get_status("culprit")  # type: ignore[attr-defined]
+    assert not host.engine.store.hub.inbox  # type: ignore[attr-defined]
+    (item,) = (await host.client.query_parked()).items
+    assert (item.kind, item.id, item.instance_id) == ("message", "s1", "culprit")
+    assert "sabotaged" in item.cause
+    await all_within(host.client.redrive("s1"))
+    await reaches(host, "culprit", "Running")
+    assert (await host.client.query_parked()).items == []
 
 
 async def test_a_history_that_does_not_fold_parks_its_instance_and_the_host_starts(hub: Deployment) -> None:

@@ -53,6 +53,7 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
         ("LEASE_S", "soon"),
         ("LEASE_S", "0"),
         ("LEASE_S", "nan"),
+        ("DRAIN_TIMEOUT_S", "inf"),
         ("UNKNOWN_FUNCTIONS", "maybe"),
     ],
 )
@@ -71,6 +72,8 @@ def test_a_variable_that_makes_no_sense_is_refused_by_name(name: str, text: str)
         ("max_commands", True),
         ("inbox_poll_s", None),
         ("commit_retry_s", float("nan")),
+        ("drain_timeout_s", float("inf")),
+        ("max_commands", 2.5),
         ("drain_timeout_s", -0.5),
         ("unknown_functions", "Fail"),
     ],

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from durably.codec.convert import JsonConverter
@@ -27,7 +28,7 @@ def call(name: str, input: Any = None, **changes: Any) -> ActivityCall:
     base = ActivityCall(
         "i", "e", 3, 2, 1, name, None if input is None else converter.encode(input), {"t": "1"}
     )
-    return base._replace(**changes)
+    return msgspec.structs.replace(base, **changes)
 
 
 def performed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import threading
@@ -13,6 +14,7 @@ import pytest
 from durably.executors.watchdog import Watchdog, _Patrol
 from durably.program.context import OrchestrationContext
 from durably.program.run import ProgramOptions
+from tests.support.waiting import eventually
 from tests.unit.program.harness import Play
 
 
@@ -98,3 +100,37 @@ def test_watchdogs_share_a_thread_and_a_dropped_one_leaves_none(watching: Callab
     assert watching()
     third.close()
     assert not watching()
+
+
+def test_a_loop_that_turns_is_not_reported_and_a_closed_watchdog_leaves_no_timer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def turn() -> None:
+        dog = Watchdog(ProgramOptions(), 0.4)
+        dog.start()
+        heart = dog.heart
+        assert heart is not None
+        await eventually(lambda: heart.beats > 5, "the heart to beat")
+        dog.close()
+        last = heart.beats
+        await asyncio.sleep(0.15)
+        assert heart.beats == last
+
+    asyncio.run(turn())
+    assert caplog.records == []
+
+
+def test_a_loop_that_is_held_up_is_reported_once_with_its_function(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "durably.watchdog")
+    dog = Watchdog(ProgramOptions(), 0.02)
+
+    async def rude() -> None:
+        dog.start()
+        wait_until(lambda: bool(caplog.records))
+        threading.Event().wait(0.1)
+        dog.close()
+
+    asyncio.run(rude())
+    (record,) = caplog.records
+    assert "event loop has been held up for more than 0.02 s" in record.getMessage()
+    assert "in rude" in record.getMessage()

@@ -342,6 +342,35 @@ def play_canceled(play: Play) -> None:
     play.complete(3)
 
 
+async def rewound(ctx: OrchestrationContext) -> list[Any]:
+    """Ids, chance and the order of a set are those of the execution that failed."""
+    lots = {asyncio.create_task(_step(ctx, name)) for name in "abcde"}
+    named = ctx.call_sub_orchestrator("child", 1, instance_id=f"child-{ctx.new_uuid()}")
+    ctx.start_orchestration("aside", instance_id=f"aside-{ctx.execution_id}-{ctx.random.randrange(1000)}")
+    try:
+        async with asyncio.timeout(300):
+            results = await asyncio.gather(*lots)
+    except TaskFailedError:
+        await ctx.call_activity("undo")
+        raise
+    return [*results, await named, str(ctx.new_uuid()), ctx.random.randrange(1000)]
+
+
+async def _step(ctx: OrchestrationContext, name: str) -> Any:
+    return await ctx.call_activity(name)
+
+
+def play_rewound(play: Play) -> None:
+    play.complete(play.seq("c"), "c")
+    play.fail(play.seq("b"))
+    play.complete(play.seq("e"), "e")
+    play.complete(play.seq("child"), "child")
+    play.complete(play.seq("undo"))
+    play.rewind()
+    for name in "dba":
+        play.complete(play.seq(name), name)
+
+
 CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
     fn.__name__: (fn, input, script)
     for fn, input, script in (
@@ -361,5 +390,6 @@ CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
         (shielded, None, play_shielded),
         (children, None, play_children),
         (canceled, None, play_canceled),
+        (rewound, None, play_rewound),
     )
 }

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from durably.codec.convert import JsonConverter
 from durably.core.events import (
     OUTCOMES,
@@ -18,12 +20,14 @@ from durably.core.events import (
     ExecutionStarted,
     HistoryEvent,
     ParentRef,
+    Rewound,
     TaskCompleted,
     TaskFailed,
     TimerCreated,
     TimerFired,
     TurnStarted,
 )
+from durably.core.rewind import plan_rewind
 from durably.errors import FailureDetails
 from durably.program.registry import Registry
 from durably.program.replay import replay
@@ -117,6 +121,21 @@ class Play:
         if self.shadow:
             self.replayed().close()
         return made
+
+    def rewind(self) -> None:
+        """Let the failed execution go on as another one, as the engine does: its history is the new one from here on."""
+        plan = plan_rewind(self.started.instance_id, self.history)
+        before, self.now = self.started, max(self.now, plan.ended_at) + 60_000_000
+        lineage = {**plan.lineage, before.execution_id: plan.next_seq}
+        rewound = Rewound(
+            1, "00", None, plan.failed, plan.dropped, plan.late_seqs, self.now - plan.failed_at, lineage
+        )
+        self.started = msgspec.structs.replace(before, execution_id="e1" * 16, seed=before.origin)
+        kept = [self.started if event is before else event for event in plan.kept]
+        self.history = [*kept, TurnStarted(self.now), rewound]
+        self.run = self.replayed()
+        for event in plan.late:
+            self.send(event, at=self.now)
 
     def complete(self, seq: int, value: Any = None) -> list[Action]:
         return self.send(TaskCompleted(seq, None if value is None else encode(value)))

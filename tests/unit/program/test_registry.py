@@ -282,7 +282,12 @@ def test_options_of_activities_are_checked() -> None:
         registry.add_activity(activity, executor="gpu")
     with pytest.raises(RegistrationError, match="executor='thread'"):
         registry.add_activity(activity, executor="thread")
+    with pytest.raises(
+        RegistrationError, match="executor='process': expected None, or 'thread' or 'process'"
+    ):
+        registry.add_activity(activity, executor="process")
     assert registry.add_activity(later, executor="thread").executor == "thread"
+    assert registry.add_activity(later, name="process", executor="process").executor == "process"
     assert registry.add_activity(activity).executor == "loop"
 
 

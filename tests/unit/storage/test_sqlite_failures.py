@@ -15,6 +15,12 @@ from durably.storage.sqlite import connection
 from durably.storage.sqlite.failures import as_store_error
 
 
+def _io_error(extended: int) -> apsw.IOError:
+    error = apsw.IOError("x")
+    error.extendedresult = extended
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -29,6 +35,8 @@ from durably.storage.sqlite.failures import as_store_error
         (apsw.MismatchError("x"), StoreRefusedError),
         (OverflowError("x"), StoreRefusedError),
         (apsw.IOError("x"), StoreFailedError),
+        (_io_error(apsw.SQLITE_IOERR_SHMSIZE), StoreUnavailableError),
+        (_io_error(apsw.SQLITE_IOERR_FSYNC), StoreFailedError),
         (apsw.CorruptError("x"), StoreFailedError),
         (apsw.NotADBError("x"), StoreFailedError),
         (apsw.SQLError("x"), StoreFailedError),

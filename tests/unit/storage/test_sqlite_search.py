@@ -25,8 +25,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connecti
         store = SqliteStore(str(path))
         await store.open()
         lease = await store.acquire(0, "owner")
-        rows = [instance_row(f"common-{number}", number + 1) for number in range(1_100)]
-        await store.commit(lease, Batch(1, instances=[*rows, instance_row("rare", 2_000)]))
+        tags = [b'{"of":"all"}', b'{"of":"one"}']
+        rows = [instance_row(f"common-{number}", number + 1, tags=tags[0]) for number in range(1_100)]
+        await store.commit(lease, Batch(1, instances=[*rows, instance_row("rare", 2_000, tags=tags[1])]))
         await store.close()
 
     asyncio.run(fill())
@@ -40,34 +41,36 @@ def _plan(database: apsw.Connection, **filters: Any) -> str:
     return "; ".join(str(row[3]) for row in database.execute(f"EXPLAIN QUERY PLAN {text}", values))
 
 
+_BY_CREATION = "INDEX instances_by_creation (created_at>?)"
+
+
 @pytest.mark.parametrize(
     ("filters", "path", "sorts"),
     [
-        ({}, "SEARCH i USING INTEGER PRIMARY KEY (rowid>?)", False),
-        ({"created_from": 5}, "SEARCH i USING INTEGER PRIMARY KEY (rowid>?)", False),
-        ({"statuses": ("Completed",)}, "SEARCH i USING INTEGER PRIMARY KEY (rowid>?)", False),
-        (
-            {"statuses": ("Failed",)},
-            "SEARCH i USING INDEX instances_not_completed (status=? AND rowid>?)",
-            False,
-        ),
-        (
-            {"statuses": ("Failed", "Running")},
-            "USING INDEX instances_not_completed (status=? AND rowid>?)",
-            True,
-        ),
-        ({"name": "order"}, "SEARCH i USING INDEX instances_by_name (name=? AND rowid>?)", False),
-        ({"instance_id_prefix": "common"}, "SEARCH i USING INTEGER PRIMARY KEY (rowid>?)", False),
-        (
-            {"instance_id_prefix": "rare"},
-            "sqlite_autoindex_instances_1 (instance_id>? AND instance_id<?)",
-            True,
-        ),
+        ({}, _BY_CREATION, False),
+        ({"created_from": 5}, _BY_CREATION, False),
+        ({"created_to": 5}, "instances_by_creation (created_at>? AND created_at<?)", False),
+        ({"statuses": ("Completed",)}, _BY_CREATION, False),
+        ({"statuses": ("Failed",)}, "instances_not_completed (status=? AND created_at>?)", False),
+        ({"statuses": ("Failed", "Running")}, "instances_not_completed (status=? AND created_at>?)", True),
+        ({"name": "order"}, "INDEX instances_by_name (name=? AND created_at>?)", False),
+        ({"stuck": True}, "SEARCH i USING INDEX instances_stuck (created_at>?)", False),
+        ({"instance_id_prefix": "common"}, _BY_CREATION, False),
+        ({"instance_id_prefix": "rare"}, "(instance_id>? AND instance_id<?)", True),
+        ({"tags": {"of": "all"}}, _BY_CREATION, False),
+        ({"tags": {"of": "one"}}, "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)", True),
+        ({"tags": {"of": "one"}, "name": "order"}, "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)", True),
     ],
 )
 def test_a_query_takes_its_index(
-    database: apsw.Connection, filters: dict[str, Any], path: str, sorts: bool
+    database: apsw.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    filters: dict[str, Any],
+    path: str,
+    sorts: bool,
 ) -> None:
+    monkeypatch.setattr(search, "_PREFIXED_MAX", 1_000)
+    monkeypatch.setattr(search, "_TAGGED_MAX", 1_000)
     plan = _plan(database, **filters)
     assert path in plan
     assert ("USE TEMP B-TREE FOR ORDER BY" in plan) == sorts

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -11,6 +13,7 @@ import apsw
 from durably.errors import HubNotFoundError, StoreUnavailableError, UsageError
 from durably.storage.sqlite import schema
 from durably.storage.sqlite.calls import one_moment, pragma
+from durably.storage.sqlite.files import check_file_system
 
 _SQLITE_VERSION_MIN = (3, 51, 3)
 """SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when a checkpoint meets a restart of the log."""
@@ -41,8 +44,11 @@ def check_sqlite() -> None:
         )
 
 
-def prepare(path: Path, *, create: bool, vfs: str | None) -> None:
+def prepare(path: Path, *, create: bool, vfs: str | None) -> bool:
     """Make sure that the file is a hub of this version, creating or migrating it where allowed.
+
+    Returns:
+        True when there was none, and an empty one has been made.
 
     Raises:
         HubNotFoundError: There is no hub, or the file is something else.
@@ -64,6 +70,7 @@ def prepare(path: Path, *, create: bool, vfs: str | None) -> None:
         if version < schema.VERSION:
             pragma(connection, "journal_mode", "wal")
             schema.migrate(connection, str(path))
+        return version == 0
     finally:
         connection.close()
 
@@ -80,8 +87,16 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise _unusable(path.parent, "directory", error) from None
     if not exists and not create:
         raise HubNotFoundError(
-            f"Hub file '{path}' does not exist; check the URL, or open it with create=True"
+            f"Hub file '{path}' does not exist; check the URL. A host creates it, and so does a client that starts an instance"
         )
+    log = Path(f"{path}-wal")
+    if (not exists or not path.stat().st_size) and log.exists() and log.stat().st_size:
+        # SQLite would delete the log, and with it the only trace of what was acknowledged.
+        raise HubNotFoundError(
+            f"Hub file '{path}' is gone, but its log '{log}' is there: the file was deleted or moved. Put it back, "
+            "restore a backup, or delete the log too to begin with an empty hub"
+        )
+    check_file_system(path)
     if exists and not os.access(path, os.R_OK | os.W_OK):
         raise _unusable(path, "hub file", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     if not os.access(path.parent, os.W_OK | os.X_OK):  # the log lies beside the file
@@ -92,6 +107,16 @@ def _unusable(path: Path, what: str, error: OSError) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"The {what} '{path}' cannot be used: {error.strerror}; let the user of this process read and write it"
     )
+
+
+@contextmanager
+def in_a_hurry(connection: apsw.Connection, patience_ms: int) -> Generator[None, None, None]:
+    """Wait for locks of others no longer than this."""
+    connection.set_busy_timeout(patience_ms)
+    try:
+        yield
+    finally:
+        connection.set_busy_timeout(_BUSY_MS)
 
 
 def connect(

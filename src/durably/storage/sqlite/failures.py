@@ -28,6 +28,8 @@ _REFUSED = (
     TypeError,  # a value that is no int, str, bytes or None
 )
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError)
+_EXACT = {code: name for code, name in apsw.mapping_extended_result_codes.items() if isinstance(code, int)}
+_NO_INDEX = {apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMOPEN}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -45,6 +47,9 @@ def as_store_error(error: Exception, path: str, connection: apsw.Connection | No
     if isinstance(error, DurablyError):
         return error
     text = f"{type(error).__name__}: {error}"
+    exact = _EXACT.get(getattr(error, "extendedresult", 0))
+    if exact is not None:  # "disk I/O error" alone says little
+        text += f" ({exact})"
     if isinstance(error, _UNAVAILABLE) or _is_full(error, connection):
         return StoreUnavailableError(f"Hub file '{path}' is not available now: {text}; nothing was changed")
     if isinstance(error, _REFUSED):
@@ -58,10 +63,13 @@ def as_store_error(error: Exception, path: str, connection: apsw.Connection | No
 
 
 def _is_full(error: Exception, connection: apsw.Connection | None) -> bool:
-    """SQLite knows ENOSPC only; a quota or a limit on file size is a full disk too. Nothing was written for sure."""
-    return (
-        isinstance(error, apsw.IOError)
-        and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_WRITE
-        and connection is not None
-        and connection.system_errno in _NO_SPACE
+    """SQLite knows ENOSPC only; a quota or a limit on file size is a full disk too. Nothing was written for sure.
+
+    The shared index, which could not be made, holds nothing that is not in the log, and it is made when the hub is opened.
+    """
+    if not isinstance(error, apsw.IOError):
+        return False
+    exact = getattr(error, "extendedresult", 0)
+    return exact in _NO_INDEX or (
+        exact == apsw.SQLITE_IOERR_WRITE and connection is not None and connection.system_errno in _NO_SPACE
     )

@@ -7,10 +7,48 @@ import fcntl
 import json
 import os
 import socket
+import time
 import weakref
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from durably.errors import HubLockedError, StoreUnavailableError
+
+_PROBE_S = 0.001
+"""How long somebody who only looks holds the lock, generously."""
+
+
+class Holder(NamedTuple):
+    """Who holds a lock.
+
+    Attributes:
+        text: Owner, process and since when, for people; "another host" when it did not say.
+        pid: Its process, or None.
+        since: When it took the lock, or None.
+    """
+
+    text: str
+    pid: int | None
+    since: str | None
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds the lock at this moment, or None when nobody does. Creates nothing, and keeps no host from starting.
+
+    The kernel knows only who gets the lock: it is asked for a shared one, which is given back at once; `HostLock.take`
+    tells such a look from a host.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # never served, or not for this user to know
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(os.pread(file, 4_096, 0))
+    finally:
+        os.close(file)
+    return None
 
 
 class HostLock:
@@ -23,6 +61,9 @@ class HostLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
+        self._about: dict[str, Any] = {}
+        self.epoch_before = 0
+        """The epoch that the owner before had reached, 0 when nobody knows. Read by `take`."""
         _locks.add(self)
 
     @property
@@ -49,20 +90,31 @@ class HostLock:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = _describe(os.pread(file, 4_096, 0))
+                holder = _holder(os.pread(file, 4_096, 0))
+                looked_at = _is_looked_at(file)
                 os.close(file)
+                if looked_at:
+                    time.sleep(_PROBE_S)
+                    continue
                 raise HubLockedError(
-                    f"Hub {hub} is served by {holder}; stop that host first, or use a client to talk to it"
+                    f"Hub {hub} is served by {holder.text}; stop that host first, or use a client to talk to it"
                 ) from None
             if self._is_current(file):
                 break
             os.close(file)  # deleted, with its hub, between open and lock
         self._file = file
-        about = {"pid": os.getpid(), "host": socket.gethostname(), "owner": owner, "since": since}
-        text = json.dumps(about).encode()
+        self.epoch_before = _epoch(os.pread(file, 4_096, 0))
+        self._about = {"pid": os.getpid(), "host": socket.gethostname(), "owner": owner, "since": since}
+        self.write(self.epoch_before)
+
+    def write(self, epoch: int) -> None:
+        """Say who has the lock, and which epoch it has reached: a hub file that is behind it is not the newest one."""
+        if self._file is None:
+            return
+        text = json.dumps({**self._about, "epoch": epoch}).encode()
         with contextlib.suppress(OSError):  # a full disk: the lock is ours all the same
-            os.pwrite(file, text, 0)
-            os.ftruncate(file, len(text))
+            os.pwrite(self._file, text, 0)
+            os.ftruncate(self._file, len(text))
 
     def _open(self) -> int:
         try:
@@ -86,12 +138,28 @@ class HostLock:
             os.close(file)
 
 
-def _describe(content: bytes) -> str:
-    """The holder in words. Its line may be half written or from another version: whatever is missing is left out."""
+def _is_looked_at(file: int) -> bool:
+    """True when those who hold the lock hold it shared: `holder_of`, for a moment. Hosts hold it alone."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(content: bytes) -> Holder:
+    """The holder. Its line may be half written or from another version: then it has no name."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         holder = json.loads(content)
-        return f"'{holder['owner']}' (process {holder['pid']} on {holder['host']}, since {holder['since']})"
-    return "another host"
+        text = f"'{holder['owner']}' (process {holder['pid']} on {holder['host']}, since {holder['since']})"
+        return Holder(text, holder["pid"], holder["since"])
+    return Holder("another host", None, None)
+
+
+def _epoch(content: bytes) -> int:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return int(json.loads(content)["epoch"])
+    return 0
 
 
 _locks: weakref.WeakSet[HostLock] = weakref.WeakSet()

@@ -8,17 +8,22 @@ from typing import Any
 
 import apsw
 
-from durably.core.commit import HistoryRow, InboxRow, InstanceRow, TimerRow
+from durably.core.commit import HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
 from durably.storage.api import Snapshot, StoredInstance
 from durably.storage.sqlite.calls import Execute, executor, one_moment
 from durably.storage.sqlite.statements import ManyKeys
 
+UPDATED_AT = (
+    "max(i.updated_at, ifnull((SELECT h.at FROM history h WHERE h.execution = i.execution"
+    " ORDER BY h.seq DESC LIMIT 1), i.updated_at))"
+)
+"""When an instance of `instances i` was last updated: the instance row is not written by every batch."""
+
 INSTANCE = (
     "i.instance_id, i.execution, i.ordinal, i.execution_id, i.name, i.version, i.status, i.created_at,"
-    " max(i.updated_at, ifnull((SELECT h.at FROM history h WHERE h.execution = i.execution"
-    " ORDER BY h.seq DESC LIMIT 1), i.updated_at)),"
+    f" {UPDATED_AT},"
     " i.input, i.output, i.custom_status, i.failure, i.blocked, i.parked, i.in_flight, i.parent_instance_id, i.tags,"
-    " i.start_at"
+    " i.start_at, i.bases"
 )
 """The columns of an `InstanceRow` as it is read, from `instances i`."""
 
@@ -27,13 +32,17 @@ _IN_FLIGHT = 15
 
 _HISTORY = "h.execution, h.seq, h.at, h.data, h.checksum"
 _INBOX = "message_id, instance_id, at, body, position"
+_PARKED = "message_id, instance_id, at, body, cause, parked_at, position"
 _TIMER = "execution, seq, kind, due_at, instance_id"
 
+_IDS = ManyKeys("SELECT instance_id FROM instances WHERE instance_id")
 _INSTANCES_BY_ID = ManyKeys(f"SELECT {INSTANCE} FROM instances i WHERE i.instance_id")
 _HISTORY_BY_ID = ManyKeys(
     f"SELECT {_HISTORY} FROM instances i JOIN history h ON h.execution = i.execution WHERE i.instance_id",
     " ORDER BY h.execution, h.seq",
 )
+_VERDICTS = ManyKeys("SELECT message_id, verdict FROM tombstones WHERE message_id")
+_PARKED_BY_ID = ManyKeys(f"SELECT {_PARKED} FROM parked_messages WHERE message_id")
 _INBOX_BY_ID = ManyKeys(f"SELECT {_INBOX} FROM inbox WHERE instance_id", " ORDER BY position")
 
 
@@ -52,6 +61,10 @@ class Reader:
     def read_instances(self, instance_ids: Sequence[str]) -> list[StoredInstance | None]:
         """See `Store.read_instances`."""
         ids = list(dict.fromkeys(instance_ids))
+        # Mostly it is asked for ids of new instances, which are not there: one statement, and no transaction, says so.
+        ids = [row[0] for row in _IDS.run(self.execute, ids)]
+        if not ids:
+            return [None] * len(instance_ids)
         with one_moment(self.connection):
             instances = _INSTANCES_BY_ID.run(self.execute, ids)
             history = _HISTORY_BY_ID.run(self.execute, ids)
@@ -73,15 +86,36 @@ class Reader:
         rows = self._ask(_INSTANCES_BY_ID, instance_id)
         return as_instance(rows[0]) if rows else None
 
+    def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        """See `Store.get_instances`."""
+        found = {row.instance_id: row for row in map(as_instance, self._ask(_INSTANCES_BY_ID, *instance_ids))}
+        return [found.get(instance_id) for instance_id in instance_ids]
+
+    def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
+        """See `Store.verdicts`."""
+        found = dict(self._ask(_VERDICTS, *message_ids))
+        return [found.get(message_id) for message_id in message_ids]
+
+    def read_parked(self, after: int, limit: int, message_id: str | None) -> list[ParkedMessage]:
+        """See `Store.read_parked`."""
+        if message_id is not None:
+            return list(map(ParkedMessage._make, self._ask(_PARKED_BY_ID, message_id)))
+        text = f"SELECT {_PARKED} FROM parked_messages WHERE position > ? ORDER BY position LIMIT ?"
+        return list(map(ParkedMessage._make, self.execute(text, (after, limit))))
+
+    def read_messages(self, instance_id: str) -> list[InboxRow]:
+        """See `Store.read_messages`."""
+        return list(map(InboxRow._make, self._ask(_INBOX_BY_ID, instance_id)))
+
     def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
         return list(map(HistoryRow._make, self._ask(_HISTORY_BY_ID, instance_id)))
 
-    def _ask(self, statement: ManyKeys, instance_id: str) -> list[tuple[Any, ...]]:
+    def _ask(self, statement: ManyKeys, *keys: str) -> list[tuple[Any, ...]]:
         try:
-            return statement.run(self.execute, (instance_id,))
-        except UnicodeEncodeError:  # no instance has such an id
-            return []
+            return statement.run(self.execute, keys)
+        except UnicodeEncodeError:  # nothing that is stored has such a key
+            return [] if len(keys) == 1 else [row for key in keys for row in self._ask(statement, key)]
 
 
 def load(connection: apsw.Connection, timers_until: int) -> Snapshot:

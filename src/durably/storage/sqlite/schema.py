@@ -90,7 +90,60 @@ CREATE TABLE tombstones (
 CREATE INDEX tombstones_at ON tombstones (at);
 """
 
-_SCRIPTS = (_VERSION_1,)
+_VERSION_2 = """
+ALTER TABLE tombstones ADD COLUMN verdict BLOB NOT NULL DEFAULT x'';    -- for the sender; empty: accepted
+
+-- Pages are in order of (created_at, position): each index ends with the position, which is the row id.
+CREATE INDEX instances_by_creation ON instances (created_at);
+DROP INDEX instances_by_name;
+CREATE INDEX instances_by_name ON instances (name, created_at);
+DROP INDEX instances_not_completed;
+CREATE INDEX instances_not_completed ON instances (status, created_at) WHERE status <> 'Completed';
+CREATE INDEX instances_stuck ON instances (created_at) WHERE blocked IS NOT NULL OR parked IS NOT NULL;
+
+-- Written for instances with tags only, and by triggers, so that no writer can forget it.
+CREATE TABLE instance_tags (
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (key, value, position)
+) WITHOUT ROWID;
+CREATE TRIGGER tags_added AFTER INSERT ON instances WHEN NEW.tags IS NOT NULL BEGIN
+    INSERT INTO instance_tags SELECT key, value, NEW.position FROM json_each(CAST(NEW.tags AS TEXT)) WHERE type = 'text';
+END;
+CREATE TRIGGER tags_removed AFTER DELETE ON instances WHEN OLD.tags IS NOT NULL BEGIN
+    DELETE FROM instance_tags WHERE position = OLD.position AND (key, value) IN
+        (SELECT key, value FROM json_each(CAST(OLD.tags AS TEXT)) WHERE type = 'text');
+END;
+CREATE TRIGGER tags_replaced AFTER UPDATE OF tags ON instances WHEN NEW.tags IS NOT OLD.tags BEGIN
+    DELETE FROM instance_tags WHERE position = OLD.position AND (key, value) IN
+        (SELECT key, value FROM json_each(CAST(OLD.tags AS TEXT)) WHERE type = 'text');
+    INSERT INTO instance_tags SELECT key, value, NEW.position FROM json_each(CAST(NEW.tags AS TEXT)) WHERE type = 'text';
+END;
+INSERT INTO instance_tags
+    SELECT tag.key, tag.value, i.position FROM instances i, json_each(CAST(i.tags AS TEXT)) AS tag
+    WHERE i.tags IS NOT NULL AND tag.type = 'text';
+"""
+
+_VERSION_3 = """
+ALTER TABLE instances ADD COLUMN bases BLOB;    -- executions that were rewound, see InstanceRow
+"""
+
+_VERSION_4 = """
+ALTER TABLE partition ADD COLUMN held INTEGER NOT NULL DEFAULT 0;   -- 1 from acquire to release: 1 at acquire, it died
+
+CREATE TABLE parked_messages (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,     -- never given twice, page tokens rely on it
+    message_id TEXT NOT NULL UNIQUE,
+    instance_id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    cause TEXT NOT NULL,
+    parked_at INTEGER NOT NULL
+);
+"""
+
+_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 
 VERSION = len(_SCRIPTS)
 """`PRAGMA user_version` of a hub that this code reads and writes."""

@@ -10,19 +10,28 @@ from functools import partial
 from pathlib import Path
 
 from durably.clock import SystemClock
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, TimerRow
+from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
 from durably.core.query import Found, InstanceQuery
-from durably.errors import DurablyError, HubClosedError, LeaseLostError, StoreUnavailableError, UsageError
+from durably.errors import (
+    DurablyError,
+    HubClosedError,
+    LeaseLostError,
+    StoreFailedError,
+    StoreUnavailableError,
+    UsageError,
+)
 from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
 from durably.storage.sqlite import connection as opening
 from durably.storage.sqlite import search, wakeup
+from durably.storage.sqlite.files import INDEX, Identity
 from durably.storage.sqlite.lane import Health, Lane
 from durably.storage.sqlite.lock import HostLock
 from durably.storage.sqlite.reader import Reader
 from durably.storage.sqlite.wakeup import Arrivals, Bell
+from durably.storage.sqlite.work_log import FileWorkLog
 from durably.storage.sqlite.writer import Writer
 
-_CAPABILITIES = Capabilities(partitions=1, durable=True, shared=False, wakeups=True)
+_CAPABILITIES = Capabilities(partitions=1, durable=True, shared=False, wakeups=True, inbox_in_order=True)
 
 
 class SqliteStore:
@@ -47,8 +56,11 @@ class SqliteStore:
         self._health = Health(str(self._path))
         self._lock = HostLock(self._beside(".lock"))
         self._epoch = 0  # of the lease that this object holds; 0 when it holds none
+        self._log = FileWorkLog(self._beside(".running"))
         self._bell = Bell(self._beside(".sock"))
-        self._arrivals = Arrivals(self._bell, lambda: self._writes.submit(Writer.data_version))
+        self._files = Identity(self._path)
+        self._arrivals = Arrivals(self._bell, lambda: self._writes.submit(self._look))
+        self._created = False
         self._lanes: dict[str, Lane[Reader]] = {}
         self._writer: Lane[Writer] | None = None
 
@@ -91,7 +103,7 @@ class SqliteStore:
         self._state = "open"
 
     def _connect_writer(self, *, create: bool) -> Writer:
-        opening.prepare(self._path, create=create, vfs=self._vfs)
+        self._created = opening.prepare(self._path, create=create, vfs=self._vfs)
         return Writer(opening.connect(self._path, vfs=self._vfs, cache_kib=opening.WRITER_CACHE_KIB))
 
     def _connect_reader(self) -> Reader:
@@ -122,6 +134,7 @@ class SqliteStore:
                     writer.checkpoint_all()
 
         def after() -> None:
+            self._log.close()
             self._bell.take_down()
             self._lock.drop()
             then()
@@ -142,7 +155,7 @@ class SqliteStore:
             return
         self._lock.take(self.url, "delete", _now())
         try:
-            for suffix in ("", "-wal", "-shm", "-journal", ".sock", ".lock"):
+            for suffix in ("", "-wal", "-shm", "-journal", ".running", ".sock", ".lock"):
                 self._beside(suffix).unlink(missing_ok=True)
         except OSError as error:
             raise StoreUnavailableError(
@@ -161,22 +174,47 @@ class SqliteStore:
         """
         if partition != 0:
             raise UsageError(f"Partition {partition} is not in this hub; a SQLite hub has partition 0 only")
-        self._epoch = await self._writes.submit(self._acquire, owner)
+        self._epoch, orphaned = await self._writes.submit(self._acquire, owner)
         self._arrivals.watch()
-        return Lease(partition, owner, self._epoch)
+        return Lease(partition, owner, self._epoch, orphaned)
 
-    def _acquire(self, writer: Writer, owner: str) -> int:
+    def _acquire(self, writer: Writer, owner: str) -> tuple[int, bool]:
         was_held = self._lock.held
         self._lock.take(self.url, owner, _now())
         try:
             if not was_held:
+                self._check_newest(writer)
                 writer.checkpoint_all()
-            return writer.next_epoch(self._bell.hang())
+            epoch, orphaned = writer.next_epoch(self._bell.hang())
+            self._lock.write(epoch)
+            if not orphaned:
+                self._log.delete()
+            return epoch, orphaned
         except Exception:
             if not was_held:
                 self._bell.take_down()
                 self._lock.drop()
             raise
+
+    def _check_newest(self, writer: Writer) -> None:
+        """The file must not be behind what its last owner wrote: then its log is missing, or it is an old copy."""
+        epoch, expected = writer.epoch(), self._lock.epoch_before
+        if epoch < expected and not self._created:
+            raise StoreFailedError(
+                f"Hub file '{self._path}' is older than its last host left it (epoch {epoch}, expected {expected}): its log "
+                f"'{self._beside('-wal')}' was deleted, or the file was replaced. Put the newest file and its log back; if "
+                f"you restored a backup on purpose, delete '{self._beside('.lock')}' and start again"
+            )
+
+    def _look(self, writer: Writer) -> int:
+        """Whether somebody else has written, and whether what we write still ends where others look for it."""
+        changed = self._files.changed()
+        if changed is None:
+            return writer.data_version()
+        if changed != INDEX:
+            with contextlib.suppress(Exception):  # what the log holds is saved while we still have it open
+                writer.checkpoint_all()
+        raise self._files.gone(changed)
 
     async def renew(self, lease: Lease) -> None:
         """See `Store.renew`. The lock lasts as long as this process: there is nothing to extend."""
@@ -197,8 +235,20 @@ class SqliteStore:
             await self._writes.submit(self._release)
 
     def _release(self, writer: Writer) -> None:
-        self._bell.take_down()
-        self._lock.drop()
+        try:
+            writer.release()
+            self._log.delete()
+        finally:
+            self._bell.take_down()
+            self._lock.drop()
+
+    async def work_log(self, lease: Lease) -> FileWorkLog:
+        """See `Store.work_log`."""
+        return await self._writes.submit(self._open_log, lease.epoch)
+
+    def _open_log(self, _: Writer, epoch: int) -> FileWorkLog:
+        self._log.open(epoch)
+        return self._log
 
     # --- partition ---------------------------------------------------------------------------------------------------
 
@@ -229,13 +279,13 @@ class SqliteStore:
 
     # --- anybody -----------------------------------------------------------------------------------------------------
 
-    async def post(self, messages: Sequence[InboxRow]) -> None:
+    async def post(self, messages: Sequence[InboxRow]) -> bool:
         """See `Store.post`."""
         wake_path = await self._writes.submit(Writer.post, messages)
         if self._epoch:
             self._arrivals.announce()
-        elif wake_path is not None:
-            wakeup.send(wake_path)
+            return True
+        return wake_path is not None and wakeup.send(wake_path)
 
     def on_arrival(self, callback: Callable[[], None]) -> None:
         """See `Store.on_arrival`."""
@@ -246,6 +296,24 @@ class SqliteStore:
     async def get_instance(self, instance_id: str) -> InstanceRow | None:
         """See `Store.get_instance`."""
         return await self._reads("anybody").submit(Reader.get_instance, instance_id)
+
+    async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        """See `Store.get_instances`."""
+        return await self._reads("anybody").submit(Reader.get_instances, instance_ids)
+
+    async def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
+        """See `Store.verdicts`."""
+        return await self._reads("anybody").submit(Reader.verdicts, message_ids)
+
+    async def read_parked(
+        self, after: int = 0, limit: int = 100, *, message_id: str | None = None
+    ) -> list[ParkedMessage]:
+        """See `Store.read_parked`."""
+        return await self._reads("anybody").submit(Reader.read_parked, after, limit, message_id)
+
+    async def read_messages(self, instance_id: str) -> list[InboxRow]:
+        """See `Store.read_messages`."""
+        return await self._reads("anybody").submit(Reader.read_messages, instance_id)
 
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""

@@ -18,11 +18,17 @@ _LOOK_S = 0.05
 """Datagrams get lost when the owner starts or the file system has no sockets; then a message waits so long at most."""
 
 
-def send(path: str) -> None:
-    """Wake the owner that listens there. Nobody there, or a full queue: it looks by itself soon."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
-        wire.settimeout(0)
-        wire.sendto(b"!", path)
+def send(path: str) -> bool:
+    """Wake the owner that listens there. False when nobody does. A full queue is as good: it is going to look."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
+            wire.settimeout(0)
+            wire.sendto(b"!", path)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 class Bell:

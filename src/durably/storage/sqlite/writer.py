@@ -14,18 +14,22 @@ from durably.core.commit import Batch, HistoryRow, InboxRow
 from durably.errors import InvariantError, LeaseLostError, StoreUnavailableError
 from durably.storage.api import Lease, Snapshot
 from durably.storage.sqlite.calls import cursor_executor, pragma
+from durably.storage.sqlite.connection import in_a_hurry
 from durably.storage.sqlite.reader import load
 from durably.storage.sqlite.statements import ManyKeys, ManyRows
 
 _CHECKPOINT_PAGES = 4_000
 """Pages written to the log (16 MB) before they are copied into the file: enough to write a hot page once, not often."""
 
+_CHECKPOINT_BUSY_MS = 20
+"""So long others are waited for; batches wait meanwhile."""
+
 _CHECKPOINT_RETRY_PAGES = 1_000
 """A reader may pin the end of the log; then the next attempt comes after so many more pages."""
 
 _INSTANCE_COLUMNS = (
     "instance_id, execution, ordinal, execution_id, name, version, status, created_at, updated_at, input, output,"
-    " custom_status, failure, blocked, parked, in_flight, parent_instance_id, tags, start_at"
+    " custom_status, failure, blocked, parked, in_flight, parent_instance_id, tags, start_at, bases"
 )
 _REPLACED = ", ".join(
     f"{name} = excluded.{name}"
@@ -40,7 +44,7 @@ _FENCE = (
 _ADD_HISTORY = ManyRows("INSERT OR ROLLBACK INTO history VALUES ", 5)
 _PUT_INSTANCES = ManyRows(
     f"INSERT OR ROLLBACK INTO instances ({_INSTANCE_COLUMNS}) VALUES ",
-    19,
+    20,
     f" ON CONFLICT (instance_id) DO UPDATE SET {_REPLACED}",
 )
 _CHANGE_INSTANCES = ManyRows(
@@ -66,12 +70,24 @@ _PUT_INBOX = ManyRows(
 )
 _CONSUME_INBOX = ManyKeys("DELETE FROM inbox WHERE message_id")
 _PUT_TOMBSTONES = ManyRows(
-    "INSERT OR ROLLBACK INTO tombstones VALUES ",
-    2,
-    " ON CONFLICT (message_id) DO UPDATE SET at = excluded.at",
+    "INSERT OR ROLLBACK INTO tombstones (message_id, at, verdict) VALUES ",
+    3,
+    " ON CONFLICT (message_id) DO UPDATE SET at = excluded.at, verdict = excluded.verdict",
 )
 _REMOVE_INSTANCES = ManyKeys("DELETE FROM instances WHERE instance_id")
 _REMOVE_INBOX = ManyKeys("DELETE FROM inbox WHERE instance_id")
+_PARK = ManyRows(
+    "INSERT OR REPLACE INTO parked_messages (message_id, instance_id, at, body, cause, parked_at)"
+    " SELECT column1, column2, column3, column4, column5, column6 FROM (VALUES ",
+    7,
+    ")",
+)
+_UNPARK = (
+    "INSERT INTO inbox (message_id, instance_id, at, body)"
+    " SELECT message_id, instance_id, at, body FROM parked_messages WHERE message_id = ?"
+    " ON CONFLICT (message_id) DO NOTHING"
+)
+_DROP_PARKED = "DELETE FROM parked_messages WHERE message_id = ?"
 _DROP_HISTORY = ManyKeys("DELETE FROM history WHERE execution")
 _DROP_TIMERS = ManyKeys("DELETE FROM timers WHERE execution")
 
@@ -85,7 +101,9 @@ class Writer:
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self._execute = cursor_executor(connection)
+        self._log_pages = 0
         self._checkpoint_at = _CHECKPOINT_PAGES
+        connection.set_wal_hook(self._committed)
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
@@ -134,6 +152,13 @@ class Writer:
             _PUT_TOMBSTONES.run(execute, batch.tombstones)
         if batch.tombstones_before:
             execute("DELETE FROM tombstones WHERE at < ?", (batch.tombstones_before,))
+        if batch.parked:
+            _PARK.run(execute, batch.parked)
+        for message_id in batch.unparked:
+            execute(_UNPARK, (message_id,))
+            execute(_DROP_PARKED, (message_id,))
+        for message_id in batch.parked_dropped:
+            execute(_DROP_PARKED, (message_id,))
 
     def _remove(self, batch: Batch) -> None:
         ids = [removal.instance_id for removal in batch.removed]
@@ -204,14 +229,14 @@ class Writer:
 
     def post(self, messages: Sequence[InboxRow]) -> str | None:
         """See `Store.post`; returns the path of the socket on which the owner listens."""
-        self._execute("BEGIN IMMEDIATE")
-        try:
-            _PUT_INBOX.run(self._execute, messages)
-            rows = self._execute("SELECT wake_path FROM partition").fetchall()
-            self._execute("COMMIT")
-        finally:
-            self._roll_back()
-        return rows[0][0]
+        if messages:
+            self._execute("BEGIN IMMEDIATE")
+            try:
+                _PUT_INBOX.run(self._execute, messages)
+                self._execute("COMMIT")
+            finally:
+                self._roll_back()
+        return self._execute("SELECT wake_path FROM partition").fetchall()[0][0]
 
     def data_version(self) -> int:
         """A number that changes when another connection has written."""
@@ -219,17 +244,24 @@ class Writer:
 
     # --- epochs ------------------------------------------------------------------------------------------------------
 
-    def next_epoch(self, wake_path: str | None) -> int:
-        """Fence whoever was the owner before; returns the new epoch."""
+    def next_epoch(self, wake_path: str | None) -> tuple[int, bool]:
+        """Fence whoever was the owner before; returns the new epoch, and whether the hub had not been released."""
         self._execute("BEGIN IMMEDIATE")
         try:
-            rows = self._execute(
-                "UPDATE partition SET epoch = epoch + 1, wake_path = ? RETURNING epoch", (wake_path,)
-            ).fetchall()
+            ((epoch, held),) = self._execute("SELECT epoch + 1, held FROM partition").fetchall()
+            self._execute("UPDATE partition SET epoch = ?, wake_path = ?, held = 1", (epoch, wake_path))
             self._execute("COMMIT")
         finally:
             self._roll_back()
-        return rows[0][0]
+        return epoch, bool(held)
+
+    def release(self) -> None:
+        """Nobody owns the hub, and nothing was left undone."""
+        self._execute("UPDATE partition SET held = 0")
+
+    def epoch(self) -> int:
+        """The epoch of the newest owner."""
+        return self._execute("SELECT epoch FROM partition").fetchall()[0][0]
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -248,21 +280,27 @@ class Writer:
                 f"The log of hub file '{self.connection.filename}' cannot be emptied: another process keeps reading it; "
                 "end that process, or try again"
             ) from None
-        self._checkpoint_at = self._pages_written() + _CHECKPOINT_PAGES
+        self._log_pages, self._checkpoint_at = 0, _CHECKPOINT_PAGES
 
     def checkpoint_if_due(self) -> None:
-        """Copy the log into the file when it has grown long.
+        """Copy the log into the file when it has grown long, so that the next write begins it anew.
 
         Without truncating: the next batches overwrite it from its start, which spares the file system the growing.
+        Writers in other processes are held up meanwhile: one that came in between would append, and so would all the
+        next ones, without end.
         """
-        if self._pages_written() < self._checkpoint_at:
+        if self._log_pages < self._checkpoint_at:
             return
         delay = _CHECKPOINT_RETRY_PAGES
-        with contextlib.suppress(apsw.BusyError):  # another process does the same right now
-            pages, copied = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            if copied == pages:
-                delay = _CHECKPOINT_PAGES
-        self._checkpoint_at = self._pages_written() + delay
+        # Busy: somebody reads an old state of the file, or does the same right now. What could be copied was.
+        with contextlib.suppress(apsw.BusyError), in_a_hurry(self.connection, _CHECKPOINT_BUSY_MS):
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+            delay = _CHECKPOINT_PAGES
+        self._checkpoint_at = self._log_pages + delay
 
-    def _pages_written(self) -> int:
-        return self.connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
+    def _committed(self, connection: apsw.Connection, database: str, pages: int) -> int:
+        """How long the log is after a commit of ours. Clients in other processes write into it too."""
+        if pages < self._log_pages:  # it begins anew
+            self._checkpoint_at = _CHECKPOINT_PAGES
+        self._log_pages = pages
+        return apsw.SQLITE_OK

@@ -1,0 +1,1 @@
+"""``durably instances``: everything that an operator does with instances, from any process, on any hub."""

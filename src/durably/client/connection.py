@@ -1,0 +1,62 @@
+"""The hub as a process without a host holds it: opened when it is first needed, never created by looking."""
+
+from __future__ import annotations
+
+import asyncio
+
+from durably.client.endings import Endings
+from durably.errors import HubNotFoundError, UsageError
+from durably.storage.api import Store
+from durably.storage.open import open_store
+
+
+class Connection:
+    """A store that opens itself.
+
+    Attributes:
+        endings: What this process waits for.
+    """
+
+    def __init__(self, hub: str | Store) -> None:
+        """Name the hub; nothing is touched yet.
+
+        Args:
+            hub: Its URL, or a store that is not open.
+
+        Raises:
+            UsageError: The URL names no hub that another process could serve.
+        """
+        if isinstance(hub, str) and hub.lower().startswith("memory:"):
+            raise UsageError(
+                "A hub in memory ends with its host and is reached through host.client alone; "
+                "expected a hub that others can open, such as sqlite:///hub.db"
+            )
+        self._store = open_store(hub) if isinstance(hub, str) else hub
+        self._opening = asyncio.Lock()
+        self._is_open = False
+        self.endings = Endings(self._store)
+
+    async def store(self, *, create: bool = False) -> Store:
+        """The store, opened.
+
+        Raises:
+            HubNotFoundError: The hub does not exist, and `create` is False.
+        """
+        if not self._is_open:
+            async with self._opening:
+                if not self._is_open:
+                    await self._store.open(create=create)
+                    self._is_open = True
+        return self._store
+
+    async def try_open(self) -> None:
+        """Open the hub if there is one; the first start may create it later."""
+        try:
+            await self.store()
+        except HubNotFoundError:
+            return
+
+    async def close(self) -> None:
+        """Let go. Idempotent; afterwards every call raises `HubClosedError`."""
+        self.endings.close()
+        await self._store.close()

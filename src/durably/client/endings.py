@@ -1,0 +1,119 @@
+"""Waiting for instances to end by looking at rows: for a process that the owner of the instances cannot call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from durably.core.commit import InstanceRow
+from durably.core.status import TERMINAL
+from durably.engine.committed import find
+from durably.errors import HubClosedError, InstanceNotFoundError, StoreUnavailableError
+from durably.storage.api import Store
+
+_LOOK_MIN_S, _LOOK_MAX_S = 0.002, 0.05
+"""A look comes after twice the time since the one before, while instances end; up to the longest delay while none does."""
+
+_SHARE = 10
+"""Looking takes a tenth of the time at most, however many are waited for."""
+
+
+class Endings:
+    """All that this process waits for, looked at together: one query for all of them, and only while somebody waits.
+
+    Args:
+        store: The hub; opened by the caller.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: dict[str, list[asyncio.Future[InstanceRow]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+
+    async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
+        """The row of the instance once it has ended.
+
+        Raises:
+            InstanceNotFoundError: No such instance; or it was purged meanwhile.
+            TimeoutError: It has not ended in time.
+        """
+        row = await find(self._store, instance_id)
+        if row is None:
+            raise InstanceNotFoundError(instance_id)
+        if row.status in TERMINAL:
+            return row
+        future: asyncio.Future[InstanceRow] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(instance_id, []).append(future)
+        self._asked.set()
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            text = (
+                f"Instance '{instance_id}' has not ended within {timeout_s:g} s; it goes on: ask again later"
+            )
+            raise TimeoutError(text) from None
+        finally:
+            self._forget(instance_id, future)
+
+    def close(self) -> None:
+        """Answer everybody that the hub is closed."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        self._fail(HubClosedError(f"The client of {self._store.url} was closed; open one and ask again"))
+
+    def _forget(self, instance_id: str, future: asyncio.Future[InstanceRow]) -> None:
+        waiting = self._waiting.get(instance_id)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[instance_id]
+
+    def _fail(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # who waited may be gone: nobody has to be told that it was never retrieved
+
+    async def _look(self) -> None:
+        delay_s = _LOOK_MIN_S
+        while True:
+            if not self._waiting:
+                self._asked.clear()
+                await self._asked.wait()
+                delay_s = _LOOK_MIN_S
+            await asyncio.sleep(delay_s)
+            began = time.perf_counter()
+            try:
+                some_ended = await self._look_once()
+            except StoreUnavailableError:
+                some_ended = False  # busy, or a disk that is full: the next look may be luckier
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to know
+                self._fail(error)
+                continue
+            took_s = time.perf_counter() - began
+            delay_s = _LOOK_MIN_S if some_ended else min(2 * delay_s, _LOOK_MAX_S)
+            delay_s = max(delay_s, _SHARE * took_s)
+
+    async def _look_once(self) -> bool:
+        ids = list(self._waiting)
+        ended = 0
+        for instance_id, committed in zip(ids, await self._store.get_instances(ids), strict=True):
+            row = committed if committed is not None else await find(self._store, instance_id)
+            if row is not None and row.status not in TERMINAL:
+                continue
+            ended += 1
+            for future in self._waiting.pop(instance_id, ()):
+                if future.done():
+                    continue
+                if row is None:
+                    future.set_exception(InstanceNotFoundError(instance_id))
+                else:
+                    future.set_result(row)
+        return ended > 0

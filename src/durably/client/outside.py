@@ -1,0 +1,232 @@
+"""The management protocol for a process that hosts nothing: messages into the inbox, reads of committed rows.
+
+A message waits in the inbox for the owner of the instance. What the owner makes of it is a row in the owner's commit (its
+tombstone), which the sender looks for. Nobody is asked to be alive: without an owner, what is durable is accepted, and the
+next owner deals with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from functools import partial
+
+from durably.client.connection import Connection
+from durably.clock import Clock, Random
+from durably.core.commit import InboxRow, InstanceRow
+from durably.core.events import HistoryEvent, Payload
+from durably.core.history import decode_failure, encode_body
+from durably.core.messages import (
+    Cancel,
+    Discard,
+    MessageBody,
+    Purge,
+    RaiseEvent,
+    Redrive,
+    Restart,
+    Resume,
+    Rewind,
+    StartInstance,
+    Suspend,
+    Terminate,
+)
+from durably.core.parked import ParkedFound, ParkedQuery
+from durably.core.query import Found, InstanceQuery
+from durably.core.status import TERMINAL, Outcome, RuntimeStatus
+from durably.core.verdicts import decode_verdict
+from durably.engine.committed import find, read_events
+from durably.engine.families import descendants, tell
+from durably.engine.parked import addressee, query_parked
+from durably.errors import (
+    HubSilentError,
+    InstanceAlreadyExistsError,
+    InstanceNotFoundError,
+    InstanceStateError,
+)
+from durably.management import check_start
+from durably.storage.api import Store
+
+FIRST_LOOK_S = 0.000_5
+"""The owner answers within a batch or two: 1 ms. Each later look comes twice as late, up to `LOOK_MAX_S`."""
+
+LOOK_MAX_S = 0.05
+
+PATIENCE_S = 60.0
+"""So long a live owner may take to answer; one that takes longer hangs, or has more to do than it can."""
+
+_ALIVE_CHECK_S = 1.0
+
+_LIVE = frozenset(status.value for status in RuntimeStatus) - TERMINAL
+
+
+class OutsideOperations:
+    """Implements `durably.management.Management` on a store, for a process without a host of it.
+
+    Args:
+        connection: To the hub.
+        clock: Time of what is posted.
+        random: Ids of messages.
+        patience_s: How long a live owner may take to answer.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        clock: Clock,
+        random: Random,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._prefix = random.token()
+        self._posted = 0
+        self._patience_s = patience_s
+
+    # --- control -----------------------------------------------------------------------------------------------------
+
+    async def start(self, instance_id: str, start: StartInstance) -> None:
+        """See `Management.start`. Without a live owner it returns once durable, and the next owner starts it."""
+        check_start(instance_id, start)
+        store = await self._connection.store(create=True)
+        if not await store.post([]) and start.on_existing in ("fail", "replace_finished"):
+            row = await find(store, instance_id)
+            if row is not None and (start.on_existing == "fail" or row.status not in TERMINAL):
+                raise InstanceAlreadyExistsError(instance_id, row.status)
+        await self._send(store, instance_id, start)
+
+    async def raise_event(self, instance_id: str, name: str, data: Payload) -> None:
+        """See `Management.raise_event`."""
+        await self._control(instance_id, RaiseEvent(name, data), "raise an event to")
+
+    async def cancel(self, instance_id: str, reason: str | None) -> None:
+        """See `Management.cancel`."""
+        await self._control(instance_id, Cancel(reason), "cancel")
+
+    async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
+        """See `Management.terminate`."""
+        store = await self._connection.store()
+        family = await descendants(store, instance_id) if recursive else []
+        order = Terminate(reason, recursive)
+        await self._control(instance_id, order, "terminate")
+        await tell(partial(self._send, store), family, order)
+
+    async def suspend(self, instance_id: str, reason: str | None) -> None:
+        """See `Management.suspend`."""
+        await self._control(instance_id, Suspend(reason), "suspend")
+
+    async def resume(self, instance_id: str, reason: str | None) -> None:
+        """See `Management.resume`."""
+        await self._control(instance_id, Resume(reason), "resume")
+
+    async def rewind(self, instance_id: str, rewind: Rewind) -> None:
+        """See `Management.rewind`. Without a live owner, the next one does it."""
+        failed = RuntimeStatus.Failed.value
+        await self._order(instance_id, rewind, "rewind", (failed,), failed)
+
+    async def restart(self, instance_id: str, restart: Restart) -> None:
+        """See `Management.restart`. Without a live owner, the next one does it."""
+        expected = "a finished instance; terminate it first, or restart it under a new id"
+        await self._order(instance_id, restart, "restart", TERMINAL, expected)
+
+    async def purge(self, instance_id: str, *, recursive: bool = False) -> bool:
+        """See `Management.purge`. Without a live owner: True, and the next owner deletes it."""
+        store = await self._connection.store()
+        family = await descendants(store, instance_id) if recursive else []
+        order = Purge(recursive)
+        try:
+            await self._order(
+                instance_id, order, "purge", TERMINAL, "a finished instance; terminate it first"
+            )
+        except InstanceNotFoundError:
+            return False
+        await tell(partial(self._send, store), family, order)
+        return True
+
+    async def query_parked(self, query: ParkedQuery) -> ParkedFound:
+        """See `Management.query_parked`."""
+        return await query_parked(await self._connection.store(), query)
+
+    async def redrive(self, item_id: str) -> None:
+        """See `Management.redrive`. Without a live owner the next one does it."""
+        store = await self._connection.store()
+        target, message_id = await addressee(store, item_id, "redrive")
+        await self._send(store, target, Redrive(message_id))
+
+    async def discard(self, item_id: str) -> None:
+        """See `Management.discard`. Without a live owner the next one does it."""
+        store = await self._connection.store()
+        target, message_id = await addressee(store, item_id, "discard")
+        await self._send(store, target, Discard(message_id))
+
+    async def _control(self, instance_id: str, body: MessageBody, operation: str) -> None:
+        await self._order(instance_id, body, operation, _LIVE, "an instance that has not ended")
+
+    async def _order(
+        self, instance_id: str, body: MessageBody, operation: str, statuses: Collection[str], expected: str
+    ) -> None:
+        """Send what is for instances in some statuses; where nobody will answer, say what the rows say already."""
+        store = await self._connection.store()
+        if not await store.post([]):
+            row = await find(store, instance_id)
+            if row is None:
+                raise InstanceNotFoundError(instance_id)
+            if row.status not in statuses:
+                raise InstanceStateError(instance_id, row.status, operation, expected)
+        await self._send(store, instance_id, body)
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    async def _send(self, store: Store, target: str, body: MessageBody) -> None:
+        """Post, and return when the owner has accepted it, or when it is durable and there is none."""
+        self._posted += 1
+        message_id = f"{self._prefix}.{self._posted:x}"
+        row = InboxRow(message_id, target, self._clock.now(), encode_body(body))
+        owned = await store.post([row])
+        waited_s, alive_s, delay_s = 0.0, 0.0, FIRST_LOOK_S
+        while owned:
+            await asyncio.sleep(delay_s)
+            (verdict,) = await store.verdicts([message_id])
+            if verdict is not None:
+                error = decode_verdict(verdict)
+                if error is not None:
+                    raise error
+                return
+            waited_s += delay_s
+            alive_s += delay_s
+            delay_s = min(2 * delay_s, LOOK_MAX_S)
+            if waited_s > self._patience_s:
+                raise HubSilentError(
+                    f"The host of {store.url} has not answered for {self._patience_s:g} s. The message to instance "
+                    f"'{target}' is durable and will be dealt with: look at the instance, or at the host, before you repeat it"
+                )
+            if alive_s > _ALIVE_CHECK_S:
+                alive_s, owned = 0.0, await store.post([])
+
+    # --- reads -------------------------------------------------------------------------------------------------------
+
+    async def is_served(self) -> bool:
+        """See `Management.is_served`."""
+        return await (await self._connection.store()).post([])
+
+    async def get(self, instance_id: str) -> InstanceRow | None:
+        """See `Management.get`. Also finds an instance whose start waits for an owner."""
+        return await find(await self._connection.store(), instance_id)
+
+    async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
+        """See `Management.wait`."""
+        await self._connection.store()
+        return await self._connection.endings.wait(instance_id, timeout_s)
+
+    async def outcome(self, instance_id: str, timeout_s: float | None) -> Outcome:
+        """See `Management.outcome`."""
+        row = await self.wait(instance_id, timeout_s)
+        return Outcome(row.status, row.output, decode_failure(row.failure))
+
+    async def query(self, query: InstanceQuery) -> Found:
+        """See `Management.query`."""
+        return await (await self._connection.store()).query(query)
+
+    async def history(self, instance_id: str) -> list[HistoryEvent]:
+        """See `Management.history`."""
+        return await read_events(await self._connection.store(), instance_id)

@@ -1,0 +1,55 @@
+"""What the sender of a message is told, as bytes: accepted, or the error that the owner of the instance answers with.
+
+FORMAT: a msgpack array of the name of the error and its arguments, which are text. No code is looked up by a stored name:
+names stand for errors of `durably.errors` and nothing else.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from durably import errors
+from durably.errors import DurablyError
+
+ACCEPTED = b""
+"""The verdict on a message that had its effect, or will have it."""
+
+_KNOWN: dict[str, type[DurablyError]] = {
+    kind.__name__: kind
+    for kind in (
+        errors.HistoryCorruptError,
+        errors.InstanceAlreadyExistsError,
+        errors.InstanceNotFoundError,
+        errors.InstanceStateError,
+        errors.NonDeterminismError,
+        errors.StoreRefusedError,
+        errors.UnknownFunctionError,
+        errors.UsageError,
+    )
+}
+
+_decoder = msgspec.msgpack.Decoder(tuple[str, list[str]])
+
+
+def encode_verdict(error: Exception | None) -> bytes:
+    """The verdict as bytes; an error of an unknown kind travels as a `UsageError` with its text."""
+    if error is None:
+        return ACCEPTED
+    kind = type(error).__name__
+    if _KNOWN.get(kind) is not type(error):
+        return msgspec.msgpack.encode(("UsageError", [f"{kind}: {error}"]))
+    arguments = error.__reduce__()[1]
+    return msgspec.msgpack.encode((kind, [str(argument) for argument in arguments]))
+
+
+def decode_verdict(verdict: bytes) -> DurablyError | None:
+    """The error of a verdict, or None when it says that the message was accepted."""
+    if verdict == ACCEPTED:
+        return None
+    try:
+        kind, arguments = _decoder.decode(verdict)
+        return _KNOWN[kind](*arguments)
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return errors.UsageError(
+            "The hub refused it with a verdict that this version of durably cannot read; update it"
+        )

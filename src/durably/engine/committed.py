@@ -1,0 +1,82 @@
+"""What anybody may know of an instance: committed rows, and starts that no owner has taken in yet."""
+
+from __future__ import annotations
+
+import msgspec
+
+from durably.core.commit import InboxRow, InstanceRow
+from durably.core.events import HistoryEvent
+from durably.core.history import decode_body, decode_rows
+from durably.core.messages import StartInstance
+from durably.core.status import RuntimeStatus
+from durably.errors import HistoryCorruptError, InstanceNotFoundError
+from durably.storage.api import Store
+
+_ATTEMPTS = 3
+
+
+async def read_events(store: Store, instance_id: str) -> list[HistoryEvent]:
+    """The events of the current execution, checked against their checksums.
+
+    Raises:
+        InstanceNotFoundError: No such instance.
+        HistoryCorruptError: The rows are damaged.
+    """
+    for _ in range(_ATTEMPTS):
+        row = await store.get_instance(instance_id)
+        if row is None:
+            row = await find(store, instance_id)
+            if row is None:
+                raise InstanceNotFoundError(instance_id)
+            if row.execution == 0:  # its start waits for an owner: nothing has happened yet
+                return []
+        rows = await store.read_history(instance_id)
+        try:
+            return decode_rows(instance_id, row.execution_id, rows)[0]
+        except HistoryCorruptError:
+            # Two reads: the instance may have begun another execution between them. A damaged one stays damaged.
+            again = await store.get_instance(instance_id)
+            if again is not None and again.execution_id == row.execution_id:
+                raise
+    raise InstanceNotFoundError(instance_id)
+
+
+async def find(store: Store, instance_id: str) -> InstanceRow | None:
+    """The row of an instance; of one whose start waits in the inbox, what it will be: Pending."""
+    row = await store.get_instance(instance_id)
+    if row is None:
+        waiting = await store.read_messages(instance_id)
+        row = next((pending for message in waiting if (pending := _pending(message)) is not None), None)
+        if row is None and waiting:  # it was taken in between the two reads
+            row = await store.get_instance(instance_id)
+    return row
+
+
+def _pending(message: InboxRow) -> InstanceRow | None:
+    try:
+        start = decode_body(message.body)
+    except msgspec.MsgspecError:
+        return None
+    if not isinstance(start, StartInstance):
+        return None
+    return InstanceRow(
+        instance_id=message.instance_id,
+        execution=0,
+        ordinal=0,
+        execution_id=start.execution_id,
+        name=start.name,
+        version=start.version,
+        status=RuntimeStatus.Pending.value,
+        created_at=message.at,
+        updated_at=message.at,
+        input=start.input,
+        output=None,
+        custom_status=None,
+        failure=None,
+        blocked=None,
+        parked=None,
+        in_flight=False,
+        parent_instance_id=None if start.parent is None else start.parent.instance_id,
+        tags=msgspec.json.encode(start.tags) if start.tags else None,
+        start_at=start.start_at,
+    )

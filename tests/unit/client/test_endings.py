@@ -1,0 +1,92 @@
+"""Waiting for instances to end, by looking at rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from durably.client.endings import Endings
+from durably.core.commit import Batch, InstanceRow
+from durably.errors import HubClosedError, InstanceNotFoundError, StoreUnavailableError
+from durably.storage.memory import MemoryStore
+from durably.testing.store_scene import instance_row
+
+
+class Busy(MemoryStore):
+    """A store that refuses some looks.
+
+    Attributes:
+        refusals: So many are to come.
+    """
+
+    refusals = 0
+
+    async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        if self.refusals:
+            self.refusals -= 1
+            raise StoreUnavailableError("busy")
+        return await super().get_instances(instance_ids)
+
+
+async def _hub() -> tuple[MemoryStore, Busy]:
+    memory = MemoryStore()
+    await memory.open()
+    lease = await memory.acquire(0, "owner")
+    await memory.commit(lease, Batch(1, instances=[instance_row("a", 1), instance_row("b", 2)]))
+    store = Busy(memory.hub)
+    await store.open()
+    return memory, store
+
+
+async def _end(memory: MemoryStore, *ids: str) -> None:
+    lease = memory.hub.lease
+    assert lease is not None
+    rows = [instance_row(key, number, status="Completed") for number, key in enumerate(ids, 1)]
+    await memory.commit(lease, Batch(memory.hub.batch + 1, instances=rows))
+
+
+def test_many_are_waited_for_by_one_look() -> None:
+    async def run() -> None:
+        memory, store = await _hub()
+        endings = Endings(store)
+        waiting = [asyncio.create_task(endings.wait(key, 5)) for key in ("a", "b", "a")]
+        await asyncio.sleep(0.01)
+        await _end(memory, "a", "b")
+        assert [(await one).status for one in waiting] == ["Completed"] * 3
+        with pytest.raises(InstanceNotFoundError):
+            await endings.wait("c", 5)
+        endings.close()
+
+    asyncio.run(run())
+
+
+def test_a_store_that_is_busy_for_a_while_is_asked_again() -> None:
+    async def run() -> None:
+        memory, store = await _hub()
+        endings = Endings(store)
+        waiting = asyncio.create_task(endings.wait("a", 5))
+        await asyncio.sleep(0)
+        store.refusals = 3
+        await _end(memory, "a")
+        assert (await waiting).status == "Completed"
+        assert store.refusals == 0
+        endings.close()
+
+    asyncio.run(run())
+
+
+def test_time_outs_and_the_end_of_the_client_are_told() -> None:
+    async def run() -> None:
+        _, store = await _hub()
+        endings = Endings(store)
+        with pytest.raises(TimeoutError, match="ask again later"):
+            await endings.wait("a", 0.01)
+        waiting = asyncio.create_task(endings.wait("a", None))
+        await asyncio.sleep(0.01)
+        endings.close()
+        with pytest.raises(HubClosedError):
+            await waiting
+
+    asyncio.run(run())
