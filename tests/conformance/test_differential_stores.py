@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -17,12 +17,13 @@ from durably.core.commit import (
     InboxRow,
     InstanceChange,
     InstanceRow,
+    ParkedMessage,
     Removal,
     TimerKey,
     TimerRow,
     Tombstone,
 )
-from durably.core.query import InstanceQuery
+from durably.core.query import FIRST, InstanceQuery, Place
 from durably.errors import DurablyError
 from durably.storage.api import Lease, Store
 from durably.storage.memory import MemoryHub, MemoryStore
@@ -66,6 +67,7 @@ instance_rows = st.builds(
     in_flight=st.booleans(),
     parent_instance_id=st.none() | ids,
     tags=st.sampled_from([None, b"{}", b'{"k":"v"}', b'{"k":"w","l":""}']),
+    bases=st.sampled_from([None, b"[1]", b"[1,2]"]),
     start_at=st.none() | instants,
 ).map(_owned)
 changes = st.builds(
@@ -113,6 +115,20 @@ batches = st.fixed_dictionaries(
         "inbox_consumed": few(messages),
         "tombstones": few(st.builds(Tombstone, messages | unstorable, instants)),
         "tombstones_before": instants,
+        "parked": few(
+            st.builds(
+                ParkedMessage,
+                message_id=messages,
+                instance_id=ids,
+                at=instants,
+                body=st.binary(max_size=3),
+                cause=texts,
+                parked_at=instants,
+                position=st.just(0),
+            )
+        ),
+        "unparked": few(messages),
+        "parked_dropped": few(messages),
     },
 )
 queries = st.builds(
@@ -123,6 +139,7 @@ queries = st.builds(
     created_to=st.none() | instants,
     instance_id_prefix=st.none() | st.sampled_from(["", "a", "ab", "b\0"]),
     tags=st.none() | st.just({"k": "v"}),
+    parked=st.booleans(),
     page_size=st.integers(1, 3),
 )
 steps = st.one_of(
@@ -196,7 +213,7 @@ class Twins:
 
     async def _pages(self, store: Store, query: InstanceQuery) -> list[list[InstanceRow]]:
         pages: list[list[InstanceRow]] = []
-        after: int | None = 0
+        after: Place | None = FIRST
         while after is not None:
             page = await store.query(msgspec.structs.replace(query, after=after))
             pages.append(page.rows)
@@ -219,6 +236,7 @@ class Twins:
             "snapshot": snapshot._replace(inbox=_unplaced(inbox)),
             "read": [stored and stored._replace(inbox=_unplaced(stored.inbox)) for stored in read],
             "timers": timers,
+            "parked": _unplaced(await store.read_parked()),
             "rows": await self._pages(store, InstanceQuery(page_size=2)),
             "histories": [await store.read_history(instance_id) for instance_id in _IDS],
             "single": [await store.get_instance(instance_id) for instance_id in _IDS],
@@ -229,7 +247,10 @@ class Twins:
             await store.delete()
 
 
-def _unplaced(rows: list[InboxRow]) -> list[InboxRow]:
+Placed = TypeVar("Placed", InboxRow, ParkedMessage)
+
+
+def _unplaced(rows: list[Placed]) -> list[Placed]:
     """Positions need not be equal, only their order; that is checked here."""
     positions = [row.position for row in rows]
     assert positions == sorted(set(positions))

@@ -1,0 +1,123 @@
+"""Scenarios 9 and 38: memory runs out, and what is too large, too long or too deep."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably import App, EngineOptions, OrchestrationContext, OrchestrationFailedError
+from durably.errors import PayloadError
+from tests.faults.checker import check, check_file
+from tests.faults.children import child, line_of
+from tests.faults.clients import jobs, live_through
+from tests.faults.evidence import Evidence
+
+CAP_MIB = 256
+"""What a host with the work of these tests may take beyond what it needs to begin with."""
+
+
+@pytest.mark.slow_once
+def test_an_activity_for_which_there_is_no_memory_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    with child("starve", tmp_path) as process:
+        assert line_of(process) == "MemoryError"
+        assert line_of(process) == "all 8 ended"
+        assert process.wait(30) == 0
+    evidence = Evidence.of_journal(tmp_path)
+    evidence.hub = tmp_path / "hub.db"
+    assert check(evidence, floor=1.0).completed == 8
+
+
+@pytest.mark.slow_once
+def test_a_process_that_dies_of_it_is_a_death_like_any_other(tmp_path: Path) -> None:
+    with child("burst", tmp_path) as process:
+        assert line_of(process) == "began"
+        assert process.wait(30) != 0
+    evidence = Evidence.of_journal(tmp_path)
+    evidence.note("death", 1)
+    assert asyncio.run(live_through(evidence, jobs(8, first=8)))
+    assert check(evidence, floor=0.5).completed == 8
+
+
+@pytest.mark.slow_once
+@pytest.mark.parametrize("what", ["payload", "fan", "long"])
+def test_what_is_large_fits_under_a_cap(tmp_path: Path, what: str) -> None:
+    with child("bulk", tmp_path, what, CAP_MIB, 1) as process:
+        said = line_of(process)
+        sys.stdout.write(f"{said}\n")
+        assert said.startswith(f"{what}: done"), process.communicate()
+        assert process.wait(30) == 0
+    check_file(Evidence.in_folder(tmp_path))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("what", ["fan", "long"])
+def test_what_is_very_large_fits_under_a_cap(tmp_path: Path, what: str) -> None:
+    with child("bulk", tmp_path, what, CAP_MIB, 10) as process:
+        said = line_of(process)
+        sys.stdout.write(f"{said}\n")
+        assert said.startswith(f"{what}: done"), process.communicate()
+
+
+def deep(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_what_is_too_deep_is_refused_where_it_comes_from(tmp_path: Path) -> None:
+    app = App()
+
+    @app.activity
+    async def dig(levels: int) -> Any:
+        return deep(levels)
+
+    @app.orchestrator
+    async def digs(ctx: OrchestrationContext, levels: int) -> int:
+        return len(json.dumps(await ctx.call_activity(dig, levels)))
+
+    @app.orchestrator
+    async def takes(ctx: OrchestrationContext, value: Any) -> str:
+        return "taken"
+
+    async def run() -> None:
+        async with app.host(f"sqlite:///{tmp_path / 'hub.db'}", options=EngineOptions()) as host:
+            with pytest.raises(PayloadError):
+                await host.client.start("takes", deep(10_000))
+            handle = await host.client.start("digs", 10_000)
+            with pytest.raises(OrchestrationFailedError, match="PayloadError"):
+                await handle.result(timeout=20)
+            waiting = await host.client.start("digs", 10)
+            with pytest.raises(PayloadError):
+                await waiting.raise_event("x", deep(10_000))
+            assert await waiting.result(timeout=20) == 21
+            assert host.engine.failure is None
+
+    asyncio.run(run())
+
+
+def test_a_loop_that_never_ends_fails_at_its_limit_with_the_cure(tmp_path: Path) -> None:
+    app = App()
+
+    @app.activity
+    async def step() -> None: ...
+
+    @app.orchestrator
+    async def endless(ctx: OrchestrationContext) -> None:
+        while True:
+            await ctx.call_activity(step)
+
+    async def run() -> None:
+        options = EngineOptions(max_actions=300)
+        async with app.host(f"sqlite:///{tmp_path / 'hub.db'}", options=options) as host:
+            handle = await host.client.start("endless")
+            with pytest.raises(OrchestrationFailedError, match=r"300.*continue_as_new"):
+                await handle.result(timeout=20)
+
+    asyncio.run(run())
