@@ -1,0 +1,1 @@
+"""Human interaction: an expense waits for a decision, with a reminder and a deadline. Read `app.py` first."""
