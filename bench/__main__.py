@@ -20,6 +20,7 @@ from bench.figures import Load, MeasurementError, Record
 from bench.hub import VARIANTS
 from bench.loops import LOOPS, run
 from bench.machine import Meter, calibrate, calm
+from bench.operating import filled, purge
 from bench.recovery import recovering
 from bench.workloads import (
     SINGLE_LIMIT_S,
@@ -44,9 +45,23 @@ HOSTED: dict[str, tuple[HostedWorkload, HostedWorkload]] = {
     "W4": (w4, warm_events),
     "W7": (w7, warm_chains),
     "CPU": (cpu, warm_chains),
+    "PURGE": (purge, warm_chains),
 }
-DEFAULT_N = {"W1": 200, "W2": 1000, "W3": 1000, "W4": 50, "W6": 1000, "W7": 1000, "CPU": 5000, "BARE": 1000}
-DEFAULT_C = {"CPU": 100}
+DEFAULT_N = {
+    "W1": 200,
+    "W2": 1_000,
+    "W3": 1_000,
+    "W4": 50,
+    "W6": 1_000,
+    "W7": 1_000,
+    "W8": 100_000,
+    "CPU": 5_000,
+    "BARE": 1_000,
+    "QUERY": 1_000_000,
+    "PURGE": 100_000,
+}
+DEFAULT_C = {"CPU": 100, "PURGE": 100}
+_KILLED = ("W6", "W8")
 
 TOUR = (
     ("W1", 200, 1),
@@ -89,7 +104,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--workload", choices=list(DEFAULT_N), help="default: a tour of all of them")
     add("--n", type=int, help="instances, activities or steps")
-    add("--c", type=int, help="in flight at once (default: 1; CPU: 100)")
+    add("--c", type=int, help="in flight at once (default: 1; CPU and PURGE: 100)")
     add("--hub", "--variant", choices=VARIANTS, default="sqlite")
     add("--reps", type=int, default=3, help="repetitions (default: %(default)s)")
     add("--cap", type=float, default=40, metavar="S", help="start nothing more after S seconds")
@@ -103,9 +118,11 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def prepare(settings: Settings) -> AbstractAsyncContextManager[Workload]:
-    """Set a workload up; W6 and BARE bring their own engine, and none."""
-    if settings.workload == "W6":
+    """Set a workload up; W6 and W8 bring their own engine, BARE and QUERY none."""
+    if settings.workload in _KILLED:
         return recovering(settings.dir, settings.loop)
+    if settings.workload == "QUERY":
+        return filled(settings.hub, settings.dir)
     if settings.workload == "BARE":
         return bare(settings.hub, settings.dir)
     workload, warm_up = HOSTED[settings.workload]
@@ -167,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     tour = (
         [(named, n, c)] if named else [step for step in TOUR if options["hub"] != "memory" or step[0] != "W6"]
     )
-    if named == "W6" and options["hub"] == "memory":
-        parser.error("W6 kills the process of the hub, and a hub in memory ends with it: --hub sqlite")
+    if named in _KILLED and options["hub"] == "memory":
+        parser.error(f"{named} kills the process of the hub, and a hub in memory ends with it: --hub sqlite")
     good = True
     for workload, size, flight in tour:
         with workplace(parent) as directory:

@@ -1,4 +1,4 @@
-"""W6: instances wait, their engine is killed with SIGKILL and started again, then all of them are told to go on."""
+"""W6, and W8, which is W6 at size: instances wait, their engine is killed and started again, then all are raised."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class EngineProcess:
 
 @asynccontextmanager
 async def recovering(directory: Path, loop: str) -> AsyncGenerator[Workload]:
-    """Hand out W6; every repetition has a process of its own, all have one hub."""
+    """Hand out W6 and W8; every repetition has a process of its own, all have one hub."""
     engine = EngineProcess(hub_url("sqlite", directory), loop)
 
     async def repetition(load: Load) -> Record:
@@ -110,6 +110,7 @@ async def w6(engine: EngineProcess, load: Load, log: Path) -> Record:
     began = perf_counter()
     await engine.ask("start", keys=keys, log=str(log))
     start_s = perf_counter() - began
+    waiting_mb = resident_mb(engine.process.pid)
     await engine.kill()
 
     began = perf_counter()
@@ -131,9 +132,11 @@ async def w6(engine: EngineProcess, load: Load, log: Path) -> Record:
         "done": done,
         "lost": max(load.n - done, missing),
         "doubled": traces.total() - len(traces),
+        "waiting_rss_mb": round(waiting_mb, 1),
         "start_s": round(start_s, 3),
         "up_s": round(up_s, 3),
         "raised_s": round(raised_s, 3),
+        "raise_to_done_s": round(wall - up_s, 3),
         "wall_s": round(wall, 3),
         "inst_per_s": round(done / wall, 2),
     }

@@ -57,6 +57,33 @@ KINDS = {
         ),
         more_is_better=False,
     ),
+    "W8": Kind(
+        "many instances wait, kill -9, all are raised",
+        (
+            Column("raise to done s", "raise_to_done_s"),
+            Column("engine up s", "up_s"),
+            Column("RSS MB waiting", "waiting_rss_mb"),
+            Column("lost", "lost"),
+            Column("doubled", "doubled"),
+        ),
+        more_is_better=False,
+    ),
+    "QUERY": Kind(
+        "first page of 15 filters",
+        (Column("slowest ms", "first_page_max_ms"), Column("p50 ms", "first_page_p50_ms")),
+        more_is_better=False,
+    ),
+    "PURGE": Kind(
+        "purge beside W1",
+        (
+            Column("activities/s meanwhile", "act_per_s_meanwhile"),
+            Column("before", "act_per_s_before"),
+            Column("after", "act_per_s_after"),
+            Column("lost share", "lost_share"),
+            Column("purged/s", "purged_per_s"),
+        ),
+        more_is_better=True,
+    ),
     "W7": Kind(
         "one long orchestration",
         (
