@@ -232,7 +232,9 @@ def _check_tokens(evidence: Evidence, job: Job, result: Any, events: list[Histor
     got = [msgspec.json.decode(event.input) for event in events if isinstance(event, EventRaised)]
     assert len(got) == len(set(got)), f"C6: {job.instance_id} has an event twice: {got}"
     tokens = [token for token in got if token != "close"]
-    assert tokens == [token for token in sent if token in tokens], f"C6: {job.instance_id} got {got} of {sent}"
+    assert tokens == [token for token in sent if token in tokens], (
+        f"C6: {job.instance_id} got {got} of {sent}"
+    )
     assert set(certain) <= set(tokens), f"C1: {job.instance_id} got {got}; acknowledged were {certain}"
     expected = got[: got.index("close")]
     assert result == expected, f"C6: {job.instance_id} got {got} and returned {result}"
