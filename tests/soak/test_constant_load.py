@@ -1,4 +1,8 @@
-"""Hours of one load: throughput, memory and the file stay what they were. ``DURABLY_SOAK_S``: how long (an hour)."""
+"""Hours of one load: throughput, latency, memory and the file stay what they were.
+
+``DURABLY_SOAK_S``: how long (an hour). ``DURABLY_SOAK_PER_S``: instances offered a second (as many as the host takes): on
+a machine that others use too, only what it can always keep up with shows whether anything creeps.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from durably import App, EngineOptions, OrchestrationContext
 from durably.cli.hosting import tune_collector
 
 SOAK_S = float(os.environ.get("DURABLY_SOAK_S", "3600"))
+PER_S = float(os.environ.get("DURABLY_SOAK_PER_S", "inf"))
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(2 * SOAK_S + 120)]
 
 SAMPLES = 60
@@ -26,11 +31,15 @@ KEEP_S = max(1.0, SOAK_S / 60)
 SLOWER, LARGER = 0.75, 1.15
 """The last third against the second one: medians, on a machine that others use too."""
 
+LATER = 2.0
+"""The same for the latency of the typical sample's slowest hundredth."""
+
 
 class Sample(NamedTuple):
     """What one sixtieth of the run was like."""
 
     per_s: float
+    p99_ms: float
     rss_mb: float
     file_mb: float
     instances: int
@@ -60,24 +69,32 @@ def _app() -> App:
 async def _soak(path: Path) -> list[Sample]:
     done = 0
     over = False
+    took_s: list[float] = []
     samples: list[Sample] = []
     options = EngineOptions(keep_finished_s=KEEP_S)
     async with _app().host(f"sqlite:///{path}", options=options) as host:
 
-        async def worker() -> None:
+        async def worker(number: int) -> None:
             nonlocal done
+            due = time.monotonic() + number / PER_S
             while not over:
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                due += IN_FLIGHT / PER_S
+                began = time.monotonic()
                 assert await (await host.client.start("chain", 1)).result() == 6
+                took_s.append(time.monotonic() - began)
                 done += 1
 
-        workers = [asyncio.create_task(worker()) for _ in range(IN_FLIGHT)]
+        workers = [asyncio.create_task(worker(number)) for number in range(IN_FLIGHT)]
         for _ in range(SAMPLES):
             before, began = done, time.monotonic()
             await asyncio.sleep(SOAK_S / SAMPLES)
             took = time.monotonic() - began
             size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / (1 << 20)
             kept = (await host.client.bulk("purge", dry_run=True)).matched
-            samples.append(Sample((done - before) / took, _rss_mb(), size, kept))
+            p99_ms = 1_000 * sorted(took_s)[len(took_s) * 99 // 100]
+            took_s.clear()
+            samples.append(Sample((done - before) / took, p99_ms, _rss_mb(), size, kept))
             print(f"{done:>10,} done", *(f"{value:,.1f}" for value in samples[-1]), flush=True)
         over = True
         await asyncio.gather(*workers)
@@ -90,9 +107,11 @@ def test_an_hour_of_chains_is_flat(tmp_path: Path) -> None:
     third = SAMPLES // 3
     middle, last = samples[third : 2 * third], samples[2 * third :]
     speed = [median(one.per_s for one in part) for part in (middle, last)]
+    late = [median(one.p99_ms for one in part) for part in (middle, last)]
     memory = [median(one.rss_mb for one in part) for part in (middle, last)]
     file = [median(one.file_mb for one in part) for part in (middle, last)]
-    print(f"instances/s {speed}, RSS MB {memory}, hub MB {file}")
+    print(f"instances/s {speed}, p99 ms {late}, RSS MB {memory}, hub MB {file}")
     assert speed[1] >= SLOWER * speed[0]
+    assert late[1] <= LATER * late[0]
     assert memory[1] <= LARGER * memory[0]
     assert file[1] <= LARGER * file[0]
