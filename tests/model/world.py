@@ -343,7 +343,7 @@ async def settle(host: AppHost) -> None:
         rounds += 1
         await asyncio.sleep(0 if rounds < 30 else 0.0002)
         partition = engine.partition
-        moves = partition is None or partition._armed or partition._reading or not partition.quiet
+        moves = partition is None or not partition.still
         calm = 0 if moves or engine._tasks or len(engine.pool) else calm + 1
 
 

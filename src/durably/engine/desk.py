@@ -5,62 +5,22 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
 from durably.clock import Clock
 from durably.core.commit import Tombstone
 from durably.core.events import Arrival, ExecutionStarted, ParentRef, TaskScheduled
-from durably.core.messages import ActivityDone, ChildDone, Continue, MessageBody, RaiseEvent, StartInstance
+from durably.core.messages import ActivityDone, ChildDone, Continue, RaiseEvent, StartInstance
 from durably.core.orchestration import Commit
 from durably.core.verdicts import encode_verdict
 from durably.engine.committer import INTERNAL, Committer, Staged
 from durably.engine.executor import Executor, Run
 from durably.engine.residents import Delivery, Resident
+from durably.engine.surroundings import Surroundings
 from durably.errors import FailureDetails, NonDeterminismError, UnknownFunctionError
 
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-
-
-class Surroundings(Protocol):
-    """What a turn needs of its partition."""
-
-    def send(self, target: str, body: MessageBody) -> None:
-        """Put a message on its way within the partition; it gets a row if the batch ends before it is consumed."""
-        ...
-
-    def keep(self, delivery: Delivery) -> None:
-        """Give a message that is not consumed now a row in the inbox, unless it has one."""
-        ...
-
-    def forget(self, delivery: Delivery) -> None:
-        """A message has been dealt with before it got a row."""
-        ...
-
-    def redirect(self, delivery: Delivery) -> None:
-        """Send a message the usual way again, before all others: its target is not what it was."""
-        ...
-
-    def new_execution(self) -> int:
-        """The next execution number."""
-        ...
-
-    def replace(self, resident: Resident) -> None:
-        """Make this the resident of its id."""
-        ...
-
-    def drop(self, resident: Resident) -> None:
-        """Take a resident that is being removed out of memory."""
-        ...
-
-    def reread(self, resident: Resident, delivery: Delivery) -> None:
-        """Deal with a message to an ended instance, and with what waits behind it, once its rows are durable and read."""
-        ...
-
-    def rearm(self, resident: Resident) -> None:
-        """Arm the timers of an instance that goes on after it was closed."""
-        ...
 
 
 class Desk:
@@ -79,7 +39,7 @@ class Desk:
         self.executor = executor
         self.committer = committer
         self.around = around
-        self._clock = clock
+        self.clock = clock
 
     # --- commits -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +84,7 @@ class Desk:
             delivery.reply = None
         row = delivery.row
         if row is not None and delivery.stored and row[0] != INTERNAL:
-            gathering.tombstones.append(Tombstone(row, self._clock.now(), encode_verdict(error)))
+            gathering.tombstones.append(Tombstone(row, self.clock.now(), encode_verdict(error)))
 
     def consumed(self, delivery: Delivery, error: Exception | None = None) -> None:
         """The message has had its effect, or never will: answer its sender and drop its row with this commit."""
@@ -146,7 +106,7 @@ class Desk:
             if delivery.stored:
                 gathering.consumed.append(row)
                 if row[0] != INTERNAL:
-                    gathering.tombstones.append(Tombstone(row, self._clock.now(), encode_verdict(error)))
+                    gathering.tombstones.append(Tombstone(row, self.clock.now(), encode_verdict(error)))
             else:
                 self.around.forget(delivery)
 

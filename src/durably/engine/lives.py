@@ -208,9 +208,11 @@ class Lives:
 
     def _remove(self, resident: Resident) -> None:
         desk = self._desk
+        gathering = desk.committer.gathering
         desk.abandon(resident)
-        desk.committer.gathering.removed.append(Removal(resident.instance_id, resident.execution))
-        desk.committer.gathering.executions_dropped += resident.bases
+        gathering.removed.append(Removal(resident.instance_id, resident.execution))
+        gathering.executions_dropped += resident.bases
+        gathering.vanishing.append(resident.instance_id)
         desk.around.drop(resident)
 
     # --- ids that are taken ------------------------------------------------------------------------------------------

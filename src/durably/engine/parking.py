@@ -23,16 +23,13 @@ class Parking:
     Args:
         desk: What is shared with the other parts of a turn.
         lives: Ends instances.
-        condemned: Instances to park when they come into memory, with the cause; shared with the host.
         read_inbox: Asks for a look into the inbox.
     """
 
-    def __init__(
-        self, desk: Desk, lives: Lives, condemned: dict[str, str], read_inbox: Callable[[], None]
-    ) -> None:
+    def __init__(self, desk: Desk, lives: Lives, read_inbox: Callable[[], None]) -> None:
         self._desk = desk
         self._lives = lives
-        self._condemned = condemned
+        self._condemned = desk.around.condemned
         self._read_inbox = read_inbox
 
     def redrive(self, resident: Resident, delivery: Delivery, now: int) -> None:

@@ -29,7 +29,6 @@ class Trials:
         suspicion: Who is suspected.
         clock: Time.
         max_deliveries: Deaths after which a suspect is parked.
-        is_resident: False for a resident that is gone, or whose partition object is.
         run: Gives a resident a turn now; False when the partition object ended with it.
     """
 
@@ -42,7 +41,6 @@ class Trials:
         suspicion: Suspicion,
         clock: Clock,
         max_deliveries: int,
-        is_resident: Callable[[Resident], bool],
         run: Callable[[Resident, int], bool],
     ) -> None:
         self._desk = desk
@@ -51,7 +49,7 @@ class Trials:
         self._suspicion = suspicion
         self._clock = clock
         self._max = max_deliveries
-        self._is_resident = is_resident
+        self._is_resident = desk.around.is_resident  # false for all once the partition object is gone
         self._run = run
         self._unborn: dict[str, int] = {}
         self._recorded = False

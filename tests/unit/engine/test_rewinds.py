@@ -116,7 +116,9 @@ async def test_a_start_its_failure_and_its_rewind_while_a_batch_is_on_its_way(
     start = StartInstance("fails", None, "e1")
     store.hold = asyncio.Event()
     asked = asyncio.ensure_future(submit(host, start, Rewind(None, "e2"), Rewind(None, "e3")))
-    await eventually(lambda: host.engine.partition is not None and host.engine.partition._loading)
+    await eventually(
+        lambda: host.engine.partition is not None and host.engine.partition._around.absent.waited_for
+    )
     for _ in range(10):
         await asyncio.sleep(0)
     assert not asked.done()

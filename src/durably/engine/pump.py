@@ -1,0 +1,140 @@
+"""The pump: all messages that have come, one turn for each instance that they concern, then the commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from durably.engine.admission import Admission
+from durably.engine.desk import Desk
+from durably.engine.options import EngineOptions
+from durably.engine.residents import Resident
+from durably.engine.turns import Turns
+from durably.errors import InvariantError
+
+_log = logging.getLogger("durably.engine")
+
+
+class Pump:
+    """Gives turns, within the limits of a batch, and evicts who has had none for long.
+
+    Args:
+        desk: What is shared with the other parts of a turn.
+        turns: Applies messages.
+        admission: Knows what to do about somebody who is not in memory.
+        options: Limits.
+        cautious: Commit one instance at a time.
+        failed: Takes the error of a turn, and whose turn it was; the partition object has to end with it.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        turns: Turns,
+        admission: Admission,
+        options: EngineOptions,
+        *,
+        cautious: bool,
+        failed: Callable[[Exception, str | None], None],
+    ) -> None:
+        self._mailbox = desk.around.mailbox
+        self._residents = desk.around.residents
+        self._committer = desk.committer
+        self._clock = desk.clock
+        self._turns = turns
+        self._admission = admission
+        self._options = options
+        self._cautious = cautious
+        self._failed = failed
+        self._pumps = 0
+        self._evict_above = options.max_resident_instances
+
+    def run(self) -> None:
+        """Do all that waits in the mailbox, and send it to the store if that is free."""
+        self._pumps += 1
+        if not self._give_turns():
+            return
+        self._admission.read()
+        if self._committer.flush() and self._mailbox.late:
+            self._mailbox.arm()  # a new batch gathers: those that had their share of the old one go on
+        if len(self._residents) > self._evict_above:
+            self._evict()
+
+    def _give_turns(self) -> bool:
+        """False when that ended the partition object."""
+        mailbox, residents, pumps = self._mailbox, self._residents, self._pumps
+        deliveries = mailbox.deliveries
+        now = self._clock.now()
+        ready = mailbox.take_late()
+        culprit: str | None = None
+        try:
+            while deliveries:
+                delivery = deliveries.popleft()
+                culprit = delivery.target
+                resident = residents.get(culprit)
+                if resident is None:
+                    resident = self._admission.ask(delivery, now)
+                    if resident is None:
+                        continue
+                else:
+                    resident.queue.append(delivery)
+                if resident.idle_since != pumps:
+                    resident.idle_since = pumps
+                    ready.append(resident)
+            for resident in ready:
+                culprit = resident.instance_id
+                if resident.queue:
+                    self._turn(resident, now)
+        except Exception as error:  # noqa: BLE001 - a bug of ours has the consequence of a broken invariant
+            self._fail(error, culprit)
+            return False
+        return True
+
+    def _turn(self, resident: Resident, now: int) -> None:
+        committer, options = self._committer, self._options
+        if (
+            resident.turns >= options.turns_per_batch
+            or committer.gathering.size >= options.batch_bytes
+            or (self._cautious and committer.busy)
+        ):
+            self._mailbox.postpone(resident)
+            return
+        self._turns.run(resident, now)
+        if resident.queue:
+            self._mailbox.postpone(resident)
+
+    def give_turn(self, resident: Resident, now: int) -> bool:
+        """Give one resident a turn now, outside of `run`; False when that ended the partition object."""
+        try:
+            self._turns.run(resident, now)
+        except Exception as error:  # noqa: BLE001 - as in `run`
+            self._fail(error, resident.instance_id)
+            return False
+        if resident.queue:
+            self._mailbox.postpone(resident)
+        self._mailbox.arm()
+        return True
+
+    def _fail(self, error: Exception, culprit: str | None) -> None:
+        if not isinstance(error, InvariantError):
+            _log.error("turn of instance '%s' failed inside the engine", culprit, exc_info=error)
+            error = InvariantError("I11", culprit or "?", f"{type(error).__name__}: {error}")
+        self._failed(error, culprit)
+
+    def _evict(self) -> None:
+        """Drop the longest idle residents: dict order is the order of their arrival, and a touched one moves back."""
+        residents, limit = self._residents, self._options.max_resident_instances
+        excess = len(residents) - limit * 9 // 10
+        for instance_id in list(residents):
+            if excess <= 0:
+                self._evict_above = limit
+                return
+            resident = residents[instance_id]
+            if resident.idle_since == self._pumps or not resident.idle or instance_id in self._mailbox.late:
+                residents[instance_id] = residents.pop(instance_id)
+                continue
+            resident.close()
+            del residents[instance_id]
+            excess -= 1
+        # All are busy: looking again before there are a tenth more would cost more than they do.
+        self._evict_above = len(residents) * 11 // 10
