@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from durably.core.calls import order_child, rewind_child, start_child
 from durably.core.events import (
     OUTCOMES,
     Action,
@@ -29,7 +30,6 @@ from durably.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
-    ParentRef,
     RetryDeclined,
     Rewound,
     StartSent,
@@ -40,7 +40,7 @@ from durably.core.events import (
     TimerFired,
     TurnStarted,
 )
-from durably.core.ids import attempt_id, derived_execution_id
+from durably.core.ids import derived_execution_id
 from durably.core.instance import TRANSITIONS, InstanceState, OpenAction
 from durably.core.messages import (
     TIMER_DUE,
@@ -53,7 +53,6 @@ from durably.core.messages import (
     MessageBody,
     RaiseEvent,
     Resume,
-    Rewind,
     StartInstance,
     Suspend,
     Terminate,
@@ -168,7 +167,7 @@ class Commit(msgspec.Struct, eq=False):
             attempt = state.attempts.get(seq)
             waits = attempt is not None and attempt.retry_at is not None
             if isinstance(action, ChildScheduled) and not waits and seq not in rewound.late:
-                self._rewind_child(action, state.attempt_number(seq))
+                self.messages.append(rewind_child(self.state, action, state.attempt_number(seq)))
 
     def _activity_done(self, body: ActivityDone) -> Arrival | None:
         state = self.state
@@ -192,7 +191,7 @@ class Commit(msgspec.Struct, eq=False):
             if body.seq >= state.lineage.get(body.execution_id, 0):
                 return None
             if body.failure is not None:  # it was given up when its caller failed; now it is wanted again
-                self._rewind_child(scheduled, body.attempt)
+                self.messages.append(rewind_child(self.state, scheduled, body.attempt))
                 return None
         if body.failure is None:
             return self._succeeded(body.seq, body.result)
@@ -262,7 +261,7 @@ class Commit(msgspec.Struct, eq=False):
         if isinstance(action, TaskScheduled):
             self._start_attempt(action, number)
         elif isinstance(action, ChildScheduled):
-            self._start_child(action, number)
+            self.messages.append(start_child(self.state, action, number))
         return event
 
     def _raise_event(self, body: RaiseEvent) -> Arrival:
@@ -292,7 +291,7 @@ class Commit(msgspec.Struct, eq=False):
         self.record(ExecutionTerminated(body.reason))
         if order is not None:
             for child, attempt in self.state.let_go:  # asked to cancel long ago, and perhaps still at it
-                self._order_child(child, attempt, order)
+                self.messages.append(order_child(self.state, child, attempt, order))
         self._end(order)
 
     # --- decisions in ------------------------------------------------------------------------------------------------
@@ -332,7 +331,7 @@ class Commit(msgspec.Struct, eq=False):
 
     def _child_scheduled(self, action: ChildScheduled) -> None:
         self.record(action)
-        self._start_child(action, 1)
+        self.messages.append(start_child(self.state, action, 1))
 
     def _timer_created(self, action: TimerCreated) -> None:
         self.record(action)
@@ -383,39 +382,6 @@ class Commit(msgspec.Struct, eq=False):
             self.timers[action.seq, TIMER_TIMEOUT] = attempt.deadline
         self.activities.append((action, number))
 
-    def _start_child(self, action: ChildScheduled, number: int) -> None:
-        self.messages.append((attempt_id(action.instance_id, number), self._start_of(action, number)))
-
-    def _rewind_child(self, action: ChildScheduled, number: int) -> None:
-        body = Rewind(
-            reason="its caller was rewound",
-            execution_id=self._derived(f"rewind:{action.seq}:{number}"),
-            parent=self._call(action.seq, number),
-            lineage=self.state.former(action.seq),
-            start=self._start_of(action, number),
-        )
-        self.messages.append((attempt_id(action.instance_id, number), body))
-
-    def _start_of(self, action: ChildScheduled, number: int) -> StartInstance:
-        return StartInstance(
-            name=action.name,
-            input=action.input,
-            execution_id=self._derived(f"child:{action.seq}:{number}"),
-            version=action.version,
-            parent=self._call(action.seq, number),
-            tags=action.tags,
-        )
-
-    def _call(self, seq: int, number: int) -> ParentRef:
-        return ParentRef(self.state.instance_id, self.state.begun.execution_id, seq, number)
-
-    def _order_child(self, action: ChildScheduled, number: int, order: Cancel | Terminate) -> None:
-        seq = action.seq
-        addressed = msgspec.structs.replace(
-            order, parent=self._call(seq, number), lineage=self.state.former(seq)
-        )
-        self.messages.append((attempt_id(action.instance_id, number), addressed))
-
     def _drop_attempt_timers(self, seq: int) -> None:
         attempt = self.state.attempts.get(seq)
         if attempt is not None and attempt.deadline is not None:
@@ -436,7 +402,9 @@ class Commit(msgspec.Struct, eq=False):
         if isinstance(action, TaskScheduled):
             self.aborted.append(seq)
         elif order is not None:
-            self._order_child(action, 1 if attempt is None else attempt.number, order)
+            self.messages.append(
+                order_child(self.state, action, 1 if attempt is None else attempt.number, order)
+            )
 
     def _end(self, order: Cancel | Terminate | None) -> None:
         """The execution ended: give up what is open, and tell the parent when the instance ended with it."""

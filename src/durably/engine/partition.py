@@ -108,13 +108,12 @@ class Partition:
         admission = Admission(desk, lives, self._trials, self._parking, self._reads)
         self._pump = Pump(desk, turns, admission, options, cautious=cautious, failed=self.fail)
         self._recovery = Recovery(desk, turns, admission, self._trials, self._reads)
-        self._load = lambda: store.load(lease, timers.until)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
         """Read what is in flight and go on with it. Call it once, before anything is delivered."""
-        snapshot = await self._load()
+        snapshot = await self._reads.snapshot(self._around.timers.until)
         self.committer.number = self._loaded_at = snapshot.batch
         await self._recovery.run(snapshot)
 

@@ -1,4 +1,4 @@
-"""What a partition reads while it runs. A store that does not answer is asked until it does; nothing else waits for it."""
+"""What a partition reads. While it runs, a store that does not answer is asked until it does; nothing else waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from durably.clock import Clock
 from durably.core.commit import InboxRow, TimerRow
 from durably.errors import StoreUnavailableError
-from durably.storage.api import Lease, Store, StoredInstance
+from durably.storage.api import Lease, Snapshot, Store, StoredInstance
 
 _log = logging.getLogger("durably.engine")
 
@@ -48,6 +48,10 @@ class Reads:
     def busy(self) -> bool:
         """True while a read that was begun here is under way."""
         return bool(self._under_way)
+
+    async def snapshot(self, timers_until: int) -> Snapshot:
+        """See `Store.load`."""
+        return await self._store.load(self._lease, timers_until)
 
     async def instances(self, instance_ids: list[str]) -> list[StoredInstance | None]:
         """See `Store.read_instances`."""
