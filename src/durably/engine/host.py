@@ -6,13 +6,13 @@ import asyncio
 import logging
 import os
 import platform
-from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.core.messages import ActivityDone, MessageBody
 from durably.engine.activities import ActivityPool
+from durably.engine.commands import Commands
 from durably.engine.committer import RETRY_DELAY_MAX_US, TROUBLE_DELAY_US
 from durably.engine.company import Company
 from durably.engine.executor import Executor
@@ -20,15 +20,15 @@ from durably.engine.janitor import Janitor
 from durably.engine.options import EngineOptions
 from durably.engine.partition import Partition, Share
 from durably.engine.residents import Delivery
+from durably.engine.strikes import Strikes
 from durably.engine.suspicion import Suspicion, WatchedExecutor
-from durably.engine.waiters import Waiters, refuse
+from durably.engine.waiters import Waiters
 from durably.errors import (
     HubClosedError,
     InvariantError,
     LeaseLostError,
     OperationError,
     StoreFailedError,
-    StoreRefusedError,
     StoreUnavailableError,
     UsageError,
 )
@@ -79,11 +79,8 @@ class Host:
             unknown_wait=self.options.unknown_functions == "wait",
         )
         self._lease: Lease | None = None
-        self._commands: dict[asyncio.Future[None], Delivery] = {}
-        self._for_slots: deque[asyncio.Future[None]] = deque()
-        self._strikes: dict[str | None, int] = {}
-        self._condemned: dict[str, str] = {}
-        self._cautious = False
+        self._commands = Commands(self.options.max_commands, self._deliver, lambda: self._refuses)
+        self._strikes = Strikes(self.options.invariant_strikes)
         self._closing = False
         self._stopped: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -234,38 +231,18 @@ class Host:
         trouble = self.trouble
         if trouble is not None:
             raise StoreUnavailableError(str(trouble))
-        while len(self._commands) >= self.options.max_commands and not self._closing and self.failure is None:
-            await self._wait_for_slot()
-        if self._closing or self.failure is not None:
+        await self._commands.wait_for_place()
+        if self._refuses:
             raise self.failure or HubClosedError(f"The host of {self.store.url} is stopping; ask another one")
-        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        delivery = self._commands[reply] = Delivery(target, body, reply)
+        await self._commands.send(target, body)
+
+    @property
+    def _refuses(self) -> bool:
+        return self._closing or self.failure is not None
+
+    def _deliver(self, delivery: Delivery) -> None:
         if self.partition is not None:
             self.partition.deliver(delivery)
-        try:
-            await reply
-        finally:
-            del self._commands[reply]
-            if self._for_slots:
-                self._give_slot()
-
-    async def _wait_for_slot(self) -> None:
-        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._for_slots.append(slot)
-        try:
-            await slot
-        except asyncio.CancelledError:
-            if not slot.cancelled():
-                self._give_slot()
-            raise
-
-    def _give_slot(self) -> None:
-        """Wake one caller that waits, not all: of a flood of them, each would be woken for each of the others."""
-        while self._for_slots:
-            slot = self._for_slots.popleft()
-            if not slot.done():
-                slot.set_result(None)
-                return
 
     @property
     def has_room(self) -> bool:
@@ -287,16 +264,11 @@ class Host:
             wakeup.cancel()
 
     def _refuse_all(self, error: Exception) -> None:
-        for reply in list(self._commands):
-            if not reply.done():
-                refuse(reply, error)
-        while self._for_slots:
-            self._give_slot()
+        self._commands.refuse_all(error)
         self.waiters.fail(error)
 
     def _activity_done(self, instance_id: str, done: ActivityDone) -> None:
-        if self.partition is not None:
-            self.partition.deliver(Delivery(instance_id, done))
+        self._deliver(Delivery(instance_id, done))
 
     # --- inbox -------------------------------------------------------------------------------------------------------
 
@@ -355,8 +327,8 @@ class Host:
         partition = Partition(
             share,
             self._lease,
-            condemned=self._condemned,
-            cautious=self._cautious,
+            condemned=self._strikes.condemned,
+            cautious=self._strikes.cautious,
             lost=self._partition_lost,
         )
         try:
@@ -367,9 +339,8 @@ class Host:
         self.partition, self._unloaded = partition, None
         for instance_id, done in self.pool.results():
             partition.deliver(Delivery(instance_id, done))
-        for reply, delivery in list(self._commands.items()):
-            if not reply.done():  # it was under way when the partition object before was thrown away
-                partition.deliver(Delivery(delivery.target, delivery.body, reply))
+        for delivery in self._commands.unanswered():
+            partition.deliver(delivery)  # it was under way when the partition object before was thrown away
 
     def reload_partition(self, why: str) -> None:
         """Throw the partition object away and load it anew from its rows, as after a broken invariant."""
@@ -386,20 +357,8 @@ class Host:
         if isinstance(error, (StoreFailedError, LeaseLostError, HubClosedError)):
             self._give_up(error)
             return
-        if lost is not None and lost.progressed:
-            self._strikes.pop(None, None)
-        self._strikes[culprit] = self._strikes.get(culprit, 0) + 1
-        strikes = self._strikes[culprit]
-        if isinstance(error, StoreRefusedError):
-            if culprit is None:
-                self._cautious = True
-            else:
-                self._cautious = False
-                self._strikes.pop(culprit, None)
-                self._condemned[culprit] = f"Parked: the store refuses its data: {error}"
-        elif culprit is not None and strikes >= self.options.invariant_strikes:
-            self._strikes.pop(culprit, None)  # a redrive begins to count anew
-            self._condemned[culprit] = f"Parked after it broke an invariant {strikes} times: {error}"
+        progressed = lost is not None and lost.progressed
+        strikes = self._strikes.count(error, culprit, progressed=progressed)
         if culprit is None and strikes > _RELOADS_MAX:
             self._give_up(error)
             return

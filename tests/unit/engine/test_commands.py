@@ -68,13 +68,14 @@ async def test_calls_that_wait_are_refused_when_the_host_stops(hub: Deployment, 
 async def test_a_flood_of_calls_wakes_each_of_them_once_or_twice(hub: Deployment) -> None:
     host = await hub.start(waits(), options=EngineOptions(max_commands=10))
     woken = 0
-    wait_for_slot = host.engine._wait_for_slot
+    commands = host.engine._commands
+    wait_for_turn = commands._wait_for_turn
 
     async def counted() -> None:
         nonlocal woken
         woken += 1
-        await wait_for_slot()
+        await wait_for_turn()
 
-    host.engine._wait_for_slot = counted  # type: ignore[method-assign]
+    commands._wait_for_turn = counted  # type: ignore[method-assign]
     await all_within(*(host.client.start("flow") for _ in range(500)))
     assert 490 <= woken <= 1_000

@@ -304,7 +304,7 @@ async def test_a_posted_start_of_a_condemned_instance_is_set_aside_and_can_be_re
     await host.engine.store.post(
         [InboxRow("s1", "culprit", 0, encode_body(StartInstance("flow", None, "e1")))]
     )
-    await eventually(lambda: "culprit" in host.engine._condemned)
+    await eventually(lambda: "culprit" in host.engine._strikes.condemned)
     await is_quiet(host)
     assert not host.engine.store.hub.inbox  # type: ignore[attr-defined]
     (item,) = (await host.client.query_parked()).items

@@ -125,7 +125,7 @@ async def test_a_start_its_failure_and_its_rewind_while_a_batch_is_on_its_way(
     store.hold.set()
     assert await asked == [None] * 3
     await is_quiet(host)
-    assert host.engine._strikes == {}
+    assert host.engine._strikes.counts == {}
     assert rows_of(hub).instances["i"][1].execution_id == "e3"
 
 
