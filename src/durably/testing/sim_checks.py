@@ -1,0 +1,135 @@
+"""What is watched in a simulated world: each run of an activity, each commit, and what hosts have in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from durably.app import App, AppHost
+from durably.core.commit import Batch, InstanceRow, TimerRow
+from durably.core.events import HistoryEvent, Rewound, TaskScheduled
+from durably.core.history import decode_rows
+from durably.core.instance import InstanceState
+from durably.core.invariants import check_instance
+from durably.core.status import TERMINAL
+from durably.engine.residents import decode_bases
+from durably.errors import DurablyError, InvariantError
+from durably.executors.native import NativeExecutor, NativeOptions
+from durably.testing.sim_scene import Scene
+
+_RETRYING = ("unlucky", "mended")
+
+
+class Runs:
+    """What activities do in a simulated world: they take a while, and are counted."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.by_key: dict[str, list[int]] = {}
+        """The crash count at each run, by idempotency key."""
+
+    async def run(self, key: str) -> None:
+        """I3: an attempt runs only when its schedule is durable; and it takes a while."""
+        instance_id, execution_id, seq = key.rsplit(":", 2)
+        self.by_key.setdefault(key, []).append(self._scene.crashes)
+        found = self._scene.hub.instances.get(instance_id)
+        if found is not None and found[1].execution_id == execution_id:
+            rows = self._scene.hub.history.get(found[1].execution, [])
+            events, _ = decode_rows(instance_id, execution_id, rows)
+            if not any(isinstance(event, TaskScheduled) and event.seq == int(seq) for event in events):
+                self._scene.give_up(
+                    InvariantError("I3", instance_id, f"activity #{seq} runs before its schedule is durable")
+                )
+        await asyncio.sleep(self._scene.chance.choice((0.0, 0.01, 0.2, 1.0)))
+
+    def judge(self) -> None:
+        """C5: nothing ran more often than retries and crashes explain."""
+        for key, crashes in self.by_key.items():
+            self._scene.report.reruns += len(crashes) - 1
+            retried = 3 if key.startswith(("retried", "line")) else 2 if key.startswith(_RETRYING) else 1
+            spread = crashes[-1] - crashes[0]
+            assert len(crashes) <= retried + spread, (
+                f"{key} ran {len(crashes)} times with {spread} faults (C5)"
+            )
+
+
+class Checks:
+    """All invariants of every instance that a commit touched."""
+
+    def __init__(self, scene: Scene, app: App) -> None:
+        self._scene = scene
+        self._judge = NativeExecutor(app.registry, app.converter, NativeOptions(slow_turn_s=0))
+        self._seen_terminal: dict[tuple[str, int], str] = {}
+
+    def committed(self, batch: Batch) -> None:
+        """Check every instance that a batch touched."""
+        self._scene.report.commits += 1
+        touched = {row.execution for row in batch.history}
+        names = {row.instance_id for row in (*batch.instances, *batch.changes, *batch.inbox_put)}
+        try:
+            for instance_id, (_, row) in list(self._scene.hub.instances.items()):
+                if row.execution in touched or instance_id in names:
+                    self._check(instance_id)
+            self._check_orphans()
+        except DurablyError as error:
+            self._scene.give_up(error)
+
+    def _check(self, instance_id: str) -> None:
+        row = self._scene.hub.instances[instance_id][1]
+        timers: list[TimerRow] = [
+            timer for timer in self._scene.hub.timers.values() if timer.instance_id == instance_id
+        ]
+        inbox = [message for message in self._scene.hub.inbox.values() if message.instance_id == instance_id]
+        rows = self._scene.hub.history.get(row.execution, [])
+        events = check_instance(row, rows, timers, inbox)
+        if row.status in TERMINAL:
+            before = self._seen_terminal.setdefault((instance_id, row.execution), row.status)
+            if before != row.status:
+                raise InvariantError("C12", instance_id, f"it was {before} and is {row.status} now")
+        elif events and row.parked is None and row.blocked is None:
+            self._judge.replay(events).close()  # I10: the same code decides the same
+
+        self._check_bases(row, events)
+
+    def _check_bases(self, row: InstanceRow, events: Sequence[HistoryEvent]) -> None:
+        """What an instance was rewound from is still there as it was."""
+        bases = decode_bases(row.bases) if row.bases is not None else ()
+        for event in events:
+            if isinstance(event, Rewound):
+                if event.base_execution not in bases:
+                    raise InvariantError("I1", row.instance_id, f"it does not know {event.base_execution}")
+                newest = self._scene.hub.history[event.base_execution][-1]
+                if newest.checksum.hex() != event.base_checksum:
+                    raise InvariantError(
+                        "I1", row.instance_id, f"its base {event.base_execution} was rewritten"
+                    )
+
+    def _check_orphans(self) -> None:
+        executions = {row.execution for _, row in self._scene.hub.instances.values()}
+        for _, row in self._scene.hub.instances.values():
+            executions.update(decode_bases(row.bases) if row.bases is not None else ())
+        for execution in self._scene.hub.history:
+            if execution not in executions and self._scene.hub.history[execution]:
+                raise InvariantError("C11", "?", f"execution {execution} has a history and no instance")
+        for timer in self._scene.hub.timers.values():
+            if timer.execution not in executions:
+                raise InvariantError("C11", timer.instance_id, "it has a timer and no row")
+
+    def check_residents(self, host: AppHost | None) -> None:
+        """What is in memory is what the rows fold to, for every instance with nothing under way."""
+        partition = None if host is None else host.engine.partition
+        if partition is None:
+            return
+        for resident in partition.residents.values():
+            if resident.commit is None and not resident.batches and resident.state.started is not None:
+                row = self._scene.hub.instances[resident.instance_id][1]
+                events, _ = decode_rows(
+                    resident.instance_id, row.execution_id, self._scene.hub.history.get(row.execution, [])
+                )
+                folded = InstanceState.fold(resident.instance_id, events)
+                if (folded.status, folded.open, folded.now) != (
+                    resident.state.status,
+                    resident.state.open,
+                    resident.state.now,
+                ):
+                    raise InvariantError("I2", resident.instance_id, "memory and rows disagree")

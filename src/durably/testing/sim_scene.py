@@ -1,0 +1,67 @@
+"""What the parts of a simulated world share: chance, time, the hub, the weather, and the report."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+from durably.storage.memory import MemoryHub
+from durably.testing.sim_loop import SimClock, SimLoop
+from durably.testing.sim_store import FaultRates
+
+
+@dataclass
+class Report:
+    """What a seed did.
+
+    Attributes:
+        seed: Of this world.
+        faults: What went wrong, by name.
+        commits: Batches applied.
+        instances: Instances started and acknowledged.
+        reruns: Attempts of activities that ran more than once.
+        virtual_s: How long the world lasted.
+        fingerprint: Equal for two runs of one seed.
+    """
+
+    seed: int
+    faults: Counter[str] = field(default_factory=Counter[str])
+    commits: int = 0
+    instances: int = 0
+    reruns: int = 0
+    virtual_s: float = 0.0
+    fingerprint: int = 0
+
+
+class Scene:
+    """One seed's world, as all of its parts see it.
+
+    Args:
+        seed: Decides everything.
+        loop: Its time.
+
+    Attributes:
+        chance: The only source of chance; the order in which it is asked is what a seed stands for.
+        broken: Instances whose activities fail until somebody mends them.
+        storm: True while things go wrong.
+        crashes: How often what was running may have been cut off.
+        trouble: The first rule that was found broken, or None.
+    """
+
+    def __init__(self, seed: int, loop: SimLoop) -> None:
+        self.report = Report(seed)
+        self.loop = loop
+        self.chance = random.Random(seed)  # noqa: S311 - the point is that it repeats
+        self.clock = SimClock(loop)
+        self.hub = MemoryHub()
+        self.rates = FaultRates()
+        self.broken: set[str] = set()
+        self.storm = True
+        self.crashes = 0
+        self.trouble: BaseException | None = None
+
+    def give_up(self, error: BaseException) -> None:
+        """A rule is broken. What called this may swallow errors, so the world asks for it."""
+        if self.trouble is None:
+            self.trouble = error
