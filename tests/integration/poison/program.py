@@ -91,12 +91,12 @@ async def serve(hub: str, kind: str, *, cured: bool) -> None:
 
 
 async def is_busy(host: AppHost) -> bool:
-    """True while anything lives that is not parked, or a message waits that nobody has read."""
+    """True while anything lives that is not parked, or messages wait or are being read."""
     page = await host.client.query_instances(runtime_status=("Running", "Pending"))
     if any(found.blocked is None for found in page.instances):
         return True
     partition = host.engine.partition
-    return partition is None or not partition.quiet
+    return partition is None or not partition.still
 
 
 def main() -> None:
