@@ -139,6 +139,7 @@ queries = st.builds(
     created_to=st.none() | instants,
     instance_id_prefix=st.none() | st.sampled_from(["", "a", "ab", "b\0"]),
     tags=st.none() | st.just({"k": "v"}),
+    parent_instance_id=st.none() | ids,
     parked=st.booleans(),
     page_size=st.integers(1, 3),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -298,3 +299,175 @@ async def test_4_6_5_what_a_rewind_dropped_is_purged_too_and_no_row_is_left(memo
     assert isinstance(memory.hub, MemoryHubOfTest)
     rows = memory.hub.hub
     assert (any(rows.history.values()), rows.timers, rows.inbox) == (False, {}, {})
+
+
+# --- children of executions before a continue-as-new -----------------------------------------------------------------
+
+
+def eternal() -> App:
+    """Each round calls a child, which calls one itself, and starts one on its own; then continues as new, or waits.
+
+    Children that are given up clean up for as long as nobody tells them that it is enough.
+    """
+    app = App()
+
+    @app.orchestrator
+    async def leaf(ctx: OrchestrationContext) -> str:
+        try:
+            return await ctx.wait_for_external_event("go", str)
+        finally:
+            await ctx.wait_for_external_event("clean")
+
+    @app.orchestrator
+    async def child(ctx: OrchestrationContext) -> str:
+        try:
+            return await ctx.call_sub_orchestrator(leaf, instance_id=f"{ctx.instance_id}.leaf")
+        finally:
+            await ctx.wait_for_external_event("clean")
+
+    @app.orchestrator
+    async def rounds(ctx: OrchestrationContext, number: int) -> None:
+        call = ctx.call_sub_orchestrator(child, instance_id=f"{ctx.instance_id}.{number}")
+        ctx.start_orchestration(leaf, instance_id=f"{ctx.instance_id}.{number}-free")
+        if await ctx.wait_for_external_event("next", str) == "wait":
+            await call
+        ctx.continue_as_new(number + 1)
+
+    return app
+
+
+def generations(*numbers: int) -> list[str]:
+    return [f"p.{number}{what}" for number in numbers for what in ("", ".leaf")]
+
+
+def free(*numbers: int) -> list[str]:
+    return [f"p.{number}-free" for number in numbers]
+
+
+async def all_are(host: AppHost, expected: dict[str, str]) -> None:
+    async def look() -> bool:
+        return await statuses(host) == expected
+
+    await eventually(look, f"{expected}")
+
+
+async def gone_round(hub: Deployment, rounds: int) -> AppHost:
+    host = await hub.start(eternal())
+    await host.client.start("rounds", 0, instance_id="p")
+    for number in range(rounds):
+        await reaches(host, f"p.{number}.leaf", "Running")
+        await host.client.raise_event("p", "next", "again")
+        await has_event(host, f"p.{number}", "CancelRequested")
+    await all_are(
+        host, dict.fromkeys(["p", *generations(*range(rounds + 1)), *free(*range(rounds + 1))], "Running")
+    )
+    return host
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_6_4_a_recursive_terminate_reaches_children_of_executions_before(
+    hub: Deployment, crash: bool
+) -> None:
+    host = await gone_round(hub, 2)
+    if crash:
+        host = await hub.recover(host, eternal())
+    await host.client.terminate("p", "enough", recursive=True)
+    ended = dict.fromkeys(["p", *generations(0, 1, 2)], "Terminated")
+    assert await statuses(host) == {**ended, **dict.fromkeys(free(0, 1, 2), "Running")}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_6_5_a_recursive_purge_reaches_children_of_executions_before(
+    hub: Deployment, crash: bool
+) -> None:
+    host = await gone_round(hub, 2)
+    await host.client.terminate("p", recursive=True)
+    if crash:
+        host = await hub.recover(host, eternal())
+    assert await host.client.purge("p", recursive=True) is True
+    assert await statuses(host) == dict.fromkeys(free(0, 1, 2), "Running")
+
+
+async def test_4_6_5_a_purge_that_is_refused_leaves_the_children_of_executions_before(
+    hub: Deployment,
+) -> None:
+    host = await gone_round(hub, 1)
+    await host.client.terminate("p.0", recursive=True)
+    with pytest.raises(InstanceStateError):
+        await host.client.purge("p", recursive=True)
+    assert set(await statuses(host)) == {"p", *generations(0, 1), *free(0, 1)}
+
+
+async def test_4_6_5_what_is_below_a_child_that_has_not_ended_stays_even_when_it_has_ended(
+    hub: Deployment,
+) -> None:
+    host = await gone_round(hub, 1)
+    await host.client.terminate("p")
+    for leaf in ("p.0.leaf", "p.1.leaf"):
+        await host.client.terminate(leaf)
+    assert await host.client.purge("p", recursive=True) is True
+    assert set(await statuses(host)) == {*generations(0, 1), *free(0, 1)}
+
+
+@pytest.mark.parametrize("anew", ["start", "restart", "purge"])
+async def test_4_6_4_children_of_an_instance_that_was_replaced_are_strangers(
+    hub: Deployment, anew: str
+) -> None:
+    host = await gone_round(hub, 1)
+    if anew == "start":
+        await host.client.start("rounds", 7, instance_id="p", on_existing="replace")
+    else:
+        await host.client.terminate("p")
+        if anew == "restart":
+            await host.client.restart("p")  # with the input of its last execution: that child is there
+        else:
+            await host.client.purge("p")
+            await host.client.start("rounds", 7, instance_id="p")
+    if anew != "restart":
+        await reaches(host, "p.7.leaf", "Running")
+    await host.client.terminate("p", recursive=True)
+    seen = await statuses(host)
+    assert {seen[key] for key in generations(0, 1)} == {"Running"}
+    assert seen["p"] == "Terminated"
+    assert {seen[key] for key in generations(7) if key in seen} <= {"Terminated"}
+
+
+async def test_4_6_4_a_life_lasts_over_rewinds_and_what_continues_after_them(hub: Deployment) -> None:
+    app = App()
+    broken = True
+
+    @app.orchestrator
+    async def stubborn(ctx: OrchestrationContext) -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await ctx.wait_for_external_event("never")
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext, number: int) -> None:
+        ctx.call_sub_orchestrator(stubborn, instance_id=f"p.{number}")
+        await ctx.wait_for_external_event("next")
+        if broken:
+            raise ValueError("broken")
+        ctx.continue_as_new(number + 1)
+
+    host = await hub.start(app)
+    await host.client.start(flow, 0, instance_id="p")
+    for number in range(3):
+        broken = True
+        await reaches(host, f"p.{number}", "Running")
+        await host.client.raise_event("p", "next")
+        await reaches(host, "p", "Failed")
+        broken = False
+        await host.client.rewind("p")
+    await reaches(host, "p.3", "Running")
+    await host.client.terminate("p", recursive=True)
+    assert await statuses(host) == dict.fromkeys(["p", "p.0", "p.1", "p.2", "p.3"], "Terminated")
+
+
+async def test_children_are_found_by_their_parent(hub: Deployment) -> None:
+    host = await grown(hub)
+    page = await host.client.query_instances(parent_instance_id="p")
+    assert [one.instance_id for one in page.instances] == ["p.a", "p.b"]
+    assert {one.parent_instance_id for one in page.instances} == {"p"}
+    page = await host.client.query_instances(parent_instance_id="p", runtime_status="Completed")
+    assert page.instances == []

@@ -85,6 +85,7 @@ PARAMETERS = {
         "stuck",
         "page_size",
         "continuation_token",
+        "parent_instance_id",
     ],
     durably.Client: ["hub", "app", "converter"],
     durably.Client.bulk: ["operation", "reason", "dry_run", "max_in_flight", "share", "progress", "filters"],

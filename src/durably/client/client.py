@@ -282,6 +282,7 @@ class Client(ControlVerbs, ParkedVerbs):
         stuck: bool | None = None,
         page_size: int = 100,
         continuation_token: str | None = None,
+        parent_instance_id: str | None = None,
     ) -> InstancePage:
         """Instances that match all filters, in the order of their creation, page by page.
 
@@ -298,6 +299,7 @@ class Client(ControlVerbs, ParkedVerbs):
             stuck: True: only instances that are blocked or parked; False: only others.
             page_size: 1 to 1,000.
             continuation_token: Of the page before.
+            parent_instance_id: Children that this instance called; not those that it started without waiting for them.
 
         Raises:
             UsageError: A filter is out of its range, or the token is not one of ours.
@@ -310,6 +312,7 @@ class Client(ControlVerbs, ParkedVerbs):
             updated_to=updated_to,
             instance_id_prefix=instance_id_prefix,
             tags=tags,
+            parent_instance_id=parent_instance_id,
             stuck=stuck,
         )
         after = FIRST if continuation_token is None else place_of(continuation_token)

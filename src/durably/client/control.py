@@ -96,8 +96,8 @@ class ControlVerbs:
 
         Args:
             instance_id: The instance.
-            recursive: Its descendants too: children, their children, and so on, as far as its history knows them. One
-                that has not ended stays, with all that is below it: purge deletes what is finished, and stops nothing.
+            recursive: Its descendants too: children, their children, and so on. One that has not ended stays, with all
+                that is below it: purge deletes what is finished, and stops nothing.
 
         Raises:
             InstanceStateError: It has not ended.

@@ -35,7 +35,7 @@ from durably.core.query import Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome, RuntimeStatus
 from durably.core.verdicts import decode_verdict
 from durably.engine.committed import find, read_events
-from durably.engine.families import descendants, tell
+from durably.engine.families import order_family
 from durably.engine.parked import addressee, query_parked
 from durably.errors import (
     HubSilentError,
@@ -105,11 +105,13 @@ class OutsideOperations:
 
     async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
         """See `Management.terminate`."""
-        store = await self._connection.store()
-        family = await descendants(store, instance_id) if recursive else []
         order = Terminate(reason, recursive)
-        await self._control(instance_id, order, "terminate")
-        await tell(partial(self._send, store), family, order)
+        obey = partial(self._control, instance_id, order, "terminate")
+        if not recursive:
+            await obey()
+            return
+        store = await self._connection.store()
+        await order_family(store, partial(self._send, store), instance_id, order, obey)
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:
         """See `Management.suspend`."""
@@ -132,15 +134,16 @@ class OutsideOperations:
     async def purge(self, instance_id: str, *, recursive: bool = False) -> bool:
         """See `Management.purge`. Without a live owner: True, and the next owner deletes it."""
         store = await self._connection.store()
-        family = await descendants(store, instance_id) if recursive else []
         order = Purge(recursive)
+        expected = "a finished instance; terminate it first"
+        obey = partial(self._order, instance_id, order, "purge", TERMINAL, expected)
         try:
-            await self._order(
-                instance_id, order, "purge", TERMINAL, "a finished instance; terminate it first"
-            )
+            if recursive:
+                await order_family(store, partial(self._send, store), instance_id, order, obey)
+            else:
+                await obey()
         except InstanceNotFoundError:
             return False
-        await tell(partial(self._send, store), family, order)
         return True
 
     async def query_parked(self, query: ParkedQuery) -> ParkedFound:

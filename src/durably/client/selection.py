@@ -26,6 +26,7 @@ class Filters(TypedDict, total=False):
         updated_to: Last updated at or before; of a finished instance: when it ended.
         instance_id_prefix: The id begins with it.
         tags: All of these, with these values.
+        parent_instance_id: Children that this instance called; not those that it started without waiting for them.
         stuck: True: only instances that are blocked or parked; False: only others.
     """
 
@@ -36,6 +37,7 @@ class Filters(TypedDict, total=False):
     updated_to: datetime | None
     instance_id_prefix: str | None
     tags: dict[str, str] | None
+    parent_instance_id: str | None
     stuck: bool | None
 
 
@@ -51,6 +53,7 @@ def selection(filters: Filters, *, page_size: int = 100, after: Place = FIRST) -
         raise UsageError(f"There is no filter '{min(unknown)}': expected some of {known}")
     check_text(filters.get("name"), "name of the orchestrator")
     check_text(filters.get("instance_id_prefix"), "instance_id_prefix")
+    check_text(filters.get("parent_instance_id"), "parent_instance_id")
     return InstanceQuery(
         name=filters.get("name"),
         statuses=_statuses(filters.get("runtime_status")),
@@ -59,6 +62,7 @@ def selection(filters: Filters, *, page_size: int = 100, after: Place = FIRST) -
         updated_to=_bound(filters.get("updated_to"), "updated_to"),
         instance_id_prefix=filters.get("instance_id_prefix"),
         tags=check_tags(filters.get("tags")),
+        parent_instance_id=filters.get("parent_instance_id"),
         stuck=filters.get("stuck"),
         page_size=page_size,
         after=after,

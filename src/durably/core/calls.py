@@ -55,4 +55,4 @@ def _start(state: InstanceState, action: ChildScheduled, number: int) -> StartIn
 
 
 def _reference(state: InstanceState, seq: int, number: int) -> ParentRef:
-    return ParentRef(state.instance_id, state.begun.execution_id, seq, number)
+    return ParentRef(state.instance_id, state.begun.execution_id, seq, number, state.begun.life)

@@ -34,12 +34,14 @@ class ParentRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
         execution_id: The execution of the parent that asked; a later one is not told.
         seq: The call in that execution.
         attempt: Which attempt of the call this child is; the first is 1.
+        life: `ExecutionStarted.life` of the parent, or None: the child is from before that was recorded.
     """
 
     instance_id: str
     execution_id: str
     seq: int
     attempt: int = 1
+    life: str | None = None
 
 
 # --- what arrives ------------------------------------------------------------------------------------------------
@@ -70,6 +72,7 @@ class ExecutionStarted(Event, tag=2):
         seed: What ids and chance come from, and what the code sees as the id of its execution, when that is not
             `execution_id`: an execution that was rewound is to its code the one that it was. None: `execution_id`.
         reason: Why the instance was restarted, for people.
+        began_as: `life` of an execution that continues another one as new; None: `origin`.
     """
 
     instance_id: str
@@ -85,11 +88,17 @@ class ExecutionStarted(Event, tag=2):
     custom_status: Payload = None
     seed: str | None = None
     reason: str | None = None
+    began_as: str | None = None
 
     @property
     def origin(self) -> str:
         """The id of the first execution of a line of rewinds; its own when it was not rewound."""
         return self.execution_id if self.seed is None else self.seed
+
+    @property
+    def life(self) -> str:
+        """The id of the first execution since the instance was started, restarted or replaced: all that follow share it."""
+        return self.origin if self.began_as is None else self.began_as
 
 
 class TaskCompleted(Event, tag=3):

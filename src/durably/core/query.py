@@ -34,6 +34,7 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         updated_to: Last updated at or before; of a finished instance: when it ended.
+        parent_instance_id: Children that this instance called; not those that it started without waiting for them.
         stuck: True: only instances that are blocked or parked; False: only others.
         parked: True: only instances that are parked.
         after: Only instances behind this place.
@@ -47,6 +48,7 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
     instance_id_prefix: str | None = None
     tags: dict[str, str] | None = None
     updated_to: int | None = None
+    parent_instance_id: str | None = None
     stuck: bool | None = None
     parked: bool = False
     page_size: int = 100
@@ -67,6 +69,8 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
         if self.created_to is not None and row.created_at > self.created_to:
             return False
         if self.updated_to is not None and row.updated_at > self.updated_to:
+            return False
+        if self.parent_instance_id is not None and row.parent_instance_id != self.parent_instance_id:
             return False
         if self.stuck is not None and self.stuck != (row.blocked is not None or row.parked is not None):
             return False

@@ -215,6 +215,7 @@ class Desk:
             parent=before.parent,
             tags=before.tags,
             custom_status=body.custom_status,
+            began_as=before.life,
         )
 
     def must_wait_for(self, name: str) -> bool:

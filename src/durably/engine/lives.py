@@ -196,8 +196,8 @@ class Lives:
             if resident.stored is None:
                 desk.around.reread(resident, delivery)
                 return
-            for child, parent, lineage in children(resident.stored):
-                desk.around.send(child, Purge(recursive=True, parent=parent, lineage=lineage))
+            for child, call, lineage in children(resident.stored):
+                desk.around.send(child, Purge(recursive=True, parent=call, lineage=lineage))
         self._remove(resident)
         desk.consumed(delivery)
         for other in reversed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import TypeVar
 
 from durably.core.commit import InstanceRow
@@ -27,7 +28,7 @@ from durably.core.query import Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome
 from durably.engine.committed import read_events
 from durably.engine.desk import not_registered
-from durably.engine.families import descendants, tell
+from durably.engine.families import order_family
 from durably.engine.host import Host
 from durably.engine.parked import addressee, query_parked
 from durably.errors import InstanceNotFoundError, UnknownFunctionError
@@ -68,10 +69,12 @@ class Operations:
 
     async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
         """See `Management.terminate`."""
-        family = await descendants(self._host.store, instance_id) if recursive else []
         order = Terminate(reason, recursive)
-        await self._host.submit(instance_id, order)
-        await tell(self._host.submit, family, order)
+        obey = partial(self._host.submit, instance_id, order)
+        if not recursive:
+            await obey()
+            return
+        await order_family(self._host.store, self._host.submit, instance_id, order, obey)
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:
         """See `Management.suspend`."""
@@ -94,13 +97,15 @@ class Operations:
 
     async def purge(self, instance_id: str, *, recursive: bool = False) -> bool:
         """See `Management.purge`."""
-        family = await descendants(self._host.store, instance_id) if recursive else []
         order = Purge(recursive)
+        obey = partial(self._host.submit, instance_id, order)
         try:
-            await self._host.submit(instance_id, order)
+            if recursive:
+                await order_family(self._host.store, self._host.submit, instance_id, order, obey)
+            else:
+                await obey()
         except InstanceNotFoundError:
             return False
-        await tell(self._host.submit, family, order)
         return True
 
     async def is_served(self) -> bool:

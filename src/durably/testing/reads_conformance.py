@@ -60,6 +60,14 @@ def _queries() -> Iterator[InstanceQuery]:
     yield from (
         InstanceQuery(updated_to=until, statuses=status) for until in (0, 20, 40) for status in statuses
     )
+    yield from (
+        InstanceQuery(parent_instance_id=parent, name=name, statuses=status)
+        for parent, name, status in product(("a", "", "none", "A"), (None, "order"), statuses)
+    )
+    yield from (
+        InstanceQuery(parent_instance_id="a", instance_id_prefix=prefix, tags=tag, stuck=stuck)
+        for prefix, tag, stuck in product(prefixes, tags, (None, True))
+    )
     yield InstanceQuery(stuck=True, tags={"k": "v"}, instance_id_prefix="a", updated_to=30)
     for name, status, prefix, (since, until), tag in product(names, statuses, prefixes, times, tags):
         picked = sum(value is not None for value in (name, status, prefix, since, until, tag))
@@ -210,6 +218,7 @@ class ReadsConformance(StoreHooks):
                 updated_at=number * 3,
                 blocked="diff" if number % 5 == 1 else None,
                 parked="cause" if number % 5 == 2 else None,
+                parent_instance_id=(None, "a", "", "b")[number % 4],
                 name=("order", "Order", "")[number % 3],
                 status=statuses[number % 4],
                 tags=None if (tag := tags[number % 7]) is None else json.dumps(tag).encode(),
@@ -229,6 +238,7 @@ class ReadsConformance(StoreHooks):
         assert await scene.store.read_history(odd) == []
         for query in (
             InstanceQuery(name=odd),
+            InstanceQuery(parent_instance_id=odd),
             InstanceQuery(instance_id_prefix=odd),
             InstanceQuery(statuses=(odd,)),
             InstanceQuery(tags={"k": odd}),
@@ -311,7 +321,15 @@ class ReadsConformance(StoreHooks):
         instants = [50, 20, 20, 90, 10, 20, 90, 50]
         tags = b'{"k":"v"}'
         rows = [
-            instance_row(f"{number}", number + 1, created_at=at, status="Failed", name="n", tags=tags)
+            instance_row(
+                f"{number}",
+                number + 1,
+                created_at=at,
+                status="Failed",
+                name="n",
+                tags=tags,
+                parent_instance_id="p",
+            )
             for number, at in enumerate(instants)
         ]
         for row in rows:
@@ -324,6 +342,7 @@ class ReadsConformance(StoreHooks):
                 InstanceQuery(page_size=size, statuses=("Failed", "Running")),
                 InstanceQuery(page_size=size, tags={"k": "v"}),
                 InstanceQuery(page_size=size, instance_id_prefix=""),
+                InstanceQuery(page_size=size, parent_instance_id="p"),
                 InstanceQuery(page_size=size, created_from=20, created_to=50),
             ):
                 assert await _walk(scene.store, query) == [row for row in ordered if query.matches(row)], (

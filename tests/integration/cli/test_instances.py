@@ -123,6 +123,8 @@ def test_filters(hub: Folder, run: Run):
     assert len(listed(run, "--created-from", "5000w")) == 9
     assert listed(run, "--updated-to", "2026-03-01T12:00:00Z") == ["paid-1"]
     assert listed(run, "--stuck") == []
+    assert listed(run, "--parent", "parent-1") == ["parent-1:0:0000"]
+    assert listed(run, "--parent", "paid-1") == []
 
 
 def test_nothing_that_matches(hub: Folder, run: Run):

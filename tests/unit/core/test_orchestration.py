@@ -382,7 +382,7 @@ def test_a_call_of_a_child_sends_a_start_that_names_its_parent() -> None:
     ((target, body),) = Instance(CHILD).first.messages
     assert target == "c"
     assert isinstance(body, StartInstance)
-    assert body.parent == ParentRef("i", "e", 1, 1)
+    assert body.parent == ParentRef("i", "e", 1, life="e")
     assert (body.name, body.input, body.execution_id) == (
         "child",
         b"1",
@@ -399,7 +399,7 @@ def test_the_next_attempt_of_a_child_is_another_instance() -> None:
     ((target, body),) = commit.messages
     assert target == "c~2"
     assert isinstance(body, StartInstance)
-    assert body.parent == ParentRef("i", "e", 1, 2)
+    assert body.parent == ParentRef("i", "e", 1, 2, life="e")
     assert body.execution_id != derived_execution_id("e", "child:1:1")
     assert instance.receive(child_done(attempt=1))[0] is None
     assert instance.receive(child_done(attempt=2))[0] == TaskCompleted(1, b"2")
@@ -538,7 +538,7 @@ def test_a_child_of_the_execution_before_that_did_not_succeed_is_wanted_once_mor
     ((target, body),) = commit.messages
     assert target == "c"
     assert isinstance(body, Rewind)
-    assert (body.parent, body.lineage) == (ParentRef("i", "e", 1), ("before",))
+    assert (body.parent, body.lineage) == (ParentRef("i", "e", 1, life="e"), ("before",))
     assert body.start is not None
     assert body.start.parent == body.parent
     assert instance.receive(child_done(failure=FAILURE))[0] == TaskFailed(1, FAILURE)
@@ -554,7 +554,9 @@ def test_an_order_to_a_child_reaches_one_of_the_execution_before() -> None:
     instance = rewound_instance()
     commit = instance.commit()
     commit.decide(ActionCanceled(1))
-    assert commit.messages == [("c", Cancel("its caller gave it up", ParentRef("i", "e", 1), ("before",)))]
+    assert commit.messages == [
+        ("c", Cancel("its caller gave it up", ParentRef("i", "e", 1, life="e"), ("before",)))
+    ]
 
 
 def test_a_recursive_terminate_reaches_children_that_are_open_and_those_that_were_given_up() -> None:
@@ -563,7 +565,7 @@ def test_a_recursive_terminate_reaches_children_that_are_open_and_those_that_wer
     instance.commit().decide(ActionCanceled(1))
     _, commit = instance.receive(Terminate("why", recursive=True))
     assert commit.messages == [
-        (target, Terminate("why", recursive=True, parent=ParentRef("i", "e", seq)))
+        (target, Terminate("why", recursive=True, parent=ParentRef("i", "e", seq, life="e")))
         for target, seq in (("c", 1), ("d", 2))
     ]
 

@@ -49,7 +49,7 @@ def test_pages_have_limits(size: int, *, fits: bool) -> None:
 
 
 ROW = InstanceRow(
-    "order-7", 1, 0, "e", "flow", None, "Running", 100, 100, None, None, None, None, None, None, False, None,
+    "order-7", 1, 0, "e", "flow", None, "Running", 100, 100, None, None, None, None, None, None, False, "boss",
     b'{"team":"a","tier":"1"}', None,
 )  # fmt: skip
 
@@ -72,6 +72,8 @@ ROW = InstanceRow(
         ({"updated_to": 99}, False),
         ({"stuck": False}, True),
         ({"stuck": True}, False),
+        ({"parent_instance_id": "boss"}, True),
+        ({"parent_instance_id": "Boss"}, False),
         ({"instance_id_prefix": "order-"}, True),
         ({"instance_id_prefix": "Order-"}, False),
         ({"instance_id_prefix": ""}, True),

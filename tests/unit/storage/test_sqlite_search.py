@@ -41,6 +41,7 @@ def _plan(database: apsw.Connection, **filters: Any) -> str:
     return "; ".join(str(row[3]) for row in database.execute(f"EXPLAIN QUERY PLAN {text}", values))
 
 
+_BY_PARENT = "instances_by_parent (parent_instance_id=? AND created_at>?)"
 _BY_CREATION = "INDEX instances_by_creation (created_at>?)"
 
 
@@ -54,6 +55,15 @@ _BY_CREATION = "INDEX instances_by_creation (created_at>?)"
         ({"statuses": ("Failed",)}, "instances_not_completed (status=? AND created_at>?)", False),
         ({"statuses": ("Failed", "Running")}, "instances_not_completed (status=? AND created_at>?)", True),
         ({"name": "order"}, "INDEX instances_by_name (name=? AND created_at>?)", False),
+        (
+            {"name": "order", "statuses": ("Failed",)},
+            "instances_not_completed_by_name (name=? AND status=? AND created_at>?)",
+            False,
+        ),
+        ({"parent_instance_id": "p"}, _BY_PARENT, False),
+        ({"parent_instance_id": "p", "name": "order", "statuses": ("Failed",)}, _BY_PARENT, False),
+        ({"parent_instance_id": "p", "instance_id_prefix": "rare", "stuck": True}, _BY_PARENT, False),
+        ({"parent_instance_id": "p", "tags": {"of": "one"}}, _BY_PARENT, False),
         ({"stuck": True}, "SEARCH i USING INDEX instances_stuck (created_at>?)", False),
         ({"instance_id_prefix": "common"}, _BY_CREATION, False),
         ({"instance_id_prefix": "rare"}, "(instance_id>? AND instance_id<?)", True),

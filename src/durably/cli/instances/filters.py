@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from durably.cli.completing import complete_names
+from durably.cli.completing import complete_ids, complete_names
 from durably.cli.moments import Moment
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Filters:
         created_to: Created then or earlier.
         updated_to: Last updated then or earlier.
         prefix: The id begins with it.
+        parent: Children that this instance called.
         tags: All of these, with these values.
         stuck: Only those that are blocked or parked.
         limit: So many at most, or None.
@@ -57,6 +58,7 @@ class Filters:
     created_to: datetime | None = None
     updated_to: datetime | None = None
     prefix: str | None = None
+    parent: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
     stuck: bool = False
     limit: int | None = None
@@ -164,6 +166,13 @@ def filter_options(command: C) -> C:
             ),
             click.option("--prefix", metavar="TEXT", show_envvar=True, help="The id begins with this."),
             click.option(
+                "--parent",
+                metavar="ID",
+                show_envvar=True,
+                shell_complete=complete_ids(),
+                help="Called by this instance as a sub-orchestration.",
+            ),
+            click.option(
                 "--tag",
                 type=Tag(),
                 multiple=True,
@@ -199,7 +208,16 @@ def filters_of(given: dict[str, Any]) -> Filters:
         everything=given.pop("all"),
         **{
             key: given.pop(key)
-            for key in ("name", "created_from", "created_to", "updated_to", "prefix", "stuck", "limit")
+            for key in (
+                "name",
+                "created_from",
+                "created_to",
+                "updated_to",
+                "prefix",
+                "parent",
+                "stuck",
+                "limit",
+            )
         },
     )
     if filters.limit is not None and filters.everything:
@@ -221,6 +239,7 @@ async def matching(client: Client, filters: Filters) -> AsyncIterator[InstanceSt
             updated_to=filters.updated_to,
             stuck=True if filters.stuck else None,
             instance_id_prefix=filters.prefix,
+            parent_instance_id=filters.parent,
             tags=dict(filters.tags) or None,
             page_size=size if left is None else min(size, left),
             continuation_token=token,

@@ -143,7 +143,14 @@ CREATE TABLE parked_messages (
 );
 """
 
-_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+_VERSION_5 = """
+CREATE INDEX instances_by_parent ON instances (parent_instance_id, created_at) WHERE parent_instance_id IS NOT NULL;
+-- For counts, which it answers by itself, and for pages of one orchestrator in one status.
+CREATE INDEX instances_not_completed_by_name ON instances (name, status, created_at) WHERE status <> 'Completed';
+CREATE INDEX inbox_at ON inbox (at);    -- starts that nobody has taken in are shown among the instances, by their time
+"""
+
+_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 
 VERSION = len(_SCRIPTS)
 """`PRAGMA user_version` of a hub that this code reads and writes."""

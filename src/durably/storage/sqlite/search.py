@@ -86,8 +86,11 @@ def _statement(execute: Execute, query: InstanceQuery) -> tuple[str, tuple[Any, 
     where = _Where()
     narrow = _narrowed(execute, query, where)
     _require_place(query, where, narrow=narrow)
+    of_parent = query.parent_instance_id is not None
+    if of_parent:
+        where.require("i.parent_instance_id = ?", query.parent_instance_id)
     if query.name is not None:
-        where.require("+i.name = ?" if narrow else "i.name = ?", query.name)
+        where.require("+i.name = ?" if narrow or of_parent else "i.name = ?", query.name)
     if query.updated_to is not None:
         where.require(f"{UPDATED_AT} <= ?", _within(query.updated_to))
     if query.stuck is not None:
@@ -97,22 +100,27 @@ def _statement(execute: Execute, query: InstanceQuery) -> tuple[str, tuple[Any, 
     limit = query.page_size + 1
     statuses = query.statuses
     if statuses is not None:
-        if not narrow and "Completed" not in statuses and len(statuses) <= _STATUSES_MAX:
+        walks = not narrow and not of_parent
+        if walks and "Completed" not in statuses and len(statuses) <= _STATUSES_MAX:
             return _by_status(tuple(dict.fromkeys(statuses)), where, limit)
         where.require("+i.status IN (SELECT value FROM json_each(?))", msgspec.json.encode(statuses).decode())
     return where.select(sort=narrow), (*where.values, limit)
 
 
 def _narrowed(execute: Execute, query: InstanceQuery, where: _Where) -> bool:
-    """Require the prefix and the tags; True when one of them leaves so few that they are fetched and sorted."""
+    """Require the prefix and the tags; True when one of them leaves so few that they are fetched and sorted.
+
+    The children of an instance are walked, in order, whatever else is asked for: they are few, as a rule.
+    """
     narrow = False
+    of_parent = query.parent_instance_id is not None
     if query.instance_id_prefix is not None:
         condition, *bound = _prefix_range("instance_id", query.instance_id_prefix)
-        narrow = _is_rare(execute, f"instances WHERE {condition}", _PREFIXED_MAX, *bound)
+        narrow = not of_parent and _is_rare(execute, f"instances WHERE {condition}", _PREFIXED_MAX, *bound)
         column = "i.instance_id" if narrow else "+i.instance_id"
         where.require(*_prefix_range(column, query.instance_id_prefix))
     if query.tags:
-        for key, value in list(query.tags.items())[: 0 if narrow else _TAGS_TRIED]:
+        for key, value in list(query.tags.items())[: 0 if narrow or of_parent else _TAGS_TRIED]:
             if _is_rare(execute, _TAGGED, _TAGGED_MAX, key, value):
                 narrow = True
                 where.require(f"i.position IN (SELECT position FROM {_TAGGED})", key, value)
