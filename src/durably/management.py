@@ -13,7 +13,7 @@ from durably.core.events import HistoryEvent, Payload
 from durably.core.ids import check_instance_id
 from durably.core.messages import Restart, Rewind, StartInstance
 from durably.core.parked import ParkedFound, ParkedQuery
-from durably.core.query import Found, InstanceQuery
+from durably.core.query import Counts, Found, InstanceQuery
 from durably.core.status import Outcome
 from durably.errors import UsageError
 
@@ -128,7 +128,7 @@ class Management(Protocol):
         ...
 
     async def get(self, instance_id: str) -> InstanceRow | None:
-        """The committed read model, or None."""
+        """The committed read model; of an instance whose start waits for an owner, what it will be; or None."""
         ...
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
@@ -145,7 +145,11 @@ class Management(Protocol):
         ...
 
     async def query(self, query: InstanceQuery) -> Found:
-        """Instances that match, page by page."""
+        """Instances that match, page by page; also those whose start waits for an owner."""
+        ...
+
+    async def count(self, query: InstanceQuery) -> Counts:
+        """How many instances `query` finds on all its pages, by name and status."""
         ...
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:

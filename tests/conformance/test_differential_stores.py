@@ -211,6 +211,8 @@ class Twins:
     async def query(self, query: InstanceQuery) -> None:
         first, second = [await self._pages(store, query) for store in self.stores]
         assert first == second
+        assert sum(map(len, first)) == sum((await self.stores[0].count(query)).values())
+        assert await self.stores[0].count(query) == await self.stores[1].count(query)
 
     async def _pages(self, store: Store, query: InstanceQuery) -> list[list[InstanceRow]]:
         pages: list[list[InstanceRow]] = []
@@ -239,6 +241,10 @@ class Twins:
             "timers": timers,
             "parked": _unplaced(await store.read_parked()),
             "rows": await self._pages(store, InstanceQuery(page_size=2)),
+            "waiting": [
+                row._replace(position=0)
+                for row in (await store.query_with_waiting(InstanceQuery(page_size=3))).waiting
+            ],
             "histories": [await store.read_history(instance_id) for instance_id in _IDS],
             "single": [await store.get_instance(instance_id) for instance_id in _IDS],
         }

@@ -16,6 +16,7 @@ from durably import (
     InvalidIdError,
     OrchestrationContext,
     OrchestrationFailedError,
+    RuntimeStatus,
     UnknownFunctionError,
     UsageError,
 )
@@ -358,6 +359,20 @@ async def test_4_9_8_filters_select(hub: Deployment, clock: ManualClock) -> None
     assert await found(tags={"team": "x", "tier": "1"}) == ["a1"]
     assert await found(tags={"team": "y"}) == []
     assert await found(name="flow", runtime_status="Completed") == []
+    count = host.client.count_instances
+    assert await count() == 4
+    assert await count(tags={"team": "x"}, runtime_status=["Running", "Failed"]) == 1
+    assert await count(by="name") == {"quick": 1, "flow": 2, "failing": 1}
+    assert await count(by="status", name="flow") == {"Running": 1, "Pending": 1}
+    assert await count(by="name_and_status", instance_id_prefix="a") == {
+        ("quick", RuntimeStatus.Completed): 1,
+        ("flow", RuntimeStatus.Running): 1,
+    }
+    assert await count(name="none") == 0
+    assert await count(by="status", name="none") == {}
+    for wrong in ({"by": "parent"}, {"state": "Failed"}, {"runtime_status": "Odd"}):
+        with pytest.raises(UsageError):
+            await count(**wrong)  # type: ignore[call-overload]
     for wrong in (
         {"runtime_status": "Odd"},
         {"page_size": 0},

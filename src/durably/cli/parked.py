@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from durably.cli.formats import FORMATS, Column, printer
-from durably.cli.instances.bulk import Tally, for_all, metered
+from durably.cli.instances.bulk import SHARE, Tally, for_all, metered
 from durably.cli.instances.ids import ids_of
 from durably.cli.instances.session import with_client
 from durably.cli.moments import exactly
@@ -150,7 +150,7 @@ def _carry_out(context: click.Context, name: str, act: Act, given: dict[str, Any
                 shown.row(row)
 
         with progress:
-            await for_all(_each(meant), one, tell, meter, tally)
+            await for_all(_each(meant), one, tell, meter, tally=tally, share=SHARE)
         if given["output"] != "table":
             shown.close()
         if filtered:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final, Literal, Unpack
 
 import msgspec
 
-from durably.core.commit import InstanceRow
-from durably.core.query import InstanceQuery, Place
+from durably.client.pacing import IN_FLIGHT, SHARE, Pace
+from durably.client.selection import Filters, selection
+from durably.core.ids import check_text
+from durably.core.query import Found, InstanceQuery, Place
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import UsageError
+from durably.management import Management
 
 Operation = Literal["purge", "terminate", "cancel", "suspend", "resume", "rewind", "restart"]
 
@@ -60,34 +61,25 @@ Progress = Callable[[BulkResult], object]
 
 
 async def bulk(
-    find: Callable[[InstanceQuery], Awaitable[tuple[list[InstanceRow], Place | None]]],
+    find: Callable[[InstanceQuery], Awaitable[Found]],
     operate: Callable[[str], Awaitable[object]],
     query: InstanceQuery,
     *,
     dry_run: bool,
-    max_in_flight: int,
-    share: float,
+    pace: Pace,
     progress: Progress | None,
 ) -> BulkResult:
     """Carry out `operate` on the id of each instance that `query` finds.
 
     Instances that appear while it runs may be found as well. An instance that vanishes, or refuses, is counted as failed.
     """
-    if max_in_flight < 1:
-        raise UsageError(f"max_in_flight is {max_in_flight}: expected 1 or more")
-    if not 0 < share <= 1:
-        raise UsageError(f"share is {share}: expected more than 0, and 1 at most")
     result = BulkResult(dry_run=dry_run)
     after: Place | None = query.after
     while after is not None:
         rows, after = await find(msgspec.structs.replace(query, page_size=_PAGE, after=after))
         result = replace(result, matched=result.matched + len(rows))
-        for start in range(0, 0 if dry_run else len(rows), max_in_flight):
-            some = [row.instance_id for row in rows[start : start + max_in_flight]]
-            began = time.perf_counter()
-            result = await _together(result, some, operate)
-            if after is not None or start + max_in_flight < len(rows):
-                await asyncio.sleep((time.perf_counter() - began) * (1 / share - 1))
+        if not dry_run:
+            result = await _operate(result, [row.instance_id for row in rows], operate, pace)
         if progress is not None:
             answer = progress(result)
             if inspect.isawaitable(answer):
@@ -95,10 +87,9 @@ async def bulk(
     return result
 
 
-async def _together(
-    result: BulkResult, ids: list[str], operate: Callable[[str], Awaitable[object]]
+async def _operate(
+    result: BulkResult, ids: list[str], operate: Callable[[str], Awaitable[object]], pace: Pace
 ) -> BulkResult:
-    """All at once, so that they share commits."""
     errors = dict(result.errors)
     done = failed = 0
 
@@ -113,7 +104,67 @@ async def _together(
         else:
             done += answer is not False  # a purge of what is gone already
 
-    async with asyncio.TaskGroup() as group:
-        for instance_id in ids:
-            group.create_task(one(instance_id))
+    await pace.work(ids, one)
     return replace(result, done=result.done + done, failed=result.failed + failed, errors=errors)
+
+
+class BulkVerbs:
+    """Part of `Client`."""
+
+    _management: Management
+
+    async def bulk(
+        self,
+        operation: Operation,
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+        max_in_flight: int = IN_FLIGHT,
+        share: float = SHARE,
+        progress: Progress | None = None,
+        **filters: Unpack[Filters],
+    ) -> BulkResult:
+        """Carry out an operation on all instances that match; it goes on after failures.
+
+        Each instance is dealt with durably and for itself: an operation that is interrupted can be repeated. Without a
+        status among the filters, the instances that the operation is for are meant: ``"purge"`` finished ones,
+        ``"terminate"`` and ``"cancel"`` those that have not ended, ``"resume"`` suspended ones, and so on.
+
+        Args:
+            operation: ``"purge"``, ``"terminate"``, ``"cancel"``, ``"suspend"``, ``"resume"``, ``"rewind"``, ``"restart"``.
+            reason: Recorded with each, where the operation has one.
+            dry_run: Only count.
+            max_in_flight: How many at once: they become durable together, which is what makes many of them cheap.
+            share: Of the time, so much at most: the rest is left to the other work of the hub. 1 for as fast as it can.
+            progress: Called with the result so far after each page of 500.
+            filters: See `Filters`.
+
+        Raises:
+            UsageError: A filter is out of its range, or there is no such operation.
+        """
+        applies_to = APPLIES_TO.get(operation)
+        if applies_to is None:
+            raise UsageError(f"Bulk operation is {operation!r}: expected one of {', '.join(APPLIES_TO)}")
+        if filters.get("runtime_status") is None:
+            filters["runtime_status"] = applies_to
+        check_text(reason, "reason")
+        verb = getattr(self, operation)
+        with_reason = operation != "purge"
+
+        async def operate(instance_id: str) -> object:
+            return await (verb(instance_id, reason=reason) if with_reason else verb(instance_id))
+
+        return await bulk(
+            self._management.query,
+            operate,
+            selection(filters),
+            dry_run=dry_run,
+            pace=Pace(max_in_flight, share),
+            progress=progress,
+        )
+
+    async def purge_instances(
+        self, *, dry_run: bool = False, progress: Progress | None = None, **filters: Unpack[Filters]
+    ) -> BulkResult:
+        """Delete all finished instances that match, with their histories; `done` is their number. See `bulk`."""
+        return await self.bulk("purge", dry_run=dry_run, progress=progress, **filters)

@@ -5,41 +5,32 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Concatenate, Literal, Protocol, Self, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, Protocol, Self, TypeVar, overload
 
 import msgspec
 
-from durably.client.bulk import APPLIES_TO, BulkResult, Operation, Progress, bulk
+from durably.client.bulk import BulkVerbs
 from durably.client.connection import Connection
 from durably.client.control import ControlVerbs
 from durably.client.handle import Handle
 from durably.client.outside import OutsideOperations
 from durably.client.parked import ParkedVerbs
-from durably.client.selection import Filters, Statuses, selection
+from durably.client.queries import QueryVerbs
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.codec.convert import Converter, JsonConverter
-from durably.core.commit import InstanceRow
-from durably.core.history import decode_failure
 from durably.core.ids import check_tags, check_text
 from durably.core.messages import Restart, StartInstance
-from durably.core.query import FIRST, place_of, token_of
-from durably.core.status import InstancePage, InstanceStatus, Outcome, RuntimeStatus
-from durably.core.timeline import HistoryEntry, instant, timeline
-from durably.core.why import needs_history, open_children, why
-from durably.errors import FailureDetails, InstanceNotFoundError, OrchestrationFailedError, UsageError
+from durably.core.timeline import instant
+from durably.errors import InstanceNotFoundError, UsageError
 from durably.management import Management
 from durably.program.context import OrchestrationContext
-from durably.program.durations import micros_of, microseconds
+from durably.program.durations import micros_of
 from durably.program.registry import Registry
 from durably.storage.api import Store
 
 R = TypeVar("R")
 OnExisting = Literal["replace_finished", "fail", "replace", "attach"]
 
-_CHILDREN_READ_MAX = 100
-"""Open children that `why` looks at: one of them in trouble is worth finding, all of ten thousand are not."""
-
-_decode_plain = msgspec.json.Decoder().decode
 _decode_tags = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -57,7 +48,7 @@ class Functions(Protocol):
         ...
 
 
-class Client(ControlVerbs, ParkedVerbs):
+class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
     """Starts, follows and controls instances. Every call that changes something returns once the change is durable.
 
     ``host.client`` is that of a host in this process. In a process without one, a client talks to the hub alone::
@@ -236,129 +227,6 @@ class Client(ControlVerbs, ParkedVerbs):
         """
         return Handle(self, instance_id, returns)
 
-    # --- follow ------------------------------------------------------------------------------------------------------
-
-    async def get_status(self, instance_id: str) -> InstanceStatus | None:
-        """The committed status of an instance, or None when there is none of this id."""
-        row = await self._management.get(instance_id)
-        return None if row is None else _status(row)
-
-    async def wait_for_completion(
-        self,
-        instance_id: str,
-        timeout: timedelta | float | None = None,
-    ) -> InstanceStatus:
-        """The status of an instance, once it has ended, however that was.
-
-        Args:
-            instance_id: Its id.
-            timeout: How long to wait (timedelta or seconds); for ever by default. The instance goes on after it.
-
-        Raises:
-            InstanceNotFoundError: No such instance.
-            TimeoutError: It has not ended in time.
-        """
-        return _status(await self._management.wait(instance_id, _seconds(timeout)))
-
-    async def result_of(
-        self, instance_id: str, returns: Any, timeout: timedelta | float | None = None
-    ) -> Any:
-        """What `Handle.result` returns, for an id and a type."""
-        outcome = await self._management.outcome(instance_id, _seconds(timeout))
-        if outcome.status == RuntimeStatus.Completed.value:
-            return None if outcome.output is None else self._converter.decode(outcome.output, returns)
-        raise OrchestrationFailedError(instance_id, outcome.status, _failure(outcome))
-
-    async def query_instances(
-        self,
-        *,
-        name: str | None = None,
-        runtime_status: Statuses | None = None,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_to: datetime | None = None,
-        instance_id_prefix: str | None = None,
-        tags: dict[str, str] | None = None,
-        stuck: bool | None = None,
-        page_size: int = 100,
-        continuation_token: str | None = None,
-        parent_instance_id: str | None = None,
-    ) -> InstancePage:
-        """Instances that match all filters, in the order of their creation, page by page.
-
-        Walking all pages visits every instance that existed throughout exactly once.
-
-        Args:
-            name: Of the orchestrator.
-            runtime_status: One status, or several.
-            created_from: Created at or after (naive means UTC).
-            created_to: Created at or before.
-            updated_to: Last updated at or before; of a finished instance: when it ended.
-            instance_id_prefix: The id begins with it.
-            tags: All of these, with these values.
-            stuck: True: only instances that are blocked or parked; False: only others.
-            page_size: 1 to 1,000.
-            continuation_token: Of the page before.
-            parent_instance_id: Children that this instance called; not those that it started without waiting for them.
-
-        Raises:
-            UsageError: A filter is out of its range, or the token is not one of ours.
-        """
-        filters = Filters(
-            name=name,
-            runtime_status=runtime_status,
-            created_from=created_from,
-            created_to=created_to,
-            updated_to=updated_to,
-            instance_id_prefix=instance_id_prefix,
-            tags=tags,
-            parent_instance_id=parent_instance_id,
-            stuck=stuck,
-        )
-        after = FIRST if continuation_token is None else place_of(continuation_token)
-        query = selection(filters, page_size=page_size, after=after)
-        found = await self._management.query(query)
-        token = None if found.next_after is None else token_of(found.next_after)
-        return InstancePage([_status(row) for row in found.rows], token)
-
-    async def get_history(self, instance_id: str) -> list[HistoryEntry]:
-        """The committed history of the current execution.
-
-        Raises:
-            InstanceNotFoundError: No such instance.
-            HistoryCorruptError: Its rows do not match their checksums.
-        """
-        return timeline(await self._management.history(instance_id))
-
-    async def is_served(self) -> bool:
-        """True when a live host serves the hub. While none does, what is asked for is kept for the next one.
-
-        Raises:
-            HubNotFoundError: There is no hub.
-        """
-        return await self._management.is_served()
-
-    async def why(self, instance_id: str) -> str:
-        """What an instance waits for, or how it ended, in one sentence for people.
-
-        Raises:
-            InstanceNotFoundError: No such instance.
-            HistoryCorruptError: Its rows do not match their checksums.
-        """
-        row = await self._management.get(instance_id)
-        if row is None:
-            raise InstanceNotFoundError(instance_id)
-        served = await self._management.is_served()
-        if not needs_history(row):
-            return why(row, [], self._clock.now(), served=served)
-        events = await self._management.history(instance_id)
-        children: dict[str, InstanceRow] = {}
-        for child_id in open_children(row, events)[:_CHILDREN_READ_MAX]:
-            child = await self._management.get(child_id)
-            if child is not None:
-                children[child_id] = child
-        return why(row, events, self._clock.now(), children=children, served=served)
-
     # --- once more ---------------------------------------------------------------------------------------------------
 
     async def restart(
@@ -402,65 +270,6 @@ class Client(ControlVerbs, ParkedVerbs):
         await self._management.start(target, start)
         return Handle(self, target, returns)
 
-    # --- many at once ------------------------------------------------------------------------------------------------
-
-    async def bulk(
-        self,
-        operation: Operation,
-        *,
-        reason: str | None = None,
-        dry_run: bool = False,
-        max_in_flight: int = 100,
-        share: float = 0.2,
-        progress: Progress | None = None,
-        **filters: Unpack[Filters],
-    ) -> BulkResult:
-        """Carry out an operation on all instances that match; it goes on after failures.
-
-        Each instance is dealt with durably and for itself: an operation that is interrupted can be repeated. Without a
-        status among the filters, the instances that the operation is for are meant: ``"purge"`` finished ones,
-        ``"terminate"`` and ``"cancel"`` those that have not ended, ``"resume"`` suspended ones, and so on.
-
-        Args:
-            operation: ``"purge"``, ``"terminate"``, ``"cancel"``, ``"suspend"``, ``"resume"``, ``"rewind"``, ``"restart"``.
-            reason: Recorded with each, where the operation has one.
-            dry_run: Only count.
-            max_in_flight: How many at once: they become durable together, which is what makes many of them cheap.
-            share: Of the time, so much at most: the rest is left to the other work of the hub. 1 for as fast as it can.
-            progress: Called with the result so far after each page of 500.
-            filters: See `Filters`.
-
-        Raises:
-            UsageError: A filter is out of its range, or there is no such operation.
-        """
-        applies_to = APPLIES_TO.get(operation)
-        if applies_to is None:
-            raise UsageError(f"Bulk operation is {operation!r}: expected one of {', '.join(APPLIES_TO)}")
-        if filters.get("runtime_status") is None:
-            filters["runtime_status"] = applies_to
-        check_text(reason, "reason")
-        verb = getattr(self, operation)
-        with_reason = operation != "purge"
-
-        async def operate(instance_id: str) -> object:
-            return await (verb(instance_id, reason=reason) if with_reason else verb(instance_id))
-
-        return await bulk(
-            self._management.query,
-            operate,
-            selection(filters),
-            dry_run=dry_run,
-            max_in_flight=max_in_flight,
-            share=share,
-            progress=progress,
-        )
-
-    async def purge_instances(
-        self, *, dry_run: bool = False, progress: Progress | None = None, **filters: Unpack[Filters]
-    ) -> BulkResult:
-        """Delete all finished instances that match, with their histories; `done` is their number. See `bulk`."""
-        return await self.bulk("purge", dry_run=dry_run, progress=progress, **filters)
-
     def _instant(self, when: datetime | timedelta | float) -> int:
         if isinstance(when, datetime):
             return micros_of(when)
@@ -472,31 +281,3 @@ class Client(ControlVerbs, ParkedVerbs):
             raise UsageError(
                 f"start_at is {when!r}: expected an instant or a delay that ends before the year 10000"
             ) from None
-
-
-def _seconds(timeout: timedelta | float | None) -> float | None:
-    """A time-out in seconds. One that is over already is taken: what is left of a deadline may be less than nothing."""
-    return None if timeout is None else microseconds(timeout, "timeout", least=-(10**15)) / 1_000_000
-
-
-def _failure(outcome: Outcome) -> FailureDetails:
-    return outcome.failure or FailureDetails(outcome.status, "no details were recorded")
-
-
-def _status(row: InstanceRow) -> InstanceStatus:
-    failed = row.status in (RuntimeStatus.Failed.value, RuntimeStatus.Canceled.value)
-    return InstanceStatus(
-        instance_id=row.instance_id,
-        name=row.name,
-        version=row.version,
-        runtime_status=RuntimeStatus(row.status),
-        created_time=instant(row.created_at),
-        last_updated_time=instant(row.updated_at),
-        input=None if row.input is None else _decode_plain(row.input),
-        output=None if row.output is None else _decode_plain(row.output),
-        custom_status=None if row.custom_status is None else _decode_plain(row.custom_status),
-        failure=decode_failure(row.failure) if failed else None,
-        blocked=row.parked or row.blocked,
-        tags=_decode_tags(row.tags) if row.tags else {},
-        parent_instance_id=row.parent_instance_id,
-    )

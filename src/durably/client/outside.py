@@ -31,11 +31,12 @@ from durably.core.messages import (
     Terminate,
 )
 from durably.core.parked import ParkedFound, ParkedQuery
-from durably.core.query import Found, InstanceQuery
+from durably.core.query import Counts, Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome, RuntimeStatus
 from durably.core.verdicts import decode_verdict
 from durably.engine.committed import find, read_events
 from durably.engine.families import order_family
+from durably.engine.listing import count_instances, query_instances
 from durably.engine.parked import addressee, query_parked
 from durably.errors import (
     HubSilentError,
@@ -228,7 +229,11 @@ class OutsideOperations:
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Management.query`."""
-        return await (await self._connection.store()).query(query)
+        return await query_instances(await self._connection.store(), query)
+
+    async def count(self, query: InstanceQuery) -> Counts:
+        """See `Management.count`."""
+        return await count_instances(await self._connection.store(), query)
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:
         """See `Management.history`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from durably.client.pacing import Pace
 from durably.core.parked import (
     ParkedItem,
     ParkedKind,
@@ -22,9 +23,6 @@ from durably.core.query import PAGE_SIZE_MAX
 from durably.core.timeline import instant
 from durably.errors import InstanceNotFoundError, InstanceStateError
 from durably.management import Management
-
-_AT_ONCE = 100
-"""Of a bulk operation, so many are under way at once: they share commits."""
 
 _decode_plain = msgspec.json.Decoder().decode
 
@@ -106,20 +104,18 @@ class ParkedVerbs:
                 msgspec.structs.replace(query, after=found.next_after)
             )
             ids += [row.id for row in found.rows]
-        count = 0
-        for start in range(0, len(ids), _AT_ONCE):
-            chunk = ids[start : start + _AT_ONCE]
-            count += sum(await asyncio.gather(*(_done(act, item_id) for item_id in chunk)))
-        return count
+        done = 0
 
+        async def one(item_id: str) -> None:
+            nonlocal done
+            with suppress(
+                InstanceNotFoundError, InstanceStateError
+            ):  # somebody else has dealt with it meanwhile
+                await act(item_id)
+                done += 1
 
-async def _done(act: Callable[[str], Awaitable[None]], item_id: str) -> bool:
-    """False when somebody else has dealt with it meanwhile."""
-    try:
-        await act(item_id)
-    except (InstanceNotFoundError, InstanceStateError):
-        return False
-    return True
+        await Pace().work(ids, one)
+        return done
 
 
 def _parked(row: ParkedRow) -> ParkedItem:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from durably.core.commit import InstanceRow
+from durably.core.commit import InboxRow, InstanceRow
 from durably.errors import UsageError
 
 PAGE_SIZE_MAX = 1_000
@@ -24,6 +24,9 @@ class Place(NamedTuple):
     created_at: int
     position: int
 
+
+WAITING = 2**62
+"""Added to the position of a message: waiting starts come behind all instances of their instant."""
 
 FIRST = Place(-(2**63), 0)
 """Before all instances."""
@@ -89,6 +92,32 @@ class Found(NamedTuple):
 
     rows: list[InstanceRow]
     next_after: Place | None
+
+
+class FoundWithWaiting(NamedTuple):
+    """One page of a query, and messages to instances that do not exist: most of them are starts that wait for an owner.
+
+    Attributes:
+        found: The page.
+        places: Of its rows.
+        waiting: Of each instance that does not exist the first message, by `place_of_waiting`: those behind the place at
+            which the page begins and, if it is not the last one, before the instant at which it ends. Of the filters, only
+            id prefix and time of creation are heeded, which is when it was accepted. As many as the page may have rows,
+            and one more when there are more.
+    """
+
+    found: Found
+    places: list[Place]
+    waiting: list[InboxRow]
+
+
+Counts: TypeAlias = dict[tuple[str, str], int]
+"""How many instances, by the name of the orchestrator and the status; only those of which there are some."""
+
+
+def place_of_waiting(message: InboxRow) -> Place:
+    """Where an instance stands whose start waits in the inbox."""
+    return Place(message.at, WAITING + message.position)
 
 
 def token_of(place: Place) -> str:

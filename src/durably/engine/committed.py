@@ -46,13 +46,14 @@ async def find(store: Store, instance_id: str) -> InstanceRow | None:
     row = await store.get_instance(instance_id)
     if row is None:
         waiting = await store.read_messages(instance_id)
-        row = next((pending for message in waiting if (pending := _pending(message)) is not None), None)
+        row = next((pending for message in waiting if (pending := pending_row(message)) is not None), None)
         if row is None and waiting:  # it was taken in between the two reads
             row = await store.get_instance(instance_id)
     return row
 
 
-def _pending(message: InboxRow) -> InstanceRow | None:
+def pending_row(message: InboxRow) -> InstanceRow | None:
+    """The row of an instance whose start waits for an owner; None when this message is not its start."""
     try:
         start = decode_body(message.body)
     except msgspec.MsgspecError:

@@ -63,7 +63,7 @@ class Inbox:
         except (msgspec.MsgspecError, UnicodeError) as error:
             self._unreadable(row, str(error))
             return None
-        return Delivery(row.instance_id, body, row=row.message_id, stored=True)
+        return Delivery(row.instance_id, body, row=row.message_id, stored=True, at=row.at)
 
     def keep(self, delivery: Delivery) -> None:
         """Give a message a row with the batch that is gathering, unless it has one or is consumed before."""

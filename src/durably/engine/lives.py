@@ -30,9 +30,13 @@ class Lives:
         self._desk = desk
 
     def create(self, delivery: Delivery, start: StartInstance, now: int, *, ordinal: int = 0) -> Resident:
-        """Make the resident of a new instance, with its start as the first message of its first turn."""
+        """Make the resident of a new instance, with its start as the first message of its first turn.
+
+        It was created when its start was accepted: while that waited for a host, it was listed under that instant.
+        """
         around = self._desk.around
-        resident = Resident(delivery.target, around.new_execution(), ordinal, start.execution_id, now)
+        created_at = now if delivery.at is None else delivery.at
+        resident = Resident(delivery.target, around.new_execution(), ordinal, start.execution_id, created_at)
         resident.pending = start
         resident.queue.append(delivery)
         around.replace(resident)

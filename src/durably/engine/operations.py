@@ -24,12 +24,13 @@ from durably.core.messages import (
     Terminate,
 )
 from durably.core.parked import ParkedFound, ParkedQuery
-from durably.core.query import Found, InstanceQuery
+from durably.core.query import Counts, Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome
-from durably.engine.committed import read_events
+from durably.engine.committed import find, read_events
 from durably.engine.desk import not_registered
 from durably.engine.families import order_family
 from durably.engine.host import Host
+from durably.engine.listing import count_instances, query_instances
 from durably.engine.parked import addressee, query_parked
 from durably.errors import InstanceNotFoundError, UnknownFunctionError
 from durably.management import check_start
@@ -128,7 +129,7 @@ class Operations:
 
     async def get(self, instance_id: str) -> InstanceRow | None:
         """See `Management.get`."""
-        return await self._host.store.get_instance(instance_id)
+        return await find(self._host.store, instance_id)
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
         """See `Management.wait`."""
@@ -156,7 +157,11 @@ class Operations:
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Management.query`."""
-        return await self._host.store.query(query)
+        return await query_instances(self._host.store, query)
+
+    async def count(self, query: InstanceQuery) -> Counts:
+        """See `Management.count`."""
+        return await count_instances(self._host.store, query)
 
     async def history(self, instance_id: str) -> list[HistoryEvent]:
         """See `Management.history`."""

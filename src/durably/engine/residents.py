@@ -31,6 +31,7 @@ class Delivery(msgspec.Struct, eq=False):
         reply: Whom to answer, with None or an error, once the commit that dealt with it is durable; or None.
         row: Its id when it is (or is about to be) a row of the inbox, else None.
         stored: True once that row is part of a batch.
+        at: When it was accepted, of one that came from the inbox.
     """
 
     target: str
@@ -38,6 +39,7 @@ class Delivery(msgspec.Struct, eq=False):
     reply: asyncio.Future[None] | None = None
     row: str | None = None
     stored: bool = False
+    at: int | None = None
 
 
 class Resident:

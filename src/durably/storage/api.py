@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.core.query import Found, InstanceQuery
+from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
 
 
 class Capabilities(NamedTuple):
@@ -264,4 +264,12 @@ class Store(Protocol):
         Walking all pages visits every instance that existed throughout exactly once. A page is empty only when nothing
         is left.
         """
+        ...
+
+    async def query_with_waiting(self, query: InstanceQuery) -> FoundWithWaiting:
+        """The same page, and messages that nobody has taken in, of one moment with it."""
+        ...
+
+    async def count(self, query: InstanceQuery) -> Counts:
+        """How many instances `query` finds on all its pages, by name and status; `after` and `page_size` mean nothing."""
         ...

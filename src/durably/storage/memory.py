@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.core.query import Found, InstanceQuery
+from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
 from durably.errors import HubClosedError, HubLockedError, HubNotFoundError, LeaseLostError, UsageError
 from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
 from durably.storage.memory_hub import MemoryHub, MemoryWorkLog
@@ -219,6 +219,14 @@ class MemoryStore:
     async def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""
         return await self._later(self.hub.query, query)
+
+    async def query_with_waiting(self, query: InstanceQuery) -> FoundWithWaiting:
+        """See `Store.query_with_waiting`."""
+        return await self._later(self.hub.query_with_waiting, query)
+
+    async def count(self, query: InstanceQuery) -> Counts:
+        """See `Store.count`."""
+        return await self._later(self.hub.count, query)
 
     def _written(self, lease: Lease) -> None:
         if self.hub.holder is not self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from durably.core.commit import (
@@ -14,7 +15,7 @@ from durably.core.commit import (
     TimerRow,
     Tombstone,
 )
-from durably.core.query import Found, InstanceQuery, Place
+from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery, Place, place_of_waiting
 from durably.errors import InvariantError, LeaseLostError, StoreRefusedError
 from durably.storage.api import Lease, Snapshot, StoredInstance
 
@@ -233,6 +234,10 @@ class MemoryHub:
 
     def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""
+        return self.query_with_waiting(query).found
+
+    def query_with_waiting(self, query: InstanceQuery) -> FoundWithWaiting:
+        """See `Store.query_with_waiting`."""
         everything = [
             (Place(row.created_at, position), self._as_read(row)) for position, row in self.instances.values()
         ]
@@ -240,7 +245,30 @@ class MemoryHub:
             (place, row) for place, row in everything if place > query.after and query.matches(row)
         )
         page = found[: query.page_size]
-        return Found([row for _, row in page], page[-1][0] if len(found) > len(page) else None)
+        last = page[-1][0] if len(found) > len(page) else None
+        found = Found([row for _, row in page], last)
+        return FoundWithWaiting(found, [place for place, _ in page], self._waiting(query, last))
+
+    def _waiting(self, query: InstanceQuery, last: Place | None) -> list[InboxRow]:
+        first: dict[str, InboxRow] = {}
+        for message in self.inbox.values():
+            if message.instance_id not in self.instances:
+                first.setdefault(message.instance_id, message)
+        matching = [
+            message
+            for message in first.values()
+            if place_of_waiting(message) > query.after
+            and (last is None or message.at < last.created_at)
+            and (query.created_from is None or message.at >= query.created_from)
+            and (query.created_to is None or message.at <= query.created_to)
+            and message.instance_id.startswith(query.instance_id_prefix or "")
+        ]
+        return sorted(matching, key=place_of_waiting)[: query.page_size + 1]
+
+    def count(self, query: InstanceQuery) -> Counts:
+        """See `Store.count`."""
+        rows = [self._as_read(row) for _, row in self.instances.values()]
+        return dict(Counter((row.name, row.status) for row in rows if query.matches(row)))
 
     def _history_of(self, row: InstanceRow) -> list[HistoryRow]:
         return list(self.history.get(row.execution, []))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import msgspec
 
 from durably.core.commit import InstanceRow, Removal
-from durably.core.query import FIRST, InstanceQuery, Place
+from durably.core.query import FIRST, InstanceQuery, Place, place_of_waiting
 from durably.storage.api import Store
 from durably.testing.store_scene import (
     Scene,
@@ -229,6 +231,8 @@ class ReadsConformance(StoreHooks):
         for query in _queries():
             expected = [row for row in rows if query.matches(row)]
             assert (await scene.store.query(query)).rows == expected, query
+            counted = Counter((row.name, row.status) for row in expected)
+            assert await scene.store.count(query) == counted, query
 
     @scenario
     async def test_what_cannot_be_stored_is_not_found(self, scene: Scene) -> None:
@@ -249,10 +253,14 @@ class ReadsConformance(StoreHooks):
             InstanceQuery(tags={f"{number}": "v" for number in range(2_000)}),
         ):
             assert await scene.store.query(query) == ([], None)
+            assert await scene.store.query_with_waiting(query) == (([], None), [], [])
+            if query.after == FIRST:
+                assert await scene.store.count(query) == {}
         everything = InstanceQuery(
             after=Place(-(2**70), 2**70), created_from=-(2**70), created_to=2**70, tags={"k": "v"}
         )
         assert len((await scene.store.query(everything)).rows) == 1
+        assert await scene.store.count(everything) == {("order", "Running"): 1}
 
     @scenario
     async def test_walking_the_pages_visits_each_instance_once_and_in_order(self, scene: Scene) -> None:
@@ -297,6 +305,78 @@ class ReadsConformance(StoreHooks):
         assert {f"new {number}" for number in (102, 104, 106, 108)} <= set(seen)
         restarted = [key for key in dict.fromkeys(seen) if seen.count(key) == 2]
         assert restarted == ["0", "3", "6", "9"]
+
+    @scenario
+    async def test_all_pages_are_counted_as_they_are_now(self, scene: Scene) -> None:
+        assert await scene.store.count(InstanceQuery()) == {}
+        await scene.commit(
+            instances=[instance_row(f"{number}", number + 1, created_at=number) for number in range(30)]
+        )
+        query = InstanceQuery(page_size=1, after=Place(10, 0))
+        assert await scene.store.count(query) == {("order", "Running"): 30}
+        await scene.commit(
+            changes=[instance_change(f"{number}") for number in range(10)],
+            removed=[Removal("29", 30)],
+            instances=[instance_row("28", 29, created_at=28, name="other", status="Failed")],
+        )
+        assert await scene.store.count(query) == {
+            ("order", "Completed"): 10,
+            ("order", "Running"): 18,
+            ("other", "Failed"): 1,
+        }
+        assert await scene.store.count(InstanceQuery(created_from=5, created_to=12)) == {
+            ("order", "Completed"): 5,
+            ("order", "Running"): 3,
+        }
+
+    @scenario
+    async def test_messages_to_instances_that_do_not_exist_come_with_the_page_of_their_time(
+        self, scene: Scene
+    ) -> None:
+        await scene.commit(
+            instances=[
+                instance_row(f"i{number}", number + 1, created_at=10 * (number + 1)) for number in range(4)
+            ],
+            inbox_put=[message("held", "i0", at=12)],
+        )
+        await scene.store.post(
+            [
+                message("d", "x-d", at=40),
+                message("a", "x-a", at=10),
+                message("b", "b", at=25),
+                message("again", "b", at=26),
+                message("c", "x-c", at=25),
+                message("e", "x-e", at=99),
+            ]
+        )
+
+        async def waiting(**filters: Any) -> list[str]:
+            listed = await scene.store.query_with_waiting(InstanceQuery(**filters))
+            assert listed.found == await scene.store.query(InstanceQuery(**filters))
+            assert [place.created_at for place in listed.places] == [
+                row.created_at for row in listed.found.rows
+            ]
+            if listed.found.next_after is not None:
+                assert listed.places[-1] == listed.found.next_after
+            assert all(row.body == b"body" and row.position for row in listed.waiting)
+            return [row.message_id for row in listed.waiting]
+
+        assert await waiting() == ["a", "b", "c", "d", "e"]
+        assert await waiting(page_size=2) == ["a"]
+        assert await waiting(page_size=3) == ["a", "b", "c"]
+        assert await waiting(statuses=(), page_size=2) == ["a", "b", "c"]
+        assert await waiting(name="none", tags={"k": "v"}, stuck=True) == ["a", "b", "c", "d", "e"]
+        assert await waiting(instance_id_prefix="x-") == ["a", "c", "d", "e"]
+        assert await waiting(created_from=25, created_to=40) == ["b", "c", "d"]
+        assert await waiting(after=Place(25, 0)) == ["b", "c", "d", "e"]
+        listed = await scene.store.query_with_waiting(InstanceQuery())
+        places = list(map(place_of_waiting, listed.waiting))
+        assert places == sorted(places)
+        assert places[0] > listed.places[0]  # of one instant: behind the instances
+        for number, place in enumerate(places):
+            assert await waiting(after=place) == ["a", "b", "c", "d", "e"][number + 1 :]
+        await scene.commit(instances=[instance_row("x-c", 9, created_at=25)], inbox_consumed=["b"])
+        assert await waiting() == ["a", "again", "d", "e"]
 
     @scenario
     async def test_an_instance_that_is_purged_and_started_again_goes_to_the_end(self, scene: Scene) -> None:

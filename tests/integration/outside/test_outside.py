@@ -22,6 +22,7 @@ from durably import (
     InstanceAlreadyExistsError,
     InstanceNotFoundError,
     InstanceStateError,
+    InstanceStatus,
     OrchestrationContext,
     OrchestrationFailedError,
     UsageError,
@@ -146,6 +147,42 @@ async def test_what_is_sent_while_no_host_runs_waits_for_one(folder: Folder):
         with folder.started("run", "shop.py") as process:
             ready(process)
             await eventually(lambda: is_gone(client, "s"))
+
+
+async def test_starts_that_wait_for_a_host_are_listed_counted_and_keep_their_place(folder: Folder):
+    async def pages(client: Client) -> list[InstanceStatus]:
+        seen: list[InstanceStatus] = []
+        token: str | None = None
+        while True:
+            page = await client.query_instances(page_size=2, continuation_token=token)
+            seen += page.instances
+            token = page.continuation_token
+            if token is None:
+                return seen
+
+    async with opened() as client:
+        for number in range(5):
+            await client.start(
+                "wait" if number % 2 else "steps", [], instance_id=f"i{number}", tags={"n": f"{number}"}
+            )
+        waiting = await pages(client)
+        assert [one.instance_id for one in waiting] == [f"i{number}" for number in range(5)]
+        assert {one.runtime_status for one in waiting} == {"Pending"}
+        page = await client.query_instances(name="wait", tags={"n": "3"}, runtime_status="Pending")
+        assert [one.instance_id for one in page.instances] == ["i3"]
+        assert await client.count_instances(by="name", runtime_status="Pending") == {"steps": 3, "wait": 2}
+        assert await client.count_instances(runtime_status="Running") == 0
+        ended = await client.bulk("terminate", name="wait")
+        assert (ended.matched, ended.done) == (2, 2)
+        with folder.started("run", "shop.py") as process:
+            ready(process)
+            for one in waiting:
+                await client.wait_for_completion(one.instance_id)
+            taken = await pages(client)
+            assert await client.count_instances(by="status") == {"Completed": 3, "Terminated": 2}
+        assert [(one.instance_id, one.created_time) for one in taken] == [
+            (one.instance_id, one.created_time) for one in waiting
+        ]
 
 
 async def test_a_host_that_is_killed_while_a_client_waits_for_it_loses_nothing(folder: Folder):

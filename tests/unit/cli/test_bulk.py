@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from durably.cli.instances.bulk import IN_FLIGHT, Tally, for_all
+from durably.cli.instances.bulk import SHARE, Tally, for_all
 from durably.cli.output import Exit
+from durably.client import pacing
+from durably.client.pacing import IN_FLIGHT
 from durably.errors import HubSilentError, InstanceNotFoundError, StoreFailedError
 
 
@@ -41,14 +43,14 @@ def test_failures_are_told_and_the_others_go_on() -> None:
 
     told: list[dict[str, Any]] = []
     notes, tally = Notes(), Tally()
-    asyncio.run(for_all(ids(100), act, told.append, notes, tally))
+    asyncio.run(for_all(ids(100), act, told.append, notes, tally=tally, share=1))
     assert (tally.done, tally.failed, notes.advanced, tally.code) == (98, 2, 100, Exit.FAILED)
     assert sorted(notes.complaints)[1] == "i4: no answer"
     assert {"instance_id": "i4", "ok": False, "error": "HubSilentError: no answer"} in told
     assert {"instance_id": "i5", "ok": True, "error": None, "more": 1} in told
 
 
-def test_sixteen_at_a_time() -> None:
+def test_as_many_at_a_time_as_a_client_takes() -> None:
     async def run() -> int:
         most = running = 0
 
@@ -61,7 +63,7 @@ def test_sixteen_at_a_time() -> None:
             running -= 1
             return {}
 
-        await for_all(ids(200), act, lambda _: None, Notes(), Tally())
+        await for_all(ids(350), act, lambda _: None, Notes(), tally=Tally(), share=1)
         return most
 
     assert asyncio.run(run()) == IN_FLIGHT
@@ -73,15 +75,15 @@ def test_a_hub_that_fails_ends_the_work() -> None:
     async def act(instance_id: str) -> dict[str, Any]:
         acted.append(instance_id)
         await asyncio.sleep(0)
-        if instance_id == "i20":
+        if instance_id == "i120":
             raise StoreFailedError("the disk is gone")
         return {}
 
     tally = Tally()
     with pytest.raises(StoreFailedError):
-        asyncio.run(for_all(ids(1_000_000), act, lambda _: None, Notes(), tally))
-    assert len(acted) < 100
-    assert tally.done >= 20 - IN_FLIGHT
+        asyncio.run(for_all(ids(1_000_000), act, lambda _: None, Notes(), tally=tally, share=1))
+    assert len(acted) == 2 * IN_FLIGHT
+    assert tally.done >= IN_FLIGHT
 
 
 def test_a_verb_means_those_that_the_client_means() -> None:
@@ -90,6 +92,7 @@ def test_a_verb_means_those_that_the_client_means() -> None:
     from durably.client.bulk import APPLIES_TO
 
     known = [one for one in vars(verbs).values() if isinstance(one, Verb)]
+    assert SHARE == pacing.SHARE
     assert {one.name for one in known} == {*APPLIES_TO, "raise"}
     for one in known:
         assert set(one.applies_to) == set(APPLIES_TO.get(one.name, one.applies_to))

@@ -12,7 +12,7 @@ import pytest
 
 from durably.core.commit import Batch
 from durably.core.query import InstanceQuery
-from durably.storage.sqlite import search
+from durably.storage.sqlite import conditions, counting, search
 from durably.storage.sqlite.store import SqliteStore
 from durably.testing.store_scene import instance_row
 
@@ -79,8 +79,8 @@ def test_a_query_takes_its_index(
     path: str,
     sorts: bool,
 ) -> None:
-    monkeypatch.setattr(search, "_PREFIXED_MAX", 1_000)
-    monkeypatch.setattr(search, "_TAGGED_MAX", 1_000)
+    monkeypatch.setattr(conditions, "_PREFIXED_MAX", 1_000)
+    monkeypatch.setattr(conditions, "_TAGGED_MAX", 1_000)
     plan = _plan(database, **filters)
     assert path in plan
     assert ("USE TEMP B-TREE FOR ORDER BY" in plan) == sorts
@@ -97,4 +97,37 @@ def test_a_query_takes_its_index(
     ],
 )
 def test_a_prefix_is_a_range(prefix: str, values: tuple[str, ...]) -> None:
-    assert search._prefix_range("id", prefix)[1:] == values
+    assert conditions.prefix_range("id", prefix)[1:] == values
+
+
+@pytest.mark.parametrize(
+    ("filters", "paths"),
+    [
+        ({}, ["COVERING INDEX instances_by_name", "COVERING INDEX instances_not_completed_by_name"]),
+        (
+            {"created_from": 5},
+            ["COVERING INDEX instances_by_name", "COVERING INDEX instances_not_completed_by_name"],
+        ),
+        (
+            {"name": "order"},
+            ["COVERING INDEX instances_by_name", "COVERING INDEX instances_not_completed_by_name"],
+        ),
+        ({"statuses": ("Failed",)}, ["COVERING INDEX instances_not_completed_by_name"]),
+        ({"parent_instance_id": "p"}, ["INDEX instances_by_parent"]),
+        ({"stuck": True}, ["INDEX instances_stuck"]),
+    ],
+)
+def test_a_count_takes_its_indexes(
+    database: apsw.Connection, filters: dict[str, Any], paths: list[str]
+) -> None:
+    plans: list[str] = []
+
+    def execute(text: str, values: Any) -> Any:
+        plan = database.execute(f"EXPLAIN QUERY PLAN {text}", values)
+        plans.append("; ".join(str(row[3]) for row in plan))
+        return database.execute(text, values)
+
+    counting._count(execute, InstanceQuery(**filters))
+    assert len(plans) == len(paths)
+    for plan, path in zip(plans, paths, strict=True):
+        assert path in plan

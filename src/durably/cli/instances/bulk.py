@@ -1,4 +1,4 @@
-"""The same for many instances: sixteen at a time, on after failures, each failure told with its id."""
+"""The same for many instances: at the pace of `client.bulk`, on after failures, each failure told with its id."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from durably.cli.output import Exit, console, exit_code
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-IN_FLIGHT = 16
-"""Calls at once: enough that commits carry several, few enough that Ctrl-C ends soon."""
+
+SHARE = 0.2
+"""As in `durably.client.pacing`, which is slow to import for a help page."""
 
 
 @dataclass(slots=True)
@@ -60,7 +61,9 @@ async def for_all(
     act: Callable[[str], Awaitable[dict[str, Any]]],
     tell: Callable[[dict[str, Any]], None],
     meter: Meter,
+    *,
     tally: Tally,
+    share: float,
 ) -> None:
     """Act on each id; failures are counted and told, and the others go on.
 
@@ -70,12 +73,12 @@ async def for_all(
         tell: Called for each id with an object for programs.
         meter: Gets progress and failures.
         tally: Counts. It is up to date at any time, also when the work is cancelled.
+        share: Of the time, so much at most; see `durably.client.pacing`.
 
     Raises:
         OperationError: The hub as a whole cannot be used: going on would only repeat it.
     """
-    import asyncio
-
+    from durably.client.pacing import Pace
     from durably.errors import HubSilentError, OperationError
 
     async def one(instance_id: str) -> None:
@@ -98,22 +101,14 @@ async def for_all(
         meter.complain(f"{instance_id}: {error}")
         tell({"instance_id": instance_id, "ok": False, "error": f"{type(error).__name__}: {error}"})
 
-    async def worker() -> None:
-        while True:
-            async with taking:
-                instance_id = await anext(ids, None)
-            if instance_id is None:
-                return
-            await one(instance_id)
-
-    taking = asyncio.Lock()
-    workers = [asyncio.ensure_future(worker()) for _ in range(IN_FLIGHT)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for task in workers:
-            task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    pace = Pace(share=share)
+    chunk: list[str] = []
+    async for instance_id in ids:
+        chunk.append(instance_id)
+        if len(chunk) == pace.max_in_flight:
+            await pace.work(chunk, one)
+            chunk = []
+    await pace.work(chunk, one)
 
 
 # --- progress --------------------------------------------------------------------------------------------------------

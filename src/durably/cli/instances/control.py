@@ -11,8 +11,8 @@ import click
 
 from durably.cli.completing import complete_ids
 from durably.cli.formats import FORMATS, Printer, printer
-from durably.cli.instances.bulk import Tally, for_all, metered
-from durably.cli.instances.filters import Filters, filter_options, filters_of, matching
+from durably.cli.instances.bulk import SHARE, Tally, for_all, metered
+from durably.cli.instances.filters import Filters, criteria, filter_options, filters_of, matching
 from durably.cli.instances.ids import ids_of
 from durably.cli.instances.rows import COLUMNS, KEYS, row_of
 from durably.cli.instances.session import status_of, with_client
@@ -63,6 +63,7 @@ class Order:
         yes: Do not ask.
         output: One of `FORMATS`.
         quiet: No progress.
+        share: Of the time, so much at most.
         color: See `Settings.color`.
     """
 
@@ -76,6 +77,7 @@ class Order:
     yes: bool
     output: str
     quiet: bool
+    share: float
     color: bool | None
     tally: Tally = field(default_factory=Tally)
 
@@ -93,6 +95,15 @@ def controls(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-y", "--yes", is_flag=True, show_envvar=True, help="Do not ask."),
         click.option(
             "--dry-run", is_flag=True, show_envvar=True, help="Only list the instances that are meant."
+        ),
+        click.option(
+            "--share",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=SHARE,
+            show_default=True,
+            show_envvar=True,
+            metavar="SHARE",
+            help="Of the time, so much at most; the rest is left to the other work of the hub.",
         ),
         filter_options,
     ):
@@ -134,6 +145,7 @@ def carry_out(context: click.Context, verb: Verb, act: Act, given: dict[str, Any
         given["yes"],
         given["output"],
         given["quiet"],
+        given["share"],
         settings_of(context).color,
     )
     if order.ids is None and not (order.yes or order.dry_run or _can_ask()):
@@ -169,7 +181,7 @@ async def _preview(client: Client, order: Order) -> int:
             shown.row(row_of(status))
     else:
         _, meter = metered("", 0, quiet=True, color=order.color)
-        await for_all(_each(order.ids), show, lambda _: None, meter, order.tally)
+        await for_all(_each(order.ids), show, lambda _: None, meter, tally=order.tally, share=1)
         found = order.tally.done
     shown.close()
     say(f"{_instances(found)} would be {order.verb.done}")
@@ -200,7 +212,14 @@ async def _act(client: Client, order: Order) -> int:
     progress, meter = metered(verb.name.capitalize(), total, quiet=order.quiet, color=order.color)
     try:
         with progress:
-            await for_all(ids, lambda instance_id: order.act(client, instance_id), tell, meter, tally)
+            await for_all(
+                ids,
+                lambda instance_id: order.act(client, instance_id),
+                tell,
+                meter,
+                tally=tally,
+                share=order.share,
+            )
     finally:
         shown.close()
         if not order.quiet:
@@ -220,10 +239,8 @@ def _bounded(filters: Filters) -> Filters:
 
 
 async def _count(client: Client, filters: Filters) -> int:
-    count = 0
-    async for _ in matching(client, filters):
-        count += 1
-    return count
+    count = await client.count_instances(**criteria(filters))
+    return count if filters.limit is None else min(count, filters.limit)
 
 
 async def _ids(instances: AsyncIterator[InstanceStatus]) -> AsyncIterator[str]:

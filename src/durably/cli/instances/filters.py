@@ -15,6 +15,7 @@ from durably.cli.moments import Moment
 
 if TYPE_CHECKING:
     from durably.client import Client
+    from durably.client import Filters as ClientFilters
     from durably.core.status import InstanceStatus
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -225,6 +226,21 @@ def filters_of(given: dict[str, Any]) -> Filters:
     return filters
 
 
+def criteria(filters: Filters) -> ClientFilters:
+    """The filters as the client takes them."""
+    return {
+        "name": filters.name,
+        "runtime_status": filters.statuses or None,
+        "created_from": filters.created_from,
+        "created_to": filters.created_to,
+        "updated_to": filters.updated_to,
+        "stuck": True if filters.stuck else None,
+        "instance_id_prefix": filters.prefix,
+        "parent_instance_id": filters.parent,
+        "tags": dict(filters.tags) or None,
+    }
+
+
 async def matching(client: Client, filters: Filters) -> AsyncIterator[InstanceStatus]:
     """All instances that match, in the order of creation, page by page."""
     left = filters.limit
@@ -232,15 +248,7 @@ async def matching(client: Client, filters: Filters) -> AsyncIterator[InstanceSt
     size = _FIRST_PAGE
     while True:
         page = await client.query_instances(
-            name=filters.name,
-            runtime_status=filters.statuses or None,
-            created_from=filters.created_from,
-            created_to=filters.created_to,
-            updated_to=filters.updated_to,
-            stuck=True if filters.stuck else None,
-            instance_id_prefix=filters.prefix,
-            parent_instance_id=filters.parent,
-            tags=dict(filters.tags) or None,
+            **criteria(filters),
             page_size=size if left is None else min(size, left),
             continuation_token=token,
         )

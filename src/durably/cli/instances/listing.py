@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from durably.cli.formats import FORMATS, Column, Row, printer, status_style
-from durably.cli.instances.filters import STATUSES, Filters, filter_options, filters_of, matching
+from durably.cli.instances.filters import STATUSES, Filters, criteria, filter_options, filters_of, matching
 from durably.cli.instances.rows import COLUMNS, KEYS, row_of
 from durably.cli.instances.session import with_client
 from durably.cli.output import say
@@ -75,7 +75,7 @@ async def _explain(client: Client, filters: Filters, count: int) -> None:
     if not count:
         say("No instance matches" if filters.narrowed else "There is no instance in this hub")
     if not await client.is_served():
-        say("No host serves the hub: starts that wait for one are not listed (durably doctor counts them)")
+        say("No host serves the hub: what is Pending starts when the next one does")
 
 
 @click.command("count", short_help="Count instances by name and status.")
@@ -89,6 +89,8 @@ async def _explain(client: Client, filters: Filters, count: int) -> None:
 def count_command(context: click.Context, *, hub: str, output: str, **given: Any) -> None:
     """Count the instances that match all filters, by the name of their orchestrator and their status."""
     filters = filters_of(given)
+    if filters.limit is not None:
+        raise click.UsageError("--limit is for lists: all that match are counted")
     counts = with_client(hub, lambda client: _count(client, filters))
     color = settings_of(context).color
     if output == "table":
@@ -102,10 +104,8 @@ def count_command(context: click.Context, *, hub: str, output: str, **given: Any
 
 
 async def _count(client: Client, filters: Filters) -> Counter[tuple[str, str]]:
-    counts: Counter[tuple[str, str]] = Counter()
-    async for status in matching(client, filters):
-        counts[status.name, status.runtime_status.value] += 1
-    return counts
+    counts = await client.count_instances(by="name_and_status", **criteria(filters))
+    return Counter({(name, status.value): count for (name, status), count in counts.items()})
 
 
 def _flat(counts: Counter[tuple[str, str]]) -> list[dict[str, Any]]:

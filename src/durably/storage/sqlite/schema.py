@@ -147,7 +147,12 @@ _VERSION_5 = """
 CREATE INDEX instances_by_parent ON instances (parent_instance_id, created_at) WHERE parent_instance_id IS NOT NULL;
 -- For counts, which it answers by itself, and for pages of one orchestrator in one status.
 CREATE INDEX instances_not_completed_by_name ON instances (name, status, created_at) WHERE status <> 'Completed';
-CREATE INDEX inbox_at ON inbox (at);    -- starts that nobody has taken in are shown among the instances, by their time
+
+-- Messages that found no instance: starts that nobody has taken in are shown among the instances, by their time. Any number of
+-- others may be held; to ask for the instance of each would take 10 s for a million.
+ALTER TABLE inbox ADD COLUMN absent INTEGER NOT NULL DEFAULT 0;
+UPDATE inbox SET absent = 1 WHERE instance_id NOT IN (SELECT instance_id FROM instances);
+CREATE INDEX inbox_absent ON inbox (at) WHERE absent;
 """
 
 _SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)

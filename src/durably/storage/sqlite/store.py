@@ -11,7 +11,7 @@ from pathlib import Path
 
 from durably.clock import SystemClock
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.core.query import Found, InstanceQuery
+from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
 from durably.errors import (
     DurablyError,
     HubClosedError,
@@ -22,7 +22,7 @@ from durably.errors import (
 )
 from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
 from durably.storage.sqlite import connection as opening
-from durably.storage.sqlite import search, wakeup
+from durably.storage.sqlite import counting, search, wakeup
 from durably.storage.sqlite.files import INDEX, Identity
 from durably.storage.sqlite.lane import Health, Lane
 from durably.storage.sqlite.lock import HostLock
@@ -322,6 +322,14 @@ class SqliteStore:
     async def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""
         return await self._reads("anybody").submit(search.find, query)
+
+    async def query_with_waiting(self, query: InstanceQuery) -> FoundWithWaiting:
+        """See `Store.query_with_waiting`."""
+        return await self._reads("anybody").submit(search.find_with_waiting, query)
+
+    async def count(self, query: InstanceQuery) -> Counts:
+        """See `Store.count`."""
+        return await self._reads("anybody").submit(counting.count, query)
 
     # --- lanes -------------------------------------------------------------------------------------------------------
 

@@ -63,11 +63,14 @@ _SET_TIMERS = ManyRows(
 )
 _CLEAR_TIMERS = ManyRows("DELETE FROM timers WHERE (execution, seq, kind) IN (VALUES ", 3, ")")
 _PUT_INBOX = ManyRows(
-    "INSERT OR ROLLBACK INTO inbox (message_id, instance_id, at, body)"
-    " SELECT column1, column2, column3, column4 FROM (VALUES ",
+    "INSERT OR ROLLBACK INTO inbox (message_id, instance_id, at, body, absent)"
+    " SELECT column1, column2, column3, column4,"
+    " NOT EXISTS (SELECT 1 FROM instances WHERE instance_id = column2) FROM (VALUES ",
     5,
     ") WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE message_id = column1) ON CONFLICT (message_id) DO NOTHING",
 )
+_ANY_ABSENT = "SELECT 1 FROM inbox WHERE absent LIMIT 1"
+_NOT_ABSENT = ManyKeys("UPDATE inbox SET absent = 0 WHERE absent AND instance_id")
 _CONSUME_INBOX = ManyKeys("DELETE FROM inbox WHERE message_id")
 _PUT_TOMBSTONES = ManyRows(
     "INSERT OR ROLLBACK INTO tombstones (message_id, at, verdict) VALUES ",
@@ -83,8 +86,10 @@ _PARK = ManyRows(
     ")",
 )
 _UNPARK = (
-    "INSERT INTO inbox (message_id, instance_id, at, body)"
-    " SELECT message_id, instance_id, at, body FROM parked_messages WHERE message_id = ?"
+    "INSERT INTO inbox (message_id, instance_id, at, body, absent)"
+    " SELECT message_id, instance_id, at, body,"
+    " NOT EXISTS (SELECT 1 FROM instances i WHERE i.instance_id = p.instance_id)"
+    " FROM parked_messages p WHERE message_id = ?"
     " ON CONFLICT (message_id) DO NOTHING"
 )
 _DROP_PARKED = "DELETE FROM parked_messages WHERE message_id = ?"
@@ -138,6 +143,8 @@ class Writer:
             _DROP_TIMERS.run(execute, batch.executions_dropped)
         if batch.instances:
             _PUT_INSTANCES.run(execute, batch.instances)
+            if execute(_ANY_ABSENT).fetchall():
+                _NOT_ABSENT.run(execute, [row.instance_id for row in batch.instances])
         if batch.changes:
             self._change(batch)
         if batch.timers_set:

@@ -1,0 +1,233 @@
+"""The verbs of a client that only look: status, result, lists, history, why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Any, Literal, Unpack, overload
+
+import msgspec
+
+from durably.client.selection import Filters, Statuses, selection
+from durably.clock import Clock
+from durably.codec.convert import Converter
+from durably.core.commit import InstanceRow
+from durably.core.history import decode_failure
+from durably.core.query import FIRST, place_of, token_of
+from durably.core.status import InstancePage, InstanceStatus, Outcome, RuntimeStatus
+from durably.core.timeline import HistoryEntry, instant, timeline
+from durably.core.why import needs_history, open_children, why
+from durably.errors import FailureDetails, InstanceNotFoundError, OrchestrationFailedError, UsageError
+from durably.management import Management
+from durably.program.durations import microseconds
+
+_CHILDREN_READ_MAX = 100
+"""Open children that `why` looks at: one of them in trouble is worth finding, all of ten thousand are not."""
+
+_decode_plain = msgspec.json.Decoder().decode
+_decode_tags = msgspec.json.Decoder(dict[str, str]).decode
+
+
+CountBy = Literal["name", "status", "name_and_status"]
+
+_KEYS: dict[str, Callable[[tuple[str, RuntimeStatus]], Any]] = {
+    "name": itemgetter(0),
+    "status": itemgetter(1),
+    "name_and_status": itemgetter(slice(2)),
+}
+
+
+class QueryVerbs:
+    """Part of `Client`."""
+
+    _management: Management
+    _converter: Converter
+    _clock: Clock
+
+    async def get_status(self, instance_id: str) -> InstanceStatus | None:
+        """The committed status of an instance, or None when there is none of this id."""
+        row = await self._management.get(instance_id)
+        return None if row is None else _status(row)
+
+    async def wait_for_completion(
+        self,
+        instance_id: str,
+        timeout: timedelta | float | None = None,
+    ) -> InstanceStatus:
+        """The status of an instance, once it has ended, however that was.
+
+        Args:
+            instance_id: Its id.
+            timeout: How long to wait (timedelta or seconds); for ever by default. The instance goes on after it.
+
+        Raises:
+            InstanceNotFoundError: No such instance.
+            TimeoutError: It has not ended in time.
+        """
+        return _status(await self._management.wait(instance_id, _seconds(timeout)))
+
+    async def result_of(
+        self, instance_id: str, returns: Any, timeout: timedelta | float | None = None
+    ) -> Any:
+        """What `Handle.result` returns, for an id and a type."""
+        outcome = await self._management.outcome(instance_id, _seconds(timeout))
+        if outcome.status == RuntimeStatus.Completed.value:
+            return None if outcome.output is None else self._converter.decode(outcome.output, returns)
+        raise OrchestrationFailedError(instance_id, outcome.status, _failure(outcome))
+
+    async def query_instances(
+        self,
+        *,
+        name: str | None = None,
+        runtime_status: Statuses | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        updated_to: datetime | None = None,
+        instance_id_prefix: str | None = None,
+        tags: dict[str, str] | None = None,
+        stuck: bool | None = None,
+        page_size: int = 100,
+        continuation_token: str | None = None,
+        parent_instance_id: str | None = None,
+    ) -> InstancePage:
+        """Instances that match all filters, in the order of their creation, page by page.
+
+        Walking all pages visits every instance that existed throughout exactly once.
+
+        Args:
+            name: Of the orchestrator.
+            runtime_status: One status, or several.
+            created_from: Created at or after (naive means UTC).
+            created_to: Created at or before.
+            updated_to: Last updated at or before; of a finished instance: when it ended.
+            instance_id_prefix: The id begins with it.
+            tags: All of these, with these values.
+            stuck: True: only instances that are blocked or parked; False: only others.
+            page_size: 1 to 1,000.
+            continuation_token: Of the page before.
+            parent_instance_id: Children that this instance called; not those that it started without waiting for them.
+
+        Raises:
+            UsageError: A filter is out of its range, or the token is not one of ours.
+        """
+        filters = Filters(
+            name=name,
+            runtime_status=runtime_status,
+            created_from=created_from,
+            created_to=created_to,
+            updated_to=updated_to,
+            instance_id_prefix=instance_id_prefix,
+            tags=tags,
+            parent_instance_id=parent_instance_id,
+            stuck=stuck,
+        )
+        after = FIRST if continuation_token is None else place_of(continuation_token)
+        query = selection(filters, page_size=page_size, after=after)
+        found = await self._management.query(query)
+        token = None if found.next_after is None else token_of(found.next_after)
+        return InstancePage([_status(row) for row in found.rows], token)
+
+    @overload
+    async def count_instances(self, *, by: None = None, **filters: Unpack[Filters]) -> int: ...
+
+    @overload
+    async def count_instances(self, *, by: Literal["name"], **filters: Unpack[Filters]) -> dict[str, int]: ...
+
+    @overload
+    async def count_instances(
+        self, *, by: Literal["status"], **filters: Unpack[Filters]
+    ) -> dict[RuntimeStatus, int]: ...
+
+    @overload
+    async def count_instances(
+        self, *, by: Literal["name_and_status"], **filters: Unpack[Filters]
+    ) -> dict[tuple[str, RuntimeStatus], int]: ...
+
+    async def count_instances(self, *, by: CountBy | None = None, **filters: Unpack[Filters]) -> Any:
+        """How many instances match all filters. Name, status, time of creation and parent are counted in indexes.
+
+        Args:
+            by: None: one number. ``"name"`` (of the orchestrator), ``"status"`` or ``"name_and_status"``: a number for each
+                of them, without those of which there are none.
+            filters: See `Filters`.
+
+        Raises:
+            UsageError: A filter is out of its range, or `by` is none of these.
+        """
+        if by is not None and by not in _KEYS:
+            raise UsageError(f"by is {by!r}: expected None or one of {', '.join(_KEYS)}")
+        counts = await self._management.count(selection(filters))
+        if by is None:
+            return sum(counts.values())
+        key, summed = _KEYS[by], Counter[Any]()
+        for (name, status), count in counts.items():
+            summed[key((name, RuntimeStatus(status)))] += count
+        return dict(summed)
+
+    async def get_history(self, instance_id: str) -> list[HistoryEntry]:
+        """The committed history of the current execution.
+
+        Raises:
+            InstanceNotFoundError: No such instance.
+            HistoryCorruptError: Its rows do not match their checksums.
+        """
+        return timeline(await self._management.history(instance_id))
+
+    async def is_served(self) -> bool:
+        """True when a live host serves the hub. While none does, what is asked for is kept for the next one.
+
+        Raises:
+            HubNotFoundError: There is no hub.
+        """
+        return await self._management.is_served()
+
+    async def why(self, instance_id: str) -> str:
+        """What an instance waits for, or how it ended, in one sentence for people.
+
+        Raises:
+            InstanceNotFoundError: No such instance.
+            HistoryCorruptError: Its rows do not match their checksums.
+        """
+        row = await self._management.get(instance_id)
+        if row is None:
+            raise InstanceNotFoundError(instance_id)
+        served = await self._management.is_served()
+        if not needs_history(row):
+            return why(row, [], self._clock.now(), served=served)
+        events = await self._management.history(instance_id)
+        children: dict[str, InstanceRow] = {}
+        for child_id in open_children(row, events)[:_CHILDREN_READ_MAX]:
+            child = await self._management.get(child_id)
+            if child is not None:
+                children[child_id] = child
+        return why(row, events, self._clock.now(), children=children, served=served)
+
+
+def _seconds(timeout: timedelta | float | None) -> float | None:
+    """A time-out in seconds. One that is over already is taken: what is left of a deadline may be less than nothing."""
+    return None if timeout is None else microseconds(timeout, "timeout", least=-(10**15)) / 1_000_000
+
+
+def _failure(outcome: Outcome) -> FailureDetails:
+    return outcome.failure or FailureDetails(outcome.status, "no details were recorded")
+
+
+def _status(row: InstanceRow) -> InstanceStatus:
+    failed = row.status in (RuntimeStatus.Failed.value, RuntimeStatus.Canceled.value)
+    return InstanceStatus(
+        instance_id=row.instance_id,
+        name=row.name,
+        version=row.version,
+        runtime_status=RuntimeStatus(row.status),
+        created_time=instant(row.created_at),
+        last_updated_time=instant(row.updated_at),
+        input=None if row.input is None else _decode_plain(row.input),
+        output=None if row.output is None else _decode_plain(row.output),
+        custom_status=None if row.custom_status is None else _decode_plain(row.custom_status),
+        failure=decode_failure(row.failure) if failed else None,
+        blocked=row.parked or row.blocked,
+        tags=_decode_tags(row.tags) if row.tags else {},
+        parent_instance_id=row.parent_instance_id,
+    )
