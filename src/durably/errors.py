@@ -129,18 +129,33 @@ class PayloadError(UsageError, TypeError):
 
 
 class InstanceAlreadyExistsError(UsageError):
-    """The id is taken by an instance that the policy of the start may not replace."""
+    """The id is taken by an instance that the policy of the start may not replace, or not attach to.
 
-    def __init__(self, instance_id: str, status: str) -> None:
-        super().__init__(
-            f"Instance '{instance_id}' already exists and is {status}; expected a free id. "
-            "Start with another id, or with on_existing='attach' to follow the one that is there"
-        )
+    Attributes:
+        instance_id: The id.
+        status: Of the instance that is there.
+        name: Its orchestrator, when that is why it cannot be attached to; else None.
+    """
+
+    def __init__(self, instance_id: str, status: str, name: str | None = None) -> None:
+        if name is None:
+            text = (
+                f"Instance '{instance_id}' already exists and is {status}; expected a free id. "
+                "Start with another id, or with on_existing='attach' to follow the one that is there"
+            )
+        else:
+            text = (
+                f"Instance '{instance_id}' already exists, is {status} and runs '{name}'; expected one of the orchestrator "
+                "that is started, to attach to. Start with another id, or follow the one that is there by its own name"
+            )
+        super().__init__(text)
         self.instance_id = instance_id
         self.status = status
+        self.name = name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.instance_id, self.status)
+        known = (self.instance_id, self.status)
+        return type(self), known if self.name is None else (*known, self.name)
 
 
 class InstanceNotFoundError(UsageError, LookupError):

@@ -141,7 +141,7 @@ class Model(Lives):
     def _start(self, instance_id: str, old: Instance | None, start: Start) -> Outcome:
         if old is not None:
             if start.on_existing == "attach":
-                return OK
+                return OK if old.start.name == start.name else ("InstanceAlreadyExistsError", old.status)
             if start.on_existing == "fail" or (start.on_existing == "replace_finished" and not old.ended):
                 if start.parent is not None:
                     error = InstanceAlreadyExistsError(instance_id, old.status)

@@ -149,6 +149,23 @@ async def test_4_9_2_who_waits_for_a_replaced_instance_learns_that_it_was_termin
         assert caught.value.status == "Terminated"
 
 
+@pytest.mark.parametrize("state", ["Running", "Pending", "Completed"])
+@pytest.mark.parametrize("crash", [False, True])
+async def test_4_9_2_attach_refuses_an_instance_of_another_orchestrator(
+    hub: Deployment, clock: ManualClock, state: str, crash: bool
+) -> None:
+    host = await hub.start(waiter(), clock=clock)
+    name = "quick" if state == "Completed" else "flow"
+    await host.client.start(name, 1, instance_id="i", start_at=60.0 if state == "Pending" else None)
+    await reaches(host, "i", state)
+    if crash:
+        host = await hub.recover(host, waiter(), clock=clock)
+    with pytest.raises(InstanceAlreadyExistsError, match=f"is {state} and runs '{name}'") as caught:
+        await host.client.start("failing", 2, instance_id="i", on_existing="attach")
+    assert (caught.value.status, caught.value.name) == (state, name)
+    assert (await host.client.start(name, 2, instance_id="i", on_existing="attach")).instance_id == "i"
+
+
 async def test_4_9_2_attach_gives_the_instance_that_is_there(memory: Deployment) -> None:
     async with memory.host(waiter()) as host:
         await host.client.start("flow", 1, instance_id="i", on_existing="attach")

@@ -188,7 +188,8 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
             tags: Text by text, to find it by.
             on_existing: What to do when the id is taken. ``"replace_finished"`` replaces an instance that has ended and
                 refuses otherwise; ``"fail"`` refuses; ``"replace"`` terminates and replaces; ``"attach"`` returns a
-                handle of the one that is there. Of two starts at the same time with one new id, one wins.
+                handle of the one that is there, if it is of this orchestrator. Of two starts at the same time with one new
+                id, one wins.
 
         Returns:
             A handle, once the start is durable.

@@ -60,6 +60,17 @@ _ALIVE_CHECK_S = 1.0
 _LIVE = frozenset(status.value for status in RuntimeStatus) - TERMINAL
 
 
+def _refuse_taken(instance_id: str, start: StartInstance, row: InstanceRow | None) -> None:
+    """What the next owner would certainly refuse."""
+    if row is None:
+        return
+    policy = start.on_existing
+    if policy == "attach" and row.name != start.name:
+        raise InstanceAlreadyExistsError(instance_id, row.status, row.name)
+    if policy == "fail" or (policy == "replace_finished" and row.status not in TERMINAL):
+        raise InstanceAlreadyExistsError(instance_id, row.status)
+
+
 class OutsideOperations:
     """Implements `durably.management.Management` on a store, for a process without a host of it.
 
@@ -90,10 +101,8 @@ class OutsideOperations:
         """See `Management.start`. Without a live owner it returns once durable, and the next owner starts it."""
         check_start(instance_id, start)
         store = await self._connection.store(create=True)
-        if not await store.post([]) and start.on_existing in ("fail", "replace_finished"):
-            row = await find(store, instance_id)
-            if row is not None and (start.on_existing == "fail" or row.status not in TERMINAL):
-                raise InstanceAlreadyExistsError(instance_id, row.status)
+        if not start.fresh and not await store.post([]):
+            _refuse_taken(instance_id, start, await find(store, instance_id))
         await self._send(store, instance_id, start)
 
     async def raise_event(self, instance_id: str, name: str, data: Payload) -> None:

@@ -225,8 +225,13 @@ class Lives:
         self, resident: Resident, delivery: Delivery, start: StartInstance, now: int
     ) -> Resident | None:
         state = resident.state
-        if resident.execution_id == start.execution_id or start.on_existing == "attach":
-            self._desk.consumed(delivery)
+        if resident.execution_id == start.execution_id:
+            self._desk.consumed(delivery)  # it was done before
+            return None
+        if start.on_existing == "attach":
+            stranger = resident.name if resident.name not in (None, start.name) else None
+            error = stranger and InstanceAlreadyExistsError(resident.instance_id, state.status, stranger)
+            self._desk.consumed(delivery, error or None)
             return None
         if start.on_existing == "fail" or (start.on_existing == "replace_finished" and not state.ended):
             self._refuse(resident, delivery, start)

@@ -148,6 +148,14 @@ class Resident:
         return None if source is None else source.parent
 
     @property
+    def name(self) -> str | None:
+        """Its orchestrator; None when its history cannot be read."""
+        source = self.state.started if self.state.started is not None else self.pending
+        if source is None:
+            return None if self.stored is None else self.stored.row.name
+        return source.name
+
+    @property
     def normal(self) -> bool:
         """True when a result can be applied without further questions: the code is in memory and nothing is closed."""
         return (

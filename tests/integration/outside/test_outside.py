@@ -126,6 +126,9 @@ async def test_what_is_sent_while_no_host_runs_waits_for_one(folder: Folder):
         assert (status.runtime_status, status.name, status.input) == ("Pending", "steps", ["a"])
         with pytest.raises(InstanceAlreadyExistsError, match="Pending"):
             await client.start("steps", [], instance_id="s")
+        await client.start("steps", [], instance_id="s", on_existing="attach")
+        with pytest.raises(InstanceAlreadyExistsError, match="runs 'steps'"):
+            await client.start("wait", instance_id="s", on_existing="attach")
         await client.start("wait", instance_id="w")
         await client.raise_event("w", "go", "early")
         await client.start("wait", instance_id="t")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,7 +18,6 @@ from durably.errors import (
     HubVersionError,
     StoreFailedError,
     StoreRefusedError,
-    StoreUnavailableError,
 )
 from durably.storage.sqlite import schema, writer
 from durably.storage.sqlite.store import SqliteStore
@@ -47,15 +47,46 @@ async def _make(path: Path) -> None:
 
 
 def test_a_missing_hub_is_not_made_unless_asked(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "hub.db"
+    path = tmp_path / "hub.db"
     assert "does not exist" in _refusal(path, HubNotFoundError, create=False)
-    assert not path.parent.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_directories_are_made(tmp_path: Path) -> None:
-    path = tmp_path / "some" / "folder" / "hub.db"
-    asyncio.run(_make(path))
-    assert [file.name for file in path.parent.iterdir() if file.suffix == ".db"] == ["hub.db"]
+@pytest.mark.parametrize("create", [True, False])
+def test_a_missing_folder_is_named_and_not_made(tmp_path: Path, create: bool) -> None:
+    path = tmp_path / "mistyped" / "folder" / "hub.db"
+    assert f"there is no folder '{tmp_path / 'mistyped'}'" in _refusal(path, HubNotFoundError, create=create)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert f"there is no folder '{tmp_path / 'file'}'" in _refusal(
+        tmp_path / "file" / "hub.db", HubNotFoundError
+    )
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+def test_only_its_owner_may_use_the_files_of_a_hub(tmp_path: Path) -> None:
+    async def look() -> dict[str, int]:
+        store = await _open(tmp_path / "hub.db")
+        lease = await store.acquire(0, "host")
+        await store.work_log(lease)
+        await store.get_instance("a")
+        modes = _modes(tmp_path)
+        await store.close()
+        return modes
+
+    before = os.umask(0)
+    try:
+        modes = asyncio.run(look())
+    finally:
+        os.umask(before)
+    suffixes = ("", "-shm", "-wal", ".lock", ".running", ".sock")
+    assert modes == {f"hub.db{suffix}": 0o600 for suffix in suffixes}
 
 
 def test_an_empty_file_becomes_a_hub(tmp_path: Path) -> None:
@@ -67,12 +98,6 @@ def test_an_empty_file_becomes_a_hub(tmp_path: Path) -> None:
 
 def test_a_directory_is_not_a_hub(tmp_path: Path) -> None:
     assert "is a directory" in _refusal(tmp_path, HubNotFoundError)
-
-
-def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreUnavailableError, match="file"):
-        asyncio.run(_open(tmp_path / "file" / "hub.db"))
 
 
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:

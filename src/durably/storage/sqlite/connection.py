@@ -81,10 +81,14 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise HubNotFoundError(f"'{path}' is a directory; name a file in it, for example '{path / 'hub.db'}'")
     try:
         exists = path.exists()
-        if not exists and create:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        folder = path.parent.is_dir()
     except OSError as error:
         raise _unusable(path.parent, "directory", error) from None
+    if not folder:
+        missing = next(one for one in reversed([path, *path.parents]) if not one.is_dir())
+        raise HubNotFoundError(
+            f"Hub file '{path}' cannot exist: there is no folder '{missing}'; check the path, or make the folder first"
+        )
     if not exists and not create:
         raise HubNotFoundError(
             f"Hub file '{path}' does not exist; check the URL. A host creates it, and so does a client that starts an instance"
@@ -101,6 +105,16 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise _unusable(path, "hub file", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     if not os.access(path.parent, os.W_OK | os.X_OK):  # the log lies beside the file
         raise _unusable(path.parent, "directory", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    if not exists:
+        _make_private(path)
+
+
+def _make_private(path: Path) -> None:
+    """Make an empty file that only its owner may use: payloads may be secrets. SQLite gives log and index the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise _unusable(path, "hub file", error) from None
 
 
 def _unusable(path: Path, what: str, error: OSError) -> StoreUnavailableError:
