@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         DurablyError,
         FailureDetails,
         HistoryCorruptError,
+        HttpRefusedError,
+        HttpRequestError,
+        HttpStatusError,
         HubClosedError,
         HubLockedError,
         HubNotFoundError,
@@ -50,8 +53,10 @@ if TYPE_CHECKING:
         UnknownFunctionError,
         UsageError,
     )
+    from durably.executors.http.policy import HttpPolicy
     from durably.program.activity_context import ActivityContext
     from durably.program.context import OrchestrationContext
+    from durably.program.http import DurableHttpResponse, TokenSource
     from durably.program.retry_policy import RetryPolicy
 
 _ROOMS = {
@@ -69,8 +74,11 @@ _ROOMS = {
     "RuntimeStatus": "durably.core.status",
     "HistoryEntry": "durably.core.timeline",
     "EngineOptions": "durably.engine.options",
+    "HttpPolicy": "durably.executors.http.policy",
     "ActivityContext": "durably.program.activity_context",
     "OrchestrationContext": "durably.program.context",
+    "DurableHttpResponse": "durably.program.http",
+    "TokenSource": "durably.program.http",
     "RetryPolicy": "durably.program.retry_policy",
 }
 
@@ -81,12 +89,17 @@ __all__ = [
     "BulkResult",
     "Client",
     "Converter",
+    "DurableHttpResponse",
     "DurablyError",
     "EngineOptions",
     "FailureDetails",
     "Handle",
     "HistoryCorruptError",
     "HistoryEntry",
+    "HttpPolicy",
+    "HttpRefusedError",
+    "HttpRequestError",
+    "HttpStatusError",
     "HubClosedError",
     "HubLockedError",
     "HubNotFoundError",
@@ -122,6 +135,7 @@ __all__ = [
     "StoreUnavailableError",
     "TaskFailedError",
     "TaskTimeoutError",
+    "TokenSource",
     "UnknownFunctionError",
     "UsageError",
 ]

@@ -7,12 +7,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from durably.client import Client
-from durably.clock import Clock, Random
+from durably.clock import Clock, Random, SystemClock
 from durably.codec.convert import Converter, JsonConverter
 from durably.engine.host import Host
 from durably.engine.operations import Operations
 from durably.engine.options import EngineOptions
 from durably.errors import RegistrationError, UsageError
+from durably.executors.http.activity import HttpActivity
+from durably.executors.http.policy import HttpPolicy
+from durably.executors.http.tokens import TokenHook, TokenSources
 from durably.executors.native import NativeExecutor, NativeOptions
 from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
@@ -21,6 +24,7 @@ from durably.storage.api import Store
 from durably.storage.open import open_store
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound=TokenHook)
 
 
 class App:
@@ -30,10 +34,13 @@ class App:
 
     Args:
         converter: Turns values into payloads and back; JSON typed by annotations by default.
+        http: What `call_http` may reach; by default from the environment, see `HttpPolicy`.
     """
 
-    def __init__(self, *, converter: Converter | None = None) -> None:
+    def __init__(self, *, converter: Converter | None = None, http: HttpPolicy | None = None) -> None:
         self._registry = Registry()
+        self._tokens = TokenSources()
+        self._http = http
         self._converter: Converter = converter or JsonConverter()
 
     @property
@@ -128,15 +135,41 @@ class App:
 
         return register if fn is None else register(fn)
 
+    def token_source(self, name: str, /) -> Callable[[T], T]:
+        """Register a source of credentials for `call_http`: ``async def`` of the resource, or None.
+
+        It is called right before each request, in the host, and returns a token (sent as ``Authorization: Bearer``), or a
+        mapping of headers. What it returns is never stored, and only goes to the origin that was called.
+
+        Args:
+            name: What `call_http` names it by.
+
+        Raises:
+            RegistrationError: The name is taken, or the function is no coroutine function.
+        """
+
+        def register(hook: T) -> T:
+            self._tokens.add(name, hook)
+            return hook
+
+        return register
+
     def include(self, other: App) -> None:
-        """Take over all functions of another app; all or nothing.
+        """Take over all functions and token sources of another app; all or nothing. The HTTP policy stays this app's.
 
         Raises:
             RegistrationError: Both have a function of one name.
         """
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
+        self._tokens.check_merge(other._tokens)
         self._registry.merge(other.registry)
+        self._tokens.merge(other._tokens)
+
+    def http_activity(self, clock: Clock) -> HttpActivity:
+        """What makes the requests of `call_http` in a host of this app."""
+        policy = HttpPolicy.from_environment() if self._http is None else self._http
+        return HttpActivity(policy, self._tokens, clock)
 
     def host(
         self,
@@ -186,7 +219,9 @@ class AppHost:
             slow_turn_s=options.slow_turn_s,
             program=ProgramOptions(actions_max=options.max_actions),
         )
-        executor = self._executor = NativeExecutor(app.registry, app.converter, native)
+        clock = SystemClock() if clock is None else clock
+        builtins = [app.http_activity(clock).registered()]
+        executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
         store = open_store(hub) if isinstance(hub, str) else hub
         self.engine = Host(store, executor, options, clock, random)

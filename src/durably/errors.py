@@ -234,6 +234,10 @@ class NonRetryableError(DurablyError):
     """Raise it, or a subclass, in an activity or orchestrator: no retry policy tries again."""
 
 
+class HttpRefusedError(NonRetryableError):
+    """The `HttpPolicy` of the host does not let a request of `call_http` pass, or its answer; the message says why."""
+
+
 class WorkDiscardedError(NonRetryableError):
     """An operator gave up a parked activity call: `details.type` of the `TaskFailedError` that the orchestrator sees."""
 
@@ -270,6 +274,14 @@ class OperationError(DurablyError):
 
 class ProcessDiedError(OperationError):
     """The process in which an activity ran ended before the activity did; the message names its exit code or signal."""
+
+
+class HttpRequestError(OperationError):
+    """A request of `call_http` got no response: the host is unknown, the connection failed, or what came is no HTTP."""
+
+
+class HttpStatusError(HttpRequestError):
+    """The answer to a request of `call_http` has a status that `retry_status_codes` names."""
 
 
 class HubNotFoundError(OperationError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,13 +48,25 @@ class NativeOptions:
 
 
 class NativeExecutor:
-    """Implements `durably.engine.executor.Executor` for the functions of a `Registry`."""
+    """Implements `durably.engine.executor.Executor` for the functions of a `Registry`.
+
+    Args:
+        registry: The functions of the app.
+        converter: Of their payloads.
+        options: Limits.
+        builtins: Activities that each host has, whatever the app.
+    """
 
     def __init__(
-        self, registry: Registry, converter: Converter, options: NativeOptions | None = None
+        self,
+        registry: Registry,
+        converter: Converter,
+        options: NativeOptions | None = None,
+        builtins: Iterable[ActivityFunction] = (),
     ) -> None:
         options = options or NativeOptions()
         self._registry = registry
+        self._builtins = {function.name: function for function in builtins}
         self._converter = converter
         self._program = options.program
         self._threads = ActivityThreads(options.threads)
@@ -66,7 +78,7 @@ class NativeExecutor:
 
     def serves(self, kind: FunctionKind, name: str) -> bool:
         """See `Executor.serves`."""
-        found = self._registry.activity(name) if kind == "activity" else self._registry.orchestrator(name)
+        found = self._activity(name) if kind == "activity" else self._registry.orchestrator(name)
         return found is not None
 
     def names(self, kind: FunctionKind) -> Sequence[str]:
@@ -113,18 +125,21 @@ class NativeExecutor:
         # Asked once for each name, before its first call: a host that only goes on with activities is watched too.
         if self._watchdog is not None:
             self._watchdog.start()
-        function = self._registry.activity(name)
+        function = self._activity(name)
         return None if function is None else function.max_concurrent
 
     def on_loop(self, name: str) -> bool:
         """See `Executor.on_loop`."""
-        function = self._registry.activity(name)
+        function = self._activity(name)
         return function is not None and function.executor == "loop"
+
+    def _activity(self, name: str) -> ActivityFunction | None:
+        return self._registry.activity(name) or self._builtins.get(name)
 
     async def perform(self, call: ActivityCall) -> ActivityDone:
         """See `Executor.perform`."""
         registry = self._registry
-        function = registry.activity_of.get(call.name) or registry.activity(call.name)
+        function = registry.activity_of.get(call.name) or self._activity(call.name)
         if function is None:
             unknown = UnknownFunctionError(_unknown("Activity", call.name, registry.names("activity")))
             return _failed(call, unknown)

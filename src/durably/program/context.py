@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from durably.program.calls import DECLARED, Calls, Function
 from durably.program.combinators import AsCompleted, FanOut, WhenAll, WhenAny, futures_of
 from durably.program.durations import microseconds
 from durably.program.futures import LoopFuture
+from durably.program.http import HTTP_ACTIVITY, TokenSource
+from durably.program.http_call import HttpCall, http_request
 from durably.program.retry_policy import RetryPolicy
 from durably.program.tasks import NO_DEFAULT, CallTask, EventTask, TimerTask
 
@@ -109,6 +111,69 @@ class OrchestrationContext(Calls):
         seq = decisions.number()
         decisions.made.append(TimerCreated(seq, fire_at))
         return self._open(TimerTask(loop=self._loop), seq)
+
+    # --- services ----------------------------------------------------------------------------------------------------
+
+    def call_http(
+        self,
+        method: str,
+        uri: str,
+        content: Any = None,
+        headers: Mapping[str, str] | None = None,
+        token_source: TokenSource | str | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        retry_status_codes: Collection[int] = (),
+        timeout: timedelta | float | None = 100.0,
+        asynchronous_pattern_enabled: bool = True,
+        poll_interval: timedelta | float | None = None,
+    ) -> HttpCall:
+        """Call an HTTP service. Needs the extra ``durably[http]`` on the host.
+
+        A 202 with a ``Location`` is polled with GET until another status comes: after ``Retry-After``, else after
+        `poll_interval`. The waits are durable timers and occupy nothing. Each request, redirects included, is subject to the
+        `HttpPolicy` of the app, and credentials never go to another origin than that of `uri`.
+
+        Like all activities, a request is made at least once: send an ``Idempotency-Key`` (``str(ctx.new_uuid())`` stays the
+        same over all attempts) with what must not happen twice.
+
+        Args:
+            method: Such as ``"POST"``.
+            uri: Absolute, http or https. It is in the history, as are the headers: leave secrets to a token source.
+            content: Text or bytes as they are; anything else is sent as JSON.
+            headers: By name.
+            token_source: A `TokenSource`, or its name: gives the credentials at the time of the request.
+            retry: For each single request: when to try again after no response, a time-out, or one of the statuses below.
+            retry_status_codes: Statuses that are failures: tried again by `retry`, and raised in the end.
+            timeout: Each single request fails with `TaskTimeoutError` after this long (timedelta or seconds), time in a
+                queue included; None means never. To bound the polling as a whole, use ``asyncio.timeout``.
+            asynchronous_pattern_enabled: False returns a 202 as it is.
+            poll_interval: Timedelta or seconds; by default what the `HttpPolicy` says, 30 seconds.
+
+        Returns:
+            The future of the `DurableHttpResponse`, whatever its status. It fails with `TaskFailedError` when there is no
+            response (`HttpRequestError`), when the policy refuses (`HttpRefusedError`, never tried again), and for a
+            status of `retry_status_codes` (`HttpStatusError`).
+
+        Raises:
+            UsageError: A value cannot be sent.
+            PayloadError: The content cannot become JSON.
+        """
+        request = http_request(
+            method,
+            uri,
+            content,
+            headers,
+            token_source,
+            polls=asynchronous_pattern_enabled,
+            poll_interval_us=None if poll_interval is None else microseconds(poll_interval, "poll_interval"),
+            retry_status_codes=retry_status_codes,
+        )
+
+        def perform(data: Any) -> CallTask:
+            return self.call_activity(HTTP_ACTIVITY, data, retry=retry, timeout=timeout, returns=Any)
+
+        return HttpCall(self._loop, request, perform, self.create_timer)
 
     # --- many at once ------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from durably.codec.convert import Converter
 from durably.core.events import Payload
@@ -19,6 +19,9 @@ from durably.program.signatures import Signature, activity_plan, inner_function,
 Kind = Literal["coroutine", "generator", "plain"]
 
 _NULL = b"null"
+
+BUILT_IN: Final = "BuiltIn::"
+"""How the names of the runtime's own activities begin."""
 
 
 class RegisteredFunction:
@@ -287,6 +290,10 @@ def _name_for(fn: Callable[..., Any], name: str | None, what: str) -> str:
             )
     if not isinstance(name, str) or not name.strip() or not name.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RegistrationError(f"Cannot register {what} {name!r}: expected a name of printable characters")
+    if name.startswith(BUILT_IN):
+        raise RegistrationError(
+            f"Cannot register {what} '{name}': names with '{BUILT_IN}' are those of the runtime"
+        )
     return name
 
 

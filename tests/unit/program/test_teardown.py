@@ -355,6 +355,7 @@ def test_after_the_teardown_every_call_raises() -> None:
         lambda: ctx.wait_for_external_event("a"),
         lambda: ctx.send_event("a", "b"),
         lambda: ctx.create_timer(1),
+        lambda: ctx.call_http("GET", "https://a.test/"),
         lambda: ctx.when_all([]),
         lambda: ctx.map("a", []),
         lambda: ctx.continue_as_new(1),
