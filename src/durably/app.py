@@ -147,6 +147,7 @@ class App:
         Raises:
             RegistrationError: The name is taken, or the function is no coroutine function.
         """
+        self._tokens.check_name(name)
 
         def register(hook: T) -> T:
             self._tokens.add(name, hook)

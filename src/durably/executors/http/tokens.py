@@ -19,14 +19,19 @@ class TokenSources:
     def __init__(self) -> None:
         self._hooks: dict[str, TokenHook] = {}
 
+    def check_name(self, name: object) -> None:
+        """Raise the `RegistrationError` of a name that is none; a function, when the parentheses were forgotten."""
+        if not isinstance(name, str) or not name.strip():
+            raise RegistrationError(
+                f"Cannot register token source {name!r}: expected a name, as in @app.token_source('vault')"
+            )
+
     def add(self, name: str, hook: TokenHook) -> None:
         """Register one.
 
         Raises:
             RegistrationError: The name is taken, or it is no coroutine function.
         """
-        if not isinstance(name, str) or not name.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
-            raise RegistrationError(f"Cannot register token source {name!r}: expected a name")
         if not inspect.iscoroutinefunction(hook):
             raise RegistrationError(
                 f"Token source '{name}' is {hook!r}: expected async def of the resource, since it runs on the event loop"
