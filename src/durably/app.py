@@ -53,6 +53,11 @@ class App:
         """What turns values into payloads and back."""
         return self._converter
 
+    @property
+    def http(self) -> HttpPolicy | None:
+        """What `call_http` may reach, or None: that is left to the environment of the host."""
+        return self._http
+
     @overload
     def activity(self, fn: F, /) -> F: ...
 

@@ -96,7 +96,12 @@ def _together(apps: list[App]) -> App:
         raise AppError(
             f"The apps have different converters ({names}): expected one for all; give them the same, or run them apart"
         )
-    together = App(converter=apps[0].converter)
+    policies = [app.http for app in apps if app.http is not None]
+    if any(policy != policies[0] for policy in policies):
+        raise AppError(
+            "The apps have different HTTP policies (App(http=...)): expected one for all; give them the same, or run them apart"
+        )
+    together = App(converter=apps[0].converter, http=policies[0] if policies else None)
     for app in apps:
         together.include(app)
     return together

@@ -15,7 +15,7 @@ HTTP_ACTIVITY: Final = f"{BUILT_IN}HttpActivity"
 """The built-in activity that makes one request; the name is that of Durable Functions. It is in histories."""
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HEADER_VALUE: Final = re.compile(r"([\x21-\x7e\x80-\xff]+([\t ]+[\x21-\x7e\x80-\xff]+)*)?")
 
 _TEXTS: Final = {
     "utf-8": "utf-8",
@@ -144,5 +144,5 @@ def header_problem(name: str, value: object) -> str | None:
     if not _HEADER_NAME.fullmatch(name):
         return f"HTTP header {name!r} has no name that can be sent: expected letters, digits and '-'"
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-        return f"HTTP header '{name}' has a value that cannot be sent: expected Latin-1 text in one line"
+        return f"HTTP header '{name}' has a value that cannot be sent: expected Latin-1 text in one line, no space around it"
     return None

@@ -92,6 +92,19 @@ def test_apps_with_different_converters_do_not_fit(folder: Path):
         load_apps(["orders_app.py", "other.py"])
 
 
+def test_apps_share_one_http_policy(folder: Path):
+    policy = "from durably import App, HttpPolicy\napp = App(http=HttpPolicy(ports=({},)))\n"
+    write(folder / "first.py", policy.format(443))
+    write(folder / "same.py", policy.format(443))
+    write(folder / "none.py", "from durably import App\napp = App()\n")
+    write(folder / "other.py", policy.format(444))
+    together = load_apps(["none.py", "first.py", "same.py"])
+    assert together.http is not None
+    assert together.http.ports == (443,)
+    with pytest.raises(AppError, match="different HTTP policies"):
+        load_apps(["first.py", "none.py", "other.py"])
+
+
 def test_a_file_that_is_not_there_with_what_may_be_meant(folder: Path):
     assert refused("order_app.py").message == (
         "App file 'order_app.py' does not exist: expected a Python file; did you mean orders_app.py?"

@@ -217,6 +217,7 @@ def test_a_content_type_that_was_given_stays() -> None:
         (("GET", URI, None, {"a b": "c"}), {}, "HTTP header 'a b'"),
         (("GET", URI, None, {"": "c"}), {}, "no name"),
         (("GET", URI, None, {"a": "canary\r\nb: c"}), {}, "value that cannot be sent"),
+        (("GET", URI, None, {"a": " canary"}), {}, "no space around it"),
         (("GET", URI, None, {"a": "canary€"}), {}, "value that cannot be sent"),
         (("GET", URI, None, {"a": 1}), {}, "value that cannot be sent"),
         (("GET", URI, None, {"Host": "b.test"}), {}, "follows from the URI"),

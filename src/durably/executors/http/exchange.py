@@ -65,6 +65,11 @@ async def exchange(sent: Outgoing, policy: HttpPolicy, resolver: Resolver = reso
                 return await _read(response, sent.url, policy)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             problem = error  # nothing was sent: try the next address
+        except httpx.LocalProtocolError:
+            # Without its message, which quotes what cannot be sent: that may be a secret.
+            raise HttpRefusedError(
+                f"{sent.method} '{shown(sent.url)}' cannot be written as HTTP: expected other headers"
+            ) from None
         except (httpx.TransportError, httpx.StreamError, zlib.error) as error:
             raise _failed(sent, error) from error
     assert problem is not None  # noqa: S101 - there is an address

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from durably.errors import HttpRefusedError, HttpRequestError
+from durably.errors import FailureDetails, HttpRefusedError, HttpRequestError
 from durably.executors.http import exchange as room
 from durably.executors.http.exchange import Answer, Outgoing, Resolver, exchange
 from durably.executors.http.hops import parsed
@@ -103,6 +103,14 @@ async def test_a_name_without_addresses_is_refused() -> None:
     resolver, _ = names([])
     with pytest.raises(HttpRefusedError, match=r"\(none\)"):
         await fetch("http://empty.test/", resolver=resolver)
+
+
+async def test_what_cannot_be_sent_is_refused_without_showing_it() -> None:
+    async with Web() as web:
+        sent = Outgoing("GET", parsed(web.url()), {"authorization": "canary "}, b"")
+        with pytest.raises(HttpRefusedError, match="cannot be written") as raised:
+            await exchange(sent, HERE)
+        assert "canary" not in repr(FailureDetails.of(raised.value))
 
 
 # --- certificates ----------------------------------------------------------------------------------------------------
