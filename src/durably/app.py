@@ -35,9 +35,14 @@ class App:
     Args:
         converter: Turns values into payloads and back; JSON typed by annotations by default.
         http: What `call_http` may reach; by default from the environment, see `HttpPolicy`.
+
+    Raises:
+        UsageError: `http` is something else.
     """
 
     def __init__(self, *, converter: Converter | None = None, http: HttpPolicy | None = None) -> None:
+        if http is not None and not isinstance(http, HttpPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
+            raise UsageError(f"http is {http!r}: expected an HttpPolicy")
         self._registry = Registry()
         self._tokens = TokenSources()
         self._http = http

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+import durably.executors.http.exchange  # noqa: F401 - its libraries take a while: here, where nobody waits for an answer
+
 
 @dataclass
 class Asked:

@@ -101,3 +101,6 @@ def test_of_an_app() -> None:
         app.host("memory://", options=5)
     with pytest.raises(UsageError, match="hub is 5: expected a URL"):
         app.host(5)
+    make: Any = App
+    with pytest.raises(UsageError, match="expected an HttpPolicy"):
+        make(http="10.0.0.0/8")
