@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import durably
+from durably import testing
 
 NAMES = [
     "ActivityContext",
@@ -62,6 +63,19 @@ NAMES = [
     "TokenSource",
     "UnknownFunctionError",
     "UsageError",
+]
+
+TESTING_NAMES = [
+    "DurableEnvironment",
+    "Fault",
+    "History",
+    "MockActivityContext",
+    "MockOrchestrationContext",
+    "RecordedCall",
+    "Stub",
+    "StuckError",
+    "VirtualClock",
+    "replay",
 ]
 
 PARAMETERS = {
@@ -148,6 +162,30 @@ PARAMETERS = {
     durably.OrchestrationContext.map: ["fn", "items", "max_in_flight"],
     durably.OrchestrationContext.continue_as_new: ["input", "preserve_events"],
     durably.OrchestrationContext.set_custom_status: ["value"],
+    testing.DurableEnvironment: [
+        "app",
+        "hub",
+        "seed",
+        "start",
+        "auto_skip",
+        "check_replay",
+        "stuck_after_s",
+        "options",
+    ],
+    testing.DurableEnvironment.run: ["fn", "input", "timeout"],
+    testing.DurableEnvironment.start: ["fn", "input"],
+    testing.DurableEnvironment.advance: ["delta"],
+    testing.DurableEnvironment.history: ["instance_id"],
+    testing.DurableEnvironment.restart: ["app"],
+    testing.DurableEnvironment.mock_activity: ["fn", "returns", "raises", "runs", "times", "delay"],
+    testing.DurableEnvironment.calls: ["fn"],
+    testing.DurableEnvironment.kill_after: ["step", "when", "times"],
+    testing.DurableEnvironment.duplicate: ["fn", "times"],
+    testing.DurableEnvironment.delay: ["fn", "by", "times"],
+    testing.DurableEnvironment.reorder: ["fn", "within"],
+    testing.MockOrchestrationContext.run: ["fn", "input"],
+    testing.MockOrchestrationContext.raise_event: ["name", "data", "after"],
+    testing.replay: ["app", "history"],
 }
 
 
@@ -155,6 +193,12 @@ def test_the_public_names_are_frozen() -> None:
     assert durably.__all__ == NAMES
     assert dir(durably) == NAMES
     assert all(getattr(durably, name).__name__ == name for name in NAMES)
+
+
+def test_the_public_names_of_the_test_kit_are_frozen() -> None:
+    assert testing.__all__ == dir(testing) == TESTING_NAMES
+    assert all(getattr(testing, name).__name__ == name for name in TESTING_NAMES)
+    assert all((getattr(testing, name).__doc__ or "").strip() for name in TESTING_NAMES)
 
 
 def test_the_parameters_of_public_methods_are_frozen() -> None:
