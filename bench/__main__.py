@@ -22,6 +22,7 @@ from bench.loops import LOOPS, run
 from bench.machine import Meter, calibrate, calm
 from bench.operating import filled, purge
 from bench.recovery import recovering
+from bench.testkit import kit
 from bench.workloads import (
     SINGLE_LIMIT_S,
     HostedWorkload,
@@ -59,6 +60,7 @@ DEFAULT_N = {
     "BARE": 1_000,
     "QUERY": 1_000_000,
     "PURGE": 100_000,
+    "KIT": 2_000,
 }
 DEFAULT_C = {"CPU": 100, "PURGE": 100}
 _KILLED = ("W6", "W8")
@@ -118,13 +120,15 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def prepare(settings: Settings) -> AbstractAsyncContextManager[Workload]:
-    """Set a workload up; W6 and W8 bring their own engine, BARE and QUERY none."""
+    """Set a workload up; W6, W8 and KIT bring their own engine, BARE and QUERY none."""
     if settings.workload in _KILLED:
         return recovering(settings.dir, settings.loop)
     if settings.workload == "QUERY":
         return filled(settings.hub, settings.dir)
     if settings.workload == "BARE":
         return bare(settings.hub, settings.dir)
+    if settings.workload == "KIT":
+        return kit(settings.hub, settings.dir)
     workload, warm_up = HOSTED[settings.workload]
     return hosted(settings.hub, settings.dir, workload, None if settings.no_warmup else warm_up, settings.c)
 

@@ -29,6 +29,7 @@ KEYS = {
     "PURGE": {"purged_per_s", "act_per_s_before", "act_per_s_meanwhile", "lost_share"},
     "W7": {"ms_per_step", "act_per_s", "step_p50_ms", "first_step_p50_ms", "last_step_p50_ms"},
     "CPU": {"us_per_step", "us_per_instance"},
+    "KIT": {"inst_per_s", *LATENCY},
     "BARE": {"ms_per_step", "row_bytes", *LATENCY},
 }
 MEASURED = [
