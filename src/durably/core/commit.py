@@ -150,7 +150,10 @@ class ParkedMessage(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """An instance that is deleted: its row, its inbox, and history and timers of its current execution."""
+    """An instance that is deleted: its row, and history and timers of its current execution.
+
+    Not its inbox: somebody may have posted a start, or what follows one, that the owner has not seen yet.
+    """
 
     instance_id: str
     execution: int

@@ -101,8 +101,6 @@ class MemoryHub:
         for removal in batch.removed:
             self.instances.pop(removal.instance_id, None)
             self._drop_execution(removal.execution)
-            for message in [row for row in self.inbox.values() if row.instance_id == removal.instance_id]:
-                del self.inbox[message.message_id]
         for row in batch.history:
             self.history.setdefault(row.execution, []).append(row)
         for execution in batch.executions_dropped:

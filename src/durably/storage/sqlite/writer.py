@@ -78,7 +78,6 @@ _PUT_TOMBSTONES = ManyRows(
     " ON CONFLICT (message_id) DO UPDATE SET at = excluded.at, verdict = excluded.verdict",
 )
 _REMOVE_INSTANCES = ManyKeys("DELETE FROM instances WHERE instance_id")
-_REMOVE_INBOX = ManyKeys("DELETE FROM inbox WHERE instance_id")
 _PARK = ManyRows(
     "INSERT OR REPLACE INTO parked_messages (message_id, instance_id, at, body, cause, parked_at)"
     " SELECT column1, column2, column3, column4, column5, column6 FROM (VALUES ",
@@ -171,7 +170,6 @@ class Writer:
         ids = [removal.instance_id for removal in batch.removed]
         executions = [removal.execution for removal in batch.removed]
         _REMOVE_INSTANCES.run(self._execute, ids)
-        _REMOVE_INBOX.run(self._execute, ids)
         _DROP_HISTORY.run(self._execute, executions)
         _DROP_TIMERS.run(self._execute, executions)
 
