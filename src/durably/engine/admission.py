@@ -92,7 +92,7 @@ class Admission:
             self._desk.consumed(delivery)
             body = body.start
             delivery = Delivery(delivery.target, body)
-            self._around.keep(delivery)
+            self._around.keep(delivery, first=True)
         if isinstance(body, StartInstance):
             if delivery.target in self._around.condemned:
                 self._refuse_condemned(delivery, body)

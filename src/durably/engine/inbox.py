@@ -12,6 +12,9 @@ from durably.core.history import decode_body
 from durably.engine.committer import INTERNAL
 from durably.engine.residents import Delivery
 
+_FIRST = f"{INTERNAL}{INTERNAL}"
+"""Beginning of the ids of messages that come before all others to their instance, wherever their rows lie."""
+
 
 class Inbox:
     """The inbox of one partition, as its owner sees it.
@@ -52,7 +55,8 @@ class Inbox:
 
     def found(self, rows: Iterable[InboxRow]) -> list[Delivery]:
         """The same for rows that were read with an instance: other rows before them may not have been seen yet."""
-        return [delivery for row in rows if (delivery := self._delivery(row)) is not None]
+        in_order = sorted(rows, key=lambda row: not row.message_id.startswith(_FIRST))
+        return [delivery for row in in_order if (delivery := self._delivery(row)) is not None]
 
     def _delivery(self, row: InboxRow) -> Delivery | None:
         if row.message_id in self._held or row.message_id in self._gone_meanwhile:
@@ -65,10 +69,15 @@ class Inbox:
             return None
         return Delivery(row.instance_id, body, row=row.message_id, stored=True, at=row.at)
 
-    def keep(self, delivery: Delivery) -> None:
-        """Give a message a row with the batch that is gathering, unless it has one or is consumed before."""
+    def keep(self, delivery: Delivery, *, first: bool = False) -> None:
+        """Give a message a row with the batch that is gathering, unless it has one or is consumed before.
+
+        Args:
+            delivery: The message.
+            first: It comes before what its instance was sent already, also after a crash; those rows lie before its own.
+        """
         if delivery.row is None:
-            delivery.row = self.new_id()
+            delivery.row = INTERNAL + self.new_id() if first else self.new_id()
             self._unstored[delivery.row] = delivery
 
     def new_id(self) -> str:

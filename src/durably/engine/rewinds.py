@@ -68,7 +68,7 @@ class Rewinds:
         """Consume the message, and give the instance a start in its place."""
         self._desk.consumed(delivery)
         anew = Delivery(resident.instance_id, start)
-        self._desk.around.keep(anew)
+        self._desk.around.keep(anew, first=True)
         return self._lives.start(resident, anew, start, now)
 
     # --- rewind ------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Rewinds:
         for event in late:
             delivery = Delivery(successor.instance_id, _message(successor, event))
             if not isinstance(event, TimerFired):
-                self._desk.around.keep(delivery)
+                self._desk.around.keep(delivery, first=True)
             deliveries.append(delivery)
         return deliveries
 

@@ -47,9 +47,9 @@ class Surroundings:
         for delivery in self.inbox.read(rows):
             self.mailbox.put(delivery)
 
-    def keep(self, delivery: Delivery) -> None:
-        """Give a message that is not consumed now a row in the inbox, unless it has one."""
-        self.inbox.keep(delivery)
+    def keep(self, delivery: Delivery, *, first: bool = False) -> None:
+        """Give a message that is not consumed now a row in the inbox, unless it has one; see `Inbox.keep`."""
+        self.inbox.keep(delivery, first=first)
 
     def forget(self, delivery: Delivery) -> None:
         """A message has been dealt with before it got a row."""

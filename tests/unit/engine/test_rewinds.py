@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from durably import App, AppHost, EngineOptions, InstanceStateError, OrchestrationContext, TaskFailedError
-from durably.core.commit import HistoryRow
+from durably.core.commit import HistoryRow, InboxRow
 from durably.core.events import EventRaised, ExecutionStarted, Rewound
-from durably.core.history import decode_rows
+from durably.core.history import decode_rows, encode_body
 from durably.core.messages import ChildDone, Purge, RaiseEvent, Restart, Rewind, StartInstance
 from durably.engine.residents import decode_bases
 from durably.storage.memory import MemoryHub
@@ -264,13 +264,14 @@ async def test_a_result_of_the_execution_before_is_dropped(hub: Deployment) -> N
     assert (await host.client.wait_for_completion("p")).output == [1, "fine", 2]
 
 
-async def test_late_events_of_a_blocked_instance_are_kept_over_a_crash_in_their_order(
-    hub: Deployment,
-) -> None:
-    def build(first: str) -> Flaky:
-        flaky = Flaky()
+class Collects(Flaky):
+    """An orchestration that fails with events in its buffer; with another first event its code does not fit its history."""
 
-        @flaky.app.orchestrator
+    def __init__(self, first: str = "go", *, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
+
+        @self.app.orchestrator
         async def collects(ctx: OrchestrationContext) -> list[Any]:
             await ctx.wait_for_external_event(first)
             try:
@@ -280,9 +281,10 @@ async def test_late_events_of_a_blocked_instance_are_kept_over_a_crash_in_their_
                 raise
             return [await ctx.wait_for_external_event("item") for _ in range(3)]
 
-        return flaky
 
-    host = await hub.start(build("go").app)
+async def fails_with_two_items(hub: Deployment) -> AppHost:
+    """A host whose code does not fit the history of the instance, which has failed with two events in its buffer."""
+    host = await hub.start(Collects(broken=True).app)
     await host.client.start("collects", instance_id="i")
     await host.client.raise_event("i", "go")
     await has_event(host, "i", "EventAwaited", 2)
@@ -290,20 +292,56 @@ async def test_late_events_of_a_blocked_instance_are_kept_over_a_crash_in_their_
         await host.client.raise_event("i", "item", n)
     await host.client.raise_event("i", "give up")
     await reaches(host, "i", "Failed")
-    wrong = build("another name")
-    wrong.broken = False
-    host = await hub.restart(host, wrong.app)
-    await host.client.rewind("i")
+    return await hub.restart(host, Collects("another name").app)
 
+
+async def is_blocked(host: AppHost) -> None:
     async def blocked() -> bool:
         status = await host.client.get_status("i")
         return status is not None and status.blocked is not None
 
     await eventually(blocked)
-    host = await hub.recover(host, wrong.app)
+
+
+async def test_late_events_of_a_blocked_instance_are_kept_over_a_crash_in_their_order(
+    hub: Deployment,
+) -> None:
+    host = await fails_with_two_items(hub)
+    await host.client.rewind("i")
+    await is_blocked(host)
+    host = await hub.recover(host, Collects("another name").app)
     await host.client.raise_event("i", "item", 3)
-    right = build("go")
-    right.broken = False
-    host = await hub.recover(host, right.app)
+    host = await hub.recover(host, Collects().app)
     assert (await host.client.wait_for_completion("i")).output == [1, 2, 3]
+    assert rows_of(hub).inbox == {}
+
+
+async def test_what_came_right_behind_a_rewind_stays_behind_the_late_events_over_a_crash(
+    hub: Deployment,
+) -> None:
+    """It has its row already when those events get theirs."""
+    host = await fails_with_two_items(hub)
+    bodies = (Rewind(None, "another life"), RaiseEvent("item", b"3"))
+    await host.engine.store.post(
+        [InboxRow(f"client/{n}", "i", 0, encode_body(body)) for n, body in enumerate(bodies)]
+    )
+    await is_blocked(host)
+    host = await hub.recover(host, Collects().app)
+    assert (await host.client.wait_for_completion("i")).output == [1, 2, 3]
+    assert rows_of(hub).inbox == {}
+
+
+async def test_what_came_right_behind_a_restart_waits_with_it_over_a_crash(hub: Deployment) -> None:
+    host = await hub.start(Flaky().app)
+    await host.client.start("bare", instance_id="i")
+    await host.client.terminate("i")
+    waits = EngineOptions(unknown_functions="wait")
+    host = await hub.restart(host, App(), options=waits)
+    bodies = (Restart("another life"), RaiseEvent("go", b"1"))
+    await host.engine.store.post(
+        [InboxRow(f"client/{n}", "i", 0, encode_body(body)) for n, body in enumerate(bodies)]
+    )
+    await is_blocked(host)
+    host = await hub.recover(host, Flaky().app, options=waits)
+    assert (await host.client.wait_for_completion("i")).output == "done"
     assert rows_of(hub).inbox == {}
