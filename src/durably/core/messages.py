@@ -61,13 +61,18 @@ class ActivityDone(Body, tag=3):
 
 
 class ChildDone(Body, tag=4):
-    """A child reached a terminal status."""
+    """A child reached a terminal status.
+
+    Attributes:
+        child: The id of a child that does not know any more which call started it (see `unknown_call_of`), or None.
+    """
 
     execution_id: str
     seq: int
     attempt: int
     result: Payload
     failure: FailureDetails | None = None
+    child: str | None = None
 
 
 class TimerDue(Body, tag=5):
@@ -218,11 +223,18 @@ MessageBody: TypeAlias = (
 
 def is_child_of(held: ParentRef | None, wanted: ParentRef, lineage: tuple[str, ...]) -> bool:
     """True when the instance whose parent is `held` was started by the call `wanted`, in any execution of its line."""
+    if held is not None and held == unknown_call_of(wanted.instance_id):
+        return True
     return (
         held is not None
         and (held.execution_id == wanted.execution_id or held.execution_id in lineage)
         and (held.instance_id, held.seq, held.attempt) == (wanted.instance_id, wanted.seq, wanted.attempt)
     )
+
+
+def unknown_call_of(instance_id: str | None) -> ParentRef | None:
+    """What is known of the call that started an instance whose history cannot be read: its row names the parent only."""
+    return None if instance_id is None else ParentRef(instance_id, "", -1, 0)
 
 
 TIMER_DUE = 0

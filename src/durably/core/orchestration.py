@@ -30,6 +30,7 @@ from durably.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    ParentRef,
     RetryDeclined,
     Rewound,
     StartSent,
@@ -40,7 +41,7 @@ from durably.core.events import (
     TimerFired,
     TurnStarted,
 )
-from durably.core.ids import derived_execution_id
+from durably.core.ids import attempt_id, derived_execution_id
 from durably.core.instance import TRANSITIONS, InstanceState, OpenAction
 from durably.core.messages import (
     TIMER_DUE,
@@ -57,6 +58,7 @@ from durably.core.messages import (
     Suspend,
     Terminate,
     TimerDue,
+    unknown_call_of,
 )
 from durably.core.retry import RetrySpec, retry_at
 from durably.errors import FailureDetails, InvariantError
@@ -182,6 +184,8 @@ class Commit(msgspec.Struct, eq=False):
 
     def _child_done(self, body: ChildDone) -> Arrival | None:
         state = self.state
+        if body.child is not None:
+            body = self._identified(body, body.child)
         scheduled = state.open.get(body.seq)
         if type(scheduled) is not ChildScheduled or state.started is None:
             return None
@@ -196,6 +200,15 @@ class Commit(msgspec.Struct, eq=False):
         if body.failure is None:
             return self._succeeded(body.seq, body.result)
         return self._failed(scheduled, body.attempt, body.failure)
+
+    def _identified(self, body: ChildDone, child: str) -> ChildDone:
+        """The same from the child that runs for one of our calls; unchanged when there is no such call."""
+        for seq, action in self.state.open.items():
+            number = self.state.attempt_number(seq)
+            if isinstance(action, ChildScheduled) and attempt_id(action.instance_id, number) == child:
+                execution_id = self.state.begun.execution_id
+                return msgspec.structs.replace(body, execution_id=execution_id, seq=seq, attempt=number)
+        return body
 
     def _is_current(self, seq: int, attempt: int) -> bool:
         at = self.state.attempts.get(seq)
@@ -287,12 +300,33 @@ class Commit(msgspec.Struct, eq=False):
             self.record(ExecutionResumed(body.reason))
 
     def _terminate(self, body: Terminate) -> None:
-        order = Terminate(body.reason, recursive=True) if body.recursive else None
         self.record(ExecutionTerminated(body.reason))
-        if order is not None:
-            for child, attempt in self.state.let_go:  # asked to cancel long ago, and perhaps still at it
-                self.messages.append(order_child(self.state, child, attempt, order))
+        order = self._order_let_go(body)
         self._end(order)
+
+    def terminate_unrecorded(self, body: Terminate, parent: ParentRef | None) -> None:
+        """End an instance whose history must not grow, because it cannot be read or is what breaks us.
+
+        Args:
+            body: The order.
+            parent: The call that waits for the instance.
+        """
+        state = self.state
+        state.now = self._now
+        order = self._order_let_go(body)
+        for action in state.open.values():
+            self._undo(action, order)
+        state.apply(ExecutionTerminated(body.reason))
+        self._tell_of_end(parent)
+
+    def _order_let_go(self, body: Terminate) -> Terminate | None:
+        """What children have to be told. Some were asked to cancel long ago, and are perhaps still at it."""
+        if not body.recursive:
+            return None
+        order = Terminate(body.reason, recursive=True)
+        for child, attempt in self.state.let_go:
+            self.messages.append(order_child(self.state, child, attempt, order))
+        return order
 
     # --- decisions in ------------------------------------------------------------------------------------------------
 
@@ -412,10 +446,15 @@ class Commit(msgspec.Struct, eq=False):
         for action in list(state.open.values()):
             self._undo(action, order)
             self.record(ActionCanceled(action.seq))
-        parent = state.started.parent if state.started is not None else None
+        self._tell_of_end(state.started.parent if state.started is not None else None)
+
+    def _tell_of_end(self, parent: ParentRef | None) -> None:
+        state = self.state
         self.ended = state.ended
         if state.ended and parent is not None:
             done = ChildDone(parent.execution_id, parent.seq, parent.attempt, state.output, state.failure)
+            if parent == unknown_call_of(parent.instance_id):
+                done = msgspec.structs.replace(done, child=state.instance_id)
             self.messages.append((parent.instance_id, done))
 
     def _continue(self, action: ContinuedAsNew) -> None:

@@ -16,7 +16,6 @@ from durably.core.messages import (
     StartInstance,
     Terminate,
 )
-from durably.core.status import RuntimeStatus
 from durably.engine.desk import Desk
 from durably.engine.families import children
 from durably.engine.residents import Delivery, Resident
@@ -155,10 +154,10 @@ class Lives:
         desk = self._desk
         commit = desk.commit_of(resident)
         if resident.parked is not None and not resident.is_poisonous:
-            commit.ended = True
-            resident.state.status = (
-                RuntimeStatus.Terminated.value
-            )  # its history may be unreadable: it is left alone
+            commit.terminate_unrecorded(body, resident.parent)
+            if resident.pending is not None:
+                resident.pending = None
+                commit.timers[-1, TIMER_START] = None
         else:
             if resident.pending is not None:
                 self._begin_to_end(resident)

@@ -12,7 +12,7 @@ from durably.core.commit import InboxRow, InstanceRow
 from durably.core.events import ExecutionStarted, HistoryEvent, ParentRef, TurnInterrupted
 from durably.core.history import chain_start, decode_body, decode_failure, decode_rows
 from durably.core.instance import InstanceState, turn_deliveries
-from durably.core.messages import MessageBody, StartInstance
+from durably.core.messages import MessageBody, StartInstance, unknown_call_of
 from durably.core.orchestration import Commit
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.engine.executor import Run
@@ -66,7 +66,8 @@ class Resident:
         pending: The start that is not due yet, or None.
         over: Its end is durable; whoever waited for it has been told.
         bases: Executions that were rewound; their rows stay as long as this one.
-        stored: Its rows, of one that had ended when it was read; a rewind or a restart begins with them.
+        stored: Its rows, of one that had ended when it was read, or whose history cannot be read; a rewind or a restart
+            begins with them.
         turns: Turns it has had in the batch that is gathering.
         idle_since: Number of the pump that touched it last.
     """
@@ -145,6 +146,8 @@ class Resident:
         source = self.state.started if self.state.started is not None else self.pending
         if source is None and self.stored is not None:
             source = _started(self.stored)
+            if source is None:
+                return unknown_call_of(self.stored.row.parent_instance_id)
         return None if source is None else source.parent
 
     @property
@@ -241,14 +244,16 @@ class Resident:
             resident.history = events
             resident.next_seq = len(stored.history)
         except HistoryCorruptError as error:
-            resident.parked = str(error)
-            resident.take_from(row)
+            resident._set_aside(stored, str(error))
         except (InvariantError, KeyError, AttributeError) as error:
-            resident.parked = (
-                f"Its history makes no sense ({error}): restore a backup, or terminate the instance"
-            )
-            resident.take_from(row)
+            cause = f"Its history makes no sense ({error}): restore a backup, or terminate the instance"
+            resident._set_aside(stored, cause)
         return resident
+
+    def _set_aside(self, stored: StoredInstance, cause: str) -> None:
+        self.parked = cause
+        self.take_from(stored.row)
+        self.stored = stored
 
 
 def encode_bases(bases: tuple[int, ...]) -> bytes | None:
