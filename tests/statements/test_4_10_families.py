@@ -471,3 +471,38 @@ async def test_children_are_found_by_their_parent(hub: Deployment) -> None:
     assert {one.parent_instance_id for one in page.instances} == {"p"}
     page = await host.client.query_instances(parent_instance_id="p", runtime_status="Completed")
     assert page.instances == []
+@pytest.mark.parametrize("order", ["terminate", "purge"])
+async def test_a_stranger_under_the_id_of_a_child_keeps_its_own_children(hub: Deployment, order: str) -> None:
+    app = App()
+
+    @app.orchestrator
+    async def leaf(ctx: OrchestrationContext) -> Any:
+        return await ctx.wait_for_external_event("go")
+
+    @app.orchestrator
+    async def stranger(ctx: OrchestrationContext) -> Any:
+        first = ctx.call_sub_orchestrator(leaf, instance_id="its own")
+        await ctx.wait_for_external_event("go")
+        return await first
+
+    @app.orchestrator
+    async def parent(ctx: OrchestrationContext) -> Any:
+        ctx.call_sub_orchestrator(stranger, instance_id="taken")
+        await ctx.wait_for_external_event("go")
+
+    host = await hub.start(app)
+    await host.client.start(stranger, instance_id="taken")
+    await reaches(host, "its own", "Running")
+    await host.client.start(parent, instance_id="p")
+    await has_event(host, "p", "SubOrchestrationInstanceFailed")
+    if order == "purge":
+        await host.client.raise_event("its own", "go")
+        await reaches(host, "its own", "Completed")
+        await host.client.raise_event("p", "go")
+        await reaches(host, "p", "Completed")
+        await host.client.purge("p", recursive=True)
+        expected = {"its own": "Completed", "taken": "Running"}
+    else:
+        await host.client.terminate("p", recursive=True)
+        expected = {"p": "Terminated", "its own": "Running", "taken": "Running"}
+    assert await statuses(host) == expected
