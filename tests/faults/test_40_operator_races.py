@@ -8,63 +8,25 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 import pytest
 
-from durably import App, AppHost, EngineOptions, OrchestrationContext
+from durably import App, AppHost, Client, EngineOptions, OrchestrationContext
 from durably.errors import InstanceAlreadyExistsError, InstanceNotFoundError, InstanceStateError
 from tests.faults.checker import check_file
 from tests.faults.evidence import Evidence
 from tests.faults.linear import Call, linearizable
+from tests.faults.operators import ABSENT, drift, model
 
 CLIENTS = 4
 CALLS = (
-    ["start"] * 3
-    + ["raise"] * 3
-    + ["suspend", "resume"] * 2
-    + ["terminate", "purge", "purge", "status", "status"]
+    ["start", "raise"] * 3
+    + ["suspend", "resume", "status", "child"] * 2
+    + ["purge", "terminate", "rewind", "rewind", "restart", "terminate all", "purge all"]
 )
-
-
-class Life(NamedTuple):
-    """What the model knows of an instance: its status (None: there is none), and whether it may complete."""
-
-    status: str | None
-    told: bool = False
-
-
-ABSENT = Life(None)
-
-
-def model(life: Any, what: str) -> Iterable[tuple[Any, Life]]:
-    """The legal answers of a hub in which one thing happens at a time."""
-    status = life.status
-    ended = status in ("Completed", "Terminated")
-    if what == "status":
-        yield status, life
-    elif what == "start":
-        yield ("ok", Life("Running")) if status is None or ended else (("exists", status), life)
-    elif what == "purge":
-        yield (False, life) if status is None else (True, ABSENT) if ended else (("state", status), life)
-    elif status is None:
-        yield "not found", life
-    elif ended:
-        yield ("state", status), life
-    elif what == "raise":
-        yield "ok", life._replace(told=True)
-    elif what == "terminate":
-        yield "ok", Life("Terminated")
-    else:
-        yield "ok", life._replace(status="Suspended" if what == "suspend" else "Running")
-
-
-def drift(life: Any) -> Iterable[Life]:
-    if life.told and life.status == "Running":
-        yield Life("Completed")
 
 
 def build() -> App:
@@ -73,28 +35,42 @@ def build() -> App:
     @app.activity
     async def work() -> None:
         await asyncio.sleep(0.001)
+        if random.random() < 0.5:
+            raise ValueError("bad luck")
+
+    @app.orchestrator
+    async def leaf(ctx: OrchestrationContext) -> None:
+        await ctx.wait_for_external_event("never")
 
     @app.orchestrator
     async def racer(ctx: OrchestrationContext) -> None:
+        ctx.call_sub_orchestrator(leaf, instance_id=child_of(ctx.instance_id))
         await ctx.wait_for_external_event("go")
         await ctx.call_activity(work)
 
     return app
 
 
-async def call(host: AppHost, instance_id: str, what: str) -> Any:
-    client = host.client
+def child_of(instance_id: str) -> str:
+    return f"{instance_id}-child"
+
+
+async def call(client: Client, instance_id: str, what: str) -> Any:
     try:
         match what:
             case "start":
                 await client.start("racer", instance_id=instance_id)
             case "raise":
                 await client.raise_event(instance_id, "go")
-            case "purge":
-                return await client.purge(instance_id)
+            case "purge" | "purge all":
+                return await client.purge(instance_id, recursive=what == "purge all")
+            case "terminate" | "terminate all":
+                await client.terminate(instance_id, recursive=what == "terminate all")
             case "status":
-                status = await client.get_status(instance_id)
-                return None if status is None else str(status.runtime_status.value)
+                return await look(client, instance_id)
+            case "child":
+                status = await look(client, child_of(instance_id))
+                return None if status is None else "ended" if status in ("Canceled", "Terminated") else "live"
             case _:
                 await getattr(client, what)(instance_id)
     except InstanceNotFoundError:
@@ -106,20 +82,25 @@ async def call(host: AppHost, instance_id: str, what: str) -> Any:
     return "ok"
 
 
+async def look(client: Client, instance_id: str) -> str | None:
+    status = await client.get_status(instance_id)
+    return None if status is None else str(status.runtime_status.value)
+
+
 async def race(evidence: Evidence, instances: int, calls: int, seed: int) -> dict[str, list[Call]]:
-    """Four clients, each with calls of its own to each instance in turn."""
+    """Four clients, two of them with a store of their own, each with calls of its own to each instance in turn."""
     told: dict[str, list[Call]] = {}
     options = EngineOptions(
         turns_per_batch=2, max_resident_instances=4
     )  # so that all are evicted now and then
-    async with build().host(evidence.url, options=options) as host:
+    async with build().host(evidence.url, options=options) as host, Client(evidence.url) as outside:
 
         async def client(number: int, instance_id: str) -> None:
             chance = random.Random(f"{seed}/{instance_id}/{number}")
             for _ in range(calls):
                 what = chance.choice(CALLS)
                 made = time.monotonic()
-                answer = await call(host, instance_id, what)
+                answer = await call(outside if number % 2 else host.client, instance_id, what)
                 told[instance_id].append(Call(made, time.monotonic(), what, answer))
                 if chance.random() < 0.2:
                     await asyncio.sleep(chance.random() * 0.004)
@@ -128,21 +109,31 @@ async def race(evidence: Evidence, instances: int, calls: int, seed: int) -> dic
             names = [f"r-{n}" for n in range(first, min(first + 8, instances))]
             told.update((name, []) for name in names)
             await asyncio.gather(*(client(n, name) for name in names for n in range(CLIENTS)))
-        for name, story in told.items():  # what is left afterwards is part of the story
-            made = time.monotonic()
-            answer = await call(host, name, "status")
-            story.append(Call(made, time.monotonic(), "status", answer))
-            if answer in ("Running", "Suspended"):
-                await host.client.terminate(name)
-            await host.client.purge(name)
+        await clear(host, told)
     return told
+
+
+async def clear(host: AppHost, told: dict[str, list[Call]]) -> None:
+    """What is left afterwards is part of the story; then all goes, children that nobody can reach any more included."""
+    for name, story in told.items():
+        for what in ("terminate all", "child", "status", "purge all", "status"):
+            made = time.monotonic()
+            answer = await call(host.client, name, what)
+            story.append(Call(made, time.monotonic(), what, answer))
+            if what == "terminate all" and answer == "ok":
+                story.append(Call(time.monotonic(), time.monotonic(), "obeyed", None))
+    for left in (await host.client.query_instances(page_size=1_000)).instances:
+        if left.runtime_status not in ("Canceled", "Terminated"):
+            await host.client.terminate(left.instance_id)
+        await host.client.purge(left.instance_id)
 
 
 def judge(evidence: Evidence, instances: int, calls: int, seed: int) -> None:
     told = asyncio.run(race(evidence, instances, calls, seed))
     for name, story in told.items():
-        assert linearizable(story, ABSENT, model, drift), f"no order explains what {name} answered: {story}"
-    orders = [one for story in told.values() for one in story if one.what != "status"]
+        lines = "\n".join(f"{one.made:.6f} {one.answered:.6f} {one.what}: {one.answer}" for one in story)
+        assert linearizable(story, ABSENT, model, drift), f"no order explains what {name} answered:\n{lines}"
+    orders = [one for story in told.values() for one in story if one.what not in ("status", "child")]
     answers = Counter("ok" if one.answer in ("ok", True) else "refused" for one in orders)
     sys.stdout.write(f"{sum(map(len, told.values()))} calls on {instances} instances: {dict(answers)}\n")
     assert answers["ok"] >= 0.3 * answers.total()  # C15
@@ -175,6 +166,9 @@ STORY = [Call(0, 1, "start", "ok"), Call(2, 5, "raise", "ok"), Call(3, 4, "termi
         (Call(6, 7, "status", "Terminated"), True),
         (Call(6, 7, "status", "Running"), False),
         (Call(6, 7, "status", "Completed"), False),
+        (Call(6, 7, "rewind", "ok"), False),
+        (Call(6, 7, "restart", "ok"), True),
+        (Call(6, 7, "child", "live"), True),
         (Call(3.5, 7, "status", "Running"), True),
         (Call(6, 7, "purge", ("state", "Completed")), False),
     ],
