@@ -148,6 +148,11 @@ def _peak_mib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1_024
 
 
+def _address_space() -> int:
+    """Bytes that this process has reserved."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
 async def starve(folder: str) -> None:
     """An activity asks for more memory than there is; jobs run beside it."""
     resource.setrlimit(resource.RLIMIT_AS, (CAP_MIB << 20, resource.RLIM_INFINITY))
@@ -165,6 +170,18 @@ async def starve(folder: str) -> None:
             inner = error.details.inner
             _say(error.details.type if inner is None else inner.type)
         assert await work
+        _say(f"all {len(evidence.results)} ended")
+
+
+async def overgrown(folder: str, room_mib: str) -> None:
+    """Serve jobs beside an instance whose history is far larger than the memory that there is."""
+    evidence = Evidence.of_journal(Path(folder))
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + (int(room_mib) << 20), resource.RLIM_INFINITY))
+    async with serving(evidence) as host:
+        await host.client.raise_event("huge", "more", 1)
+        status = await host.client.get_status("huge")
+        _say(status.blocked if status is not None else "it is gone")
+        assert await Clients(evidence, jobs(8, first=8)).drive(host)
         _say(f"all {len(evidence.results)} ended")
 
 

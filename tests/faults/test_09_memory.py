@@ -13,7 +13,7 @@ import pytest
 from durably import App, EngineOptions, OrchestrationContext, OrchestrationFailedError
 from durably.errors import PayloadError
 from tests.faults.checker import check, check_file
-from tests.faults.children import child, line_of
+from tests.faults.children import child, line_of, program
 from tests.faults.clients import jobs, live_through
 from tests.faults.evidence import Evidence
 
@@ -41,6 +41,63 @@ def test_a_process_that_dies_of_it_is_a_death_like_any_other(tmp_path: Path) -> 
     evidence.note("death", 1)
     assert asyncio.run(live_through(evidence, jobs(8, first=8)))
     assert check(evidence, floor=0.5).completed == 8
+
+
+def huge_app() -> App:
+    app = App()
+
+    @app.activity
+    async def waits() -> str:
+        return await asyncio.get_running_loop().create_future()
+
+    @app.activity
+    async def answers() -> str:
+        return "done"
+
+    @app.orchestrator
+    async def huge(ctx: OrchestrationContext) -> Any:
+        result = ctx.call_activity("waits")
+        await ctx.wait_for_external_event("end")
+        return [
+            len(await ctx.wait_for_external_event("item")),
+            await ctx.call_activity("answers"),
+            result.done(),
+        ]
+
+    return app
+
+
+HUGE_MIB, ROOM_MIB = 128, 256
+
+
+async def grow(hub: Path) -> None:
+    """An instance with an activity in flight and buffered events: in memory each of them is there several times."""
+    options = EngineOptions(drain_timeout_s=0.01)
+    async with huge_app().host(f"sqlite:///{hub}", options=options) as host:
+        handle = await host.client.start("huge", instance_id="huge")
+        for _ in range(HUGE_MIB // 8):
+            await handle.raise_event("item", "x" * (8 << 20))
+
+
+async def go_on(hub: Path) -> Any:
+    options = EngineOptions(drain_timeout_s=0.01)
+    async with huge_app().host(f"sqlite:///{hub}", options=options) as host:
+        await host.client.redrive("huge")
+        await host.client.raise_event("huge", "end")
+        return await host.client.handle("huge").result(timeout=60)
+
+
+@pytest.mark.slow_once
+def test_a_history_larger_than_memory_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
+    evidence = Evidence.of_journal(tmp_path)
+    asyncio.run(grow(evidence.hub))
+    limits = {"DURABLY_MAX_HISTORY_MIB": "32", "MALLOC_ARENA_MAX": "1"}
+    for _ in range(2):  # it stays so
+        with program("tests.faults.children", "overgrown", tmp_path, ROOM_MIB, **limits) as process:
+            assert "DURABLY_MAX_HISTORY_MIB" in line_of(process), process.communicate()
+            assert line_of(process) == "all 8 ended"
+            assert process.wait(60) == 0
+    assert asyncio.run(go_on(evidence.hub)) == [8 << 20, "done", False]
 
 
 @pytest.mark.slow_once

@@ -315,7 +315,9 @@ class Committer:
     ) -> None:
         resident = staged.resident
         state = resident.state
-        in_flight = (state.tasks_open > 0 or resident.blocked is not None) and not state.ended
+        in_flight = (
+            state.tasks_open > 0 or resident.blocked is not None or resident.is_unread_in_flight
+        ) and not state.ended
         now = (state.status, state.custom_status, in_flight)
         if resident.is_new:
             resident.is_new = False

@@ -181,6 +181,11 @@ class Resident:
         return bool(self.state.poison()) or self.interrupted_turn is not None
 
     @property
+    def is_unread_in_flight(self) -> bool:
+        """True when its history is not in memory, and its row says that there is work in it: so it stays."""
+        return self.parked is not None and self.stored is not None and self.stored.row.in_flight
+
+    @property
     def idle(self) -> bool:
         """True when nothing but its rows would be lost by dropping it."""
         return not (
@@ -238,6 +243,9 @@ class Resident:
             return resident
         if row.status == RuntimeStatus.Pending.value:
             resident.pending = pending_start(stored.inbox)
+        if stored.oversize is not None:
+            resident._set_aside(stored, stored.oversize)
+            return resident
         try:
             events, resident.checksum = decode_rows(row.instance_id, row.execution_id, stored.history)
             resident.state = InstanceState.fold(row.instance_id, events)

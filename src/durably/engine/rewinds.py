@@ -130,6 +130,10 @@ class Rewinds:
     ) -> Resident:
         """Begin the execution that goes on from the cut. Its rows of before stay, and name each other."""
         desk = self._desk
+        if stored.oversize is not None:
+            raise HistoryCorruptError(
+                f"Instance '{resident.instance_id}' cannot be rewound. {stored.oversize}"
+            )
         history, checksum = decode_rows(resident.instance_id, resident.execution_id, stored.history)
         plan = plan_rewind(resident.instance_id, history)
         successor = Resident(

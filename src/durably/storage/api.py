@@ -85,11 +85,14 @@ class StoredInstance(NamedTuple):
         row: Its read model.
         history: The rows of its current execution, in order.
         inbox: Its messages that nobody has consumed, by position.
+        oversize: Why `history` holds its first row only, for people; None when it is whole. A provider that has a limit on
+            what it brings into memory says here which, and how it is raised.
     """
 
     row: InstanceRow
     history: list[HistoryRow]
     inbox: list[InboxRow]
+    oversize: str | None = None
 
 
 class Snapshot(NamedTuple):

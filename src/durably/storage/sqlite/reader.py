@@ -10,6 +10,7 @@ import apsw
 
 from durably.core.commit import HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
 from durably.storage.api import Snapshot, StoredInstance
+from durably.storage.sqlite import limits
 from durably.storage.sqlite.calls import Execute, executor, one_moment
 from durably.storage.sqlite.statements import ManyKeys
 
@@ -39,7 +40,7 @@ _IDS = ManyKeys("SELECT instance_id FROM instances WHERE instance_id")
 _INSTANCES_BY_ID = ManyKeys(f"SELECT {INSTANCE} FROM instances i WHERE i.instance_id")
 _HISTORY_BY_ID = ManyKeys(
     f"SELECT {_HISTORY} FROM instances i JOIN history h ON h.execution = i.execution WHERE i.instance_id",
-    " ORDER BY h.execution, h.seq",
+    " ORDER BY i.instance_id, h.seq",  # unique and in the order of the index: nothing has to be sorted
 )
 _VERDICTS = ManyKeys("SELECT message_id, verdict FROM tombstones WHERE message_id")
 _PARKED_BY_ID = ManyKeys(f"SELECT {_PARKED} FROM parked_messages WHERE message_id")
@@ -52,10 +53,16 @@ def as_instance(columns: tuple[Any, ...]) -> InstanceRow:
 
 
 class Reader:
-    """A connection that only reads."""
+    """A connection that only reads.
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    Args:
+        connection: To the file.
+        history_max: Bytes of the largest history that the owner brings into memory.
+    """
+
+    def __init__(self, connection: apsw.Connection, history_max: int) -> None:
         self.connection = connection
+        self._history_max = history_max
         self.execute = executor(connection)
 
     def read_instances(self, instance_ids: Sequence[str]) -> list[StoredInstance | None]:
@@ -67,9 +74,12 @@ class Reader:
             return [None] * len(instance_ids)
         with one_moment(self.connection):
             instances = _INSTANCES_BY_ID.run(self.execute, ids)
-            history = _HISTORY_BY_ID.run(self.execute, ids)
-            inbox = _INBOX_BY_ID.run(self.execute, ids)
-        stored = _assemble(map(as_instance, instances), history, inbox)
+            stored = _assemble(
+                map(as_instance, instances),
+                _HISTORY_BY_ID.each(self.execute, ids),
+                _INBOX_BY_ID.run(self.execute, ids),
+                self._history_max,
+            )
         found = {instance.row.instance_id: instance for instance in stored}
         return [found.get(instance_id) for instance_id in instance_ids]
 
@@ -118,7 +128,7 @@ class Reader:
             return [] if len(keys) == 1 else [row for key in keys for row in self._ask(statement, key)]
 
 
-def load(connection: apsw.Connection, timers_until: int) -> Snapshot:
+def load(connection: apsw.Connection, timers_until: int, history_max: int) -> Snapshot:
     """See `Store.load`. Runs on the writer's connection, behind what is being written."""
     execute = executor(connection)
     with one_moment(connection):
@@ -128,29 +138,50 @@ def load(connection: apsw.Connection, timers_until: int) -> Snapshot:
         ).fetchall()
         history = execute(
             f"SELECT {_HISTORY} FROM instances i JOIN history h ON h.execution = i.execution"
-            " WHERE i.in_flight ORDER BY i.execution, h.seq"
-        ).fetchall()
+            " WHERE i.in_flight ORDER BY i.execution, i.position, h.seq"  # as the indexes have it: no sorting
+        )
         return Snapshot(
             batch=batch,
             execution=execution,
-            in_flight=_assemble(map(as_instance, instances), history, []),
+            in_flight=_assemble(map(as_instance, instances), history, [], history_max),
             timers=_timers(execute, "due_at <= ?", timers_until),
             inbox=_inbox(execute, 0),
         )
 
 
 def _assemble(
-    rows: Iterable[InstanceRow], history: Iterable[tuple[Any, ...]], inbox: Iterable[tuple[Any, ...]]
+    rows: Iterable[InstanceRow],
+    history: Iterable[tuple[Any, ...]],
+    inbox: Iterable[tuple[Any, ...]],
+    history_max: int,
 ) -> list[StoredInstance]:
-    stored = [StoredInstance(row, [], []) for row in rows]
-    by_execution = {instance.row.execution: instance.history for instance in stored}
+    """Put together what belongs together. A history that is too large is let go of as it is read."""
+    stored = {row.execution: StoredInstance(row, [], []) for row in rows}
+    last, size = -1, 0
     for columns in history:
-        by_execution[columns[0]].append(HistoryRow._make(columns))
-    by_id = {instance.row.instance_id: instance.inbox for instance in stored}
+        execution, data = columns[0], columns[3]
+        size = len(data) + (size if execution == last else 0)
+        last = execution
+        kept = stored[execution].history
+        if size <= history_max or not kept:
+            kept.append(HistoryRow._make(columns))
+        elif len(kept) > 1:
+            del kept[1:]
+        if size > history_max:
+            stored[execution] = stored[execution]._replace(oversize=_too_large(size, history_max))
+    by_id = {instance.row.instance_id: instance.inbox for instance in stored.values()}
     for columns in inbox:
         if columns[1] in by_id:  # a start that nobody has taken in yet has no instance
             by_id[columns[1]].append(InboxRow._make(columns))
-    return stored
+    return list(stored.values())
+
+
+def _too_large(size: int, history_max: int) -> str:
+    return (
+        f"Its history has {size / 2**20:.0f} MiB, and this host brings {history_max / 2**20:.0f} MiB into memory at most "
+        f"({limits.HISTORY_MIB}): start a host that has the memory with a higher limit and redrive the instance, or "
+        "terminate it. Code that runs for long continues as new now and then"
+    )
 
 
 def _timers(execute: Execute, where: str, *instants: int) -> list[TimerRow]:

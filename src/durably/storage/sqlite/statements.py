@@ -8,7 +8,7 @@ quarter more CPU a row, and a text for each mix of rows.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -60,10 +60,12 @@ class ManyKeys:
 
     def run(self, execute: Execute, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Execute it for all keys; returns the rows of all chunks."""
-        found: list[tuple[Any, ...]] = []
+        return list(self.each(execute, keys))
+
+    def each(self, execute: Execute, keys: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """The same, row by row: only one of them has to be in memory."""
         start = 0
         while start < len(keys):
             size = _chunk(len(keys) - start)
-            found.extend(execute(self._texts[size], tuple(keys[start : start + size])))
+            yield from execute(self._texts[size], tuple(keys[start : start + size]))
             start += size
-        return found

@@ -22,7 +22,7 @@ from durably.errors import (
 )
 from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
 from durably.storage.sqlite import connection as opening
-from durably.storage.sqlite import counting, search, wakeup
+from durably.storage.sqlite import counting, limits, search, wakeup
 from durably.storage.sqlite.files import INDEX, Identity
 from durably.storage.sqlite.lane import Health, Lane
 from durably.storage.sqlite.lock import HostLock
@@ -51,6 +51,7 @@ class SqliteStore:
         self._name = path
         self._path = Path(path).absolute()
         self._vfs = vfs
+        self._history_max = limits.history_max()
         self._state = "new"
         self._ended: asyncio.Future[None] | None = None
         self._health = Health(str(self._path))
@@ -108,7 +109,9 @@ class SqliteStore:
 
     def _connect_reader(self) -> Reader:
         cache_kib = opening.READER_CACHE_KIB
-        return Reader(opening.connect(self._path, vfs=self._vfs, cache_kib=cache_kib, read_only=True))
+        return Reader(
+            opening.connect(self._path, vfs=self._vfs, cache_kib=cache_kib, read_only=True), self._history_max
+        )
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -254,7 +257,7 @@ class SqliteStore:
 
     async def load(self, lease: Lease, timers_until: int) -> Snapshot:
         """See `Store.load`."""
-        return await self._writes.submit(Writer.load, timers_until)
+        return await self._writes.submit(Writer.load, timers_until, self._history_max)
 
     def commit(self, lease: Lease, batch: Batch) -> asyncio.Future[None]:
         """See `Store.commit`."""

@@ -226,9 +226,9 @@ class Writer:
         if self.connection.in_transaction:
             self._execute("ROLLBACK")
 
-    def load(self, timers_until: int) -> Snapshot:
+    def load(self, timers_until: int, history_max: int) -> Snapshot:
         """See `Store.load`."""
-        return load(self.connection, timers_until)
+        return load(self.connection, timers_until, history_max)
 
     # --- arrivals ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,28 @@
+"""What the provider takes on at most."""
+
+from __future__ import annotations
+
+import os
+
+from durably.errors import UsageError
+
+HISTORY_MIB = "DURABLY_MAX_HISTORY_MIB"
+"""Name of the environment variable: the largest history, in MiB of its rows, that a host brings into memory.
+
+In memory it is two to four times as large. An instance with a larger one is parked when it is next read; nothing of it is
+lost, and all others go on.
+"""
+
+HISTORY_MIB_DEFAULT = 256
+
+
+def history_max() -> int:
+    """The limit in bytes.
+
+    Raises:
+        UsageError: The variable holds no such number.
+    """
+    text = os.environ.get(HISTORY_MIB, str(HISTORY_MIB_DEFAULT))
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"Environment variable {HISTORY_MIB} is {text!r}: expected a whole number above 0")
+    return int(text) << 20
