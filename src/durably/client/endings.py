@@ -18,6 +18,10 @@ _SHARE = 10
 """Looking takes a tenth of the time at most, however many are waited for."""
 
 
+_LOOK_MAX = 1_000
+"""Instances in one query; other reads of this process get their turn between two of them."""
+
+
 class Endings:
     """All that this process waits for, looked at together: one query for all of them, and only while somebody waits.
 
@@ -102,7 +106,13 @@ class Endings:
             delay_s = max(delay_s, _SHARE * took_s)
 
     async def _look_once(self) -> bool:
-        ids = list(self._waiting)
+        everybody = list(self._waiting)
+        ended = 0
+        for first in range(0, len(everybody), _LOOK_MAX):
+            ended += await self._look_at(everybody[first : first + _LOOK_MAX])
+        return ended > 0
+
+    async def _look_at(self, ids: list[str]) -> int:
         ended = 0
         for instance_id, committed in zip(ids, await self._store.get_instances(ids), strict=True):
             row = committed if committed is not None else await find(self._store, instance_id)
@@ -116,4 +126,4 @@ class Endings:
                     future.set_exception(InstanceNotFoundError(instance_id))
                 else:
                     future.set_result(row)
-        return ended > 0
+        return ended

@@ -85,6 +85,8 @@ class ActivityPool:
         self._limits: dict[str, int | None] = {}
         self._idle: asyncio.Event | None = None
         """Set when the last attempt ends; only `stop` waits for that."""
+        self.freed: Callable[[], None] = _nobody_waits
+        """Called when it holds one attempt less."""
 
     def __len__(self) -> int:
         """Attempts held: queued, running, or ended and not yet committed."""
@@ -172,6 +174,7 @@ class ActivityPool:
                 queue.remove(work)
                 if not queue:
                     del self._queues[work.call.name]  # whose name is in it has to queue up
+        self.freed()
 
     def settle(self, key: tuple[str, int], attempt: int) -> None:
         """The result of an attempt is durable, or nobody wants it: forget it."""
@@ -180,6 +183,7 @@ class ActivityPool:
             del self._works[key]
             if work.limit is not None and type(work) is Suspect:
                 self._company.leave(work)
+            self.freed()
 
     def results(self) -> list[tuple[str, ActivityDone]]:
         """What has ended and is not durable yet, for a partition object that was loaded meanwhile."""
@@ -304,3 +308,7 @@ class ActivityPool:
                 self._queues.pop(name, None)
             if self._running >= self._limit:
                 return
+
+
+def _nobody_waits() -> None:
+    """For a pool on its own."""

@@ -213,7 +213,7 @@ class Committer:
             self._clock.call_later(delay_us, waited.set)
             await waited.wait()
             delay_us = min(2 * delay_us, RETRY_DELAY_MAX_US)
-            sent = asyncio.ensure_future(self._store.commit(self._lease, batch))
+            sent = self._commit(batch)
         return None
 
     # --- sending -----------------------------------------------------------------------------------------------------
@@ -221,9 +221,18 @@ class Committer:
     def _send(self) -> None:
         if self.closed or self._batch is None:
             return
-        sent: Awaitable[None] = self._store.commit(self._lease, self._batch)
-        self._sent = asyncio.ensure_future(sent)
+        self._sent = self._commit(self._batch)
         self._sent.add_done_callback(self._received)
+
+    def _commit(self, batch: Batch) -> asyncio.Future[None]:
+        """Hand a batch to the store. One that raises at once has refused it, as one that answers so later."""
+        try:
+            sent: Awaitable[None] = self._store.commit(self._lease, batch)
+            return asyncio.ensure_future(sent)
+        except Exception as error:  # noqa: BLE001 - whoever takes the answer judges it
+            refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
 
     def _received(self, sent: asyncio.Future[None]) -> None:
         error = None if sent.cancelled() else sent.exception()

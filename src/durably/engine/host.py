@@ -16,6 +16,7 @@ from durably.engine.commands import Commands
 from durably.engine.committer import RETRY_DELAY_MAX_US, TROUBLE_DELAY_US
 from durably.engine.company import Company
 from durably.engine.executor import Executor
+from durably.engine.gate import Gate
 from durably.engine.janitor import Janitor
 from durably.engine.options import EngineOptions
 from durably.engine.partition import Partition, Share
@@ -78,6 +79,8 @@ class Host:
             company=self._company,
             unknown_wait=self.options.unknown_functions == "wait",
         )
+        self._room = Gate(lambda: self.has_room)
+        self.pool.freed = self._room.look
         self._lease: Lease | None = None
         self._commands = Commands(self.options.max_commands, self._deliver, lambda: self._refuses)
         self._strikes = Strikes(self.options.invariant_strikes)
@@ -140,6 +143,7 @@ class Host:
                 await asyncio.shield(self._stopped)
             return
         self._closing = True
+        self._room.look()
         self._stopped = asyncio.get_running_loop().create_future()
         self._suspicion.forgive()
         timeout_s = self.options.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
@@ -247,12 +251,12 @@ class Host:
     @property
     def has_room(self) -> bool:
         """True when another start may come: fewer activities are open than the host may hold."""
-        return len(self.pool) <= self.options.max_open_activities or self._closing
+        room = len(self.pool) <= self.options.max_open_activities
+        return room or self._closing or self.failure is not None
 
     async def wait_for_room(self) -> None:
         """Return when the host has room for another start."""
-        while not self.has_room:
-            await self._pause(5_000)
+        await self._room.passed()
 
     async def _pause(self, delay_us: int) -> None:
         """Sleep by the engine's own clock."""
@@ -265,6 +269,7 @@ class Host:
 
     def _refuse_all(self, error: Exception) -> None:
         self._commands.refuse_all(error)
+        self._room.look()
         self.waiters.fail(error)
 
     def _activity_done(self, instance_id: str, done: ActivityDone) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from durably.client import endings as endings_module
 from durably.client.endings import Endings
 from durably.core.commit import Batch, InstanceRow
 from durably.errors import HubClosedError, InstanceNotFoundError, StoreUnavailableError
@@ -90,3 +91,27 @@ def test_time_outs_and_the_end_of_the_client_are_told() -> None:
             await waiting
 
     asyncio.run(run())
+
+
+def test_many_are_looked_at_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings_module, "_LOOK_MAX", 1)
+    looks: list[int] = []
+
+    class Noting(Busy):
+        async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+            looks.append(len(instance_ids))
+            return await super().get_instances(instance_ids)
+
+    async def run() -> None:
+        memory, _ = await _hub()
+        store = Noting(memory.hub)
+        await store.open()
+        endings = Endings(store)
+        waiting = [asyncio.create_task(endings.wait(key, 60)) for key in ("a", "b")]
+        await asyncio.sleep(0)
+        await _end(memory, "a", "b")
+        assert [(await one).status for one in waiting] == ["Completed"] * 2
+        endings.close()
+
+    asyncio.run(run())
+    assert set(looks) == {1}

@@ -36,6 +36,7 @@ class Desk:
         self.released: list[Gathering] = []
         self.lost: list[tuple[Exception, list[Staged]]] = []
         self.kept: list[Delivery] = []
+        self.raises: Exception | None = None
         self.clock = clock
         self.committer = Committer(
             self,  # type: ignore[arg-type]
@@ -49,6 +50,8 @@ class Desk:
 
     def commit(self, lease: Lease, batch: Batch) -> Awaitable[None]:
         self.sent.append(batch)
+        if self.raises is not None:
+            raise self.raises
         answer = asyncio.get_running_loop().create_future()
         self.answers.append(answer)
         return answer
@@ -311,3 +314,40 @@ async def test_tombstones_are_swept_once_an_eighth_of_their_window(desk: Desk) -
         desk.clock.advance(300)
     assert [before != 0 for before in swept] == [True, False] * 5
     assert all(before <= desk.clock.now() - window for before in swept)
+
+
+async def test_a_store_that_raises_at_once_refuses_as_one_that_answers_so_later(desk: Desk) -> None:
+    desk.raises = StoreUnavailableError("busy")
+    desk.stage()
+    assert desk.committer.flush()
+    await settle()
+    assert (desk.lost, desk.released, desk.committer.busy) == ([], [], True)
+    desk.raises = None
+    desk.clock.advance(1)
+    await settle()
+    await desk.answer()
+    assert [batch.number for batch in desk.sent] == [1, 1]
+    assert len(desk.released) == 1
+    desk.raises = StoreFailedError("broken")
+    desk.stage()
+    desk.committer.flush()
+    await settle()
+    assert [error for error, _ in desk.lost] == [desk.raises]
+    assert desk.committer.closed
+
+
+async def test_a_store_that_raises_while_a_batch_is_settled_is_asked_again(desk: Desk) -> None:
+    desk.stage()
+    desk.committer.flush()
+    desk.committer.close()
+    landing = asyncio.ensure_future(desk.committer.landed())
+    await settle()
+    desk.raises = StoreUnavailableError("busy")
+    await desk.answer(StoreUnavailableError("lost the answer"))
+    desk.clock.advance(1)
+    await settle()
+    desk.raises = None
+    desk.clock.advance(2)
+    await settle()
+    await desk.answer()
+    assert await landing is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,30 @@ def test_histories_are_read_in_their_order_without_being_sorted(tmp_path: Path) 
         for text, bindings in joins:
             plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", bindings).fetchall()
             assert not [step for *_, step in plan if "TEMP B-TREE" in step]
+
+
+def test_reads_beyond_the_limit_wait_in_their_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "READS_MAX", 3)
+
+    async def run() -> None:
+        store = SqliteStore(str(tmp_path / "hub.db"))
+        await store.open()
+        lane = store._reads("anybody")
+        go_on = threading.Event()
+        held = lane.submit(lambda _: go_on.wait(60))
+        reads = [asyncio.create_task(store.get_instance(f"i{n}")) for n in range(20)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert lane._jobs.qsize() <= 3
+        owned = await store.read_instances(
+            await store.acquire(0, "test"), ["i"]
+        )  # the owner has a lane of its own
+        assert owned == [None]
+        go_on.set()
+        assert await asyncio.gather(*reads) == [None] * 20
+        await held
+        await store.close()
+
+    asyncio.run(run())

@@ -15,6 +15,10 @@ lost, and all others go on.
 
 HISTORY_MIB_DEFAULT = 256
 
+READS_MAX = 1_000
+"""Reads of anybody but the owner that are on their way at once; more wait in their callers, where they cost next to
+nothing, and a cancelled one is never made. Far more than one thread needs to have something to do."""
+
 
 def history_max() -> int:
     """The limit in bytes.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from durably.clock import SystemClock
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
@@ -30,6 +31,8 @@ from durably.storage.sqlite.reader import Reader
 from durably.storage.sqlite.wakeup import Arrivals, Bell
 from durably.storage.sqlite.work_log import FileWorkLog
 from durably.storage.sqlite.writer import Writer
+
+T = TypeVar("T")
 
 _CAPABILITIES = Capabilities(partitions=1, durable=True, shared=False, wakeups=True, inbox_in_order=True)
 
@@ -63,6 +66,7 @@ class SqliteStore:
         self._arrivals = Arrivals(self._bell, lambda: self._writes.submit(self._look))
         self._created = False
         self._lanes: dict[str, Lane[Reader]] = {}
+        self._asking = asyncio.Semaphore(limits.READS_MAX)
         self._writer: Lane[Writer] | None = None
 
     @property
@@ -298,33 +302,33 @@ class SqliteStore:
 
     async def get_instance(self, instance_id: str) -> InstanceRow | None:
         """See `Store.get_instance`."""
-        return await self._reads("anybody").submit(Reader.get_instance, instance_id)
+        return await self._ask(Reader.get_instance, instance_id)
 
     async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
         """See `Store.get_instances`."""
-        return await self._reads("anybody").submit(Reader.get_instances, instance_ids)
+        return await self._ask(Reader.get_instances, instance_ids)
 
     async def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
         """See `Store.verdicts`."""
-        return await self._reads("anybody").submit(Reader.verdicts, message_ids)
+        return await self._ask(Reader.verdicts, message_ids)
 
     async def read_parked(
         self, after: int = 0, limit: int = 100, *, message_id: str | None = None
     ) -> list[ParkedMessage]:
         """See `Store.read_parked`."""
-        return await self._reads("anybody").submit(Reader.read_parked, after, limit, message_id)
+        return await self._ask(Reader.read_parked, after, limit, message_id)
 
     async def read_messages(self, instance_id: str) -> list[InboxRow]:
         """See `Store.read_messages`."""
-        return await self._reads("anybody").submit(Reader.read_messages, instance_id)
+        return await self._ask(Reader.read_messages, instance_id)
 
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
-        return await self._reads("anybody").submit(Reader.read_history, instance_id)
+        return await self._ask(Reader.read_history, instance_id)
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""
-        return await self._reads("anybody").submit(search.find, query)
+        return await self._ask(search.find, query)
 
     async def query_with_waiting(self, query: InstanceQuery) -> FoundWithWaiting:
         """See `Store.query_with_waiting`."""
@@ -341,6 +345,11 @@ class SqliteStore:
         if self._writer is None or self._state != "open":
             raise self._refusal()
         return self._writer
+
+    async def _ask(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Read for anybody."""
+        async with self._asking:
+            return await self._reads("anybody").submit(work, *arguments)
 
     def _reads(self, who: str) -> Lane[Reader]:
         if self._state != "open":
