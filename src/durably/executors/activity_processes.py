@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 from durably.errors import FailureDetails, HubClosedError, PayloadError, ProcessDiedError
-from durably.executors.worker_channel import Attempt, ChannelClosedError, Outcome
+from durably.executors.worker_channel import Attempt, ChannelClosedError, Outcome, decode
 from durably.executors.worker_process import WorkerProcess
 
 Answer = tuple[Outcome, bytes]
 """How an attempt ended, and its result."""
 
+Heartbeat = Callable[[Any], None]
+"""Takes the details of a heartbeat, on another thread."""
+
 _STARTS_MAX = 3
 """A worker that dies between two calls costs the next call nothing, but this is not repeated for ever."""
+
+_SAID_MAX = 200
+"""Characters of a heartbeat in an error."""
 
 _PATIENCE_S = 5.0
 """A process that was killed and is not gone after this is stuck in the system: nobody waits for it any longer."""
@@ -27,13 +35,23 @@ class Job:
     Attributes:
         ended: Set to the answer when no process works on it any more; cancelled when nobody wants it.
         unwanted: Nobody wants the answer.
+        beat: Takes what it says of itself, on another thread.
+        said: The newest of that, or None.
     """
 
-    def __init__(self, attempt: Attempt, payload: bytes, ended: asyncio.Future[Answer]) -> None:
+    def __init__(
+        self, attempt: Attempt, payload: bytes, ended: asyncio.Future[Answer], heartbeat: Heartbeat
+    ) -> None:
         self.attempt = attempt
         self.payload = payload
         self.ended = ended
         self.unwanted = False
+        self.said: bytes | None = None
+        self._heartbeat = heartbeat
+
+    def beat(self, said: bytes) -> None:
+        self.said = said
+        self._heartbeat(decode(said, Any))
 
 
 class ActivityProcesses:
@@ -51,18 +69,23 @@ class ActivityProcesses:
         self._waiting: deque[Job] = deque()
         self._closed = False
 
-    async def run(self, attempt: Attempt, payload: bytes) -> Answer:
+    async def run(self, attempt: Attempt, payload: bytes, heartbeat: Heartbeat) -> Answer:
         """Perform an attempt in a process. Never raises for what user code does, nor for how the process ends.
 
         When the awaiting task is cancelled, a call that waits for a worker is dropped. One that runs is ended together
         with its process, and only then does the cancellation go on: until then the attempt takes its place in all limits.
+
+        Args:
+            attempt: What to perform.
+            payload: Its input.
+            heartbeat: Takes the details of its heartbeats.
 
         Raises:
             HubClosedError: After `close`.
         """
         if self._closed:
             raise HubClosedError(f"The host has stopped: activity '{attempt.name}' cannot be started")
-        job = Job(attempt, payload, asyncio.get_running_loop().create_future())
+        job = Job(attempt, payload, asyncio.get_running_loop().create_future(), heartbeat)
         if self._idle:
             self._idle.pop().take(job)
         elif len(self._slots) < self._size:
@@ -190,7 +213,7 @@ class _Slot:
         while True:
             worker = self._usable_worker(job)
             try:
-                answer = worker.call(job.attempt, job.payload)
+                answer = worker.call(job.attempt, job.payload, job.beat)
             except ChannelClosedError:
                 ending = self._retire(interrupt=job.unwanted)
                 starts += 1
@@ -254,5 +277,12 @@ def _why(job: Job, worker: WorkerProcess, ending: str) -> str:
         )
     return (
         f"Worker process {worker.pid} died while it ran activity '{name}' ({ending}): expected a result; SIGKILL is mostly "
-        "a lack of memory, anything else a crash of a library or an exit in the code"
+        f"a lack of memory, anything else a crash of a library or an exit in the code{_last_words(job)}"
     )
+
+
+def _last_words(job: Job) -> str:
+    if job.said is None:
+        return ""
+    said = job.said.decode()
+    return f". Its last heartbeat said {said if len(said) <= _SAID_MAX else said[:_SAID_MAX] + '...'}"

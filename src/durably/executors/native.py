@@ -185,7 +185,8 @@ class NativeExecutor:
             attempt = _attempt(call, *self._address(function))
         except RegistrationError as error:
             return _failed(call, error)
-        outcome, body = await self._processes.run(attempt, call.input or b"")
+        heartbeat = _context(call).heartbeat
+        outcome, body = await self._processes.run(attempt, call.input or b"", heartbeat)
         result = body if outcome.has_result else None
         return ActivityDone(call.execution_id, call.seq, call.attempt, result, outcome.failure)
 

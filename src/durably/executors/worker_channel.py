@@ -26,6 +26,8 @@ BEGUN: Final = 4
 """Worker to host: from now on code of users runs. A worker that dies before that has done nothing of the call."""
 DONE: Final = 5
 """Worker to host; the head is `Outcome`, the body the result."""
+BEAT: Final = 6
+"""Worker to host, between `BEGUN` and `DONE`, any number of times; the body is what the activity says of itself, as JSON."""
 
 BODY_MAX: Final = 1 << 30
 """Bytes of a payload: far more than a history should hold, and no more than a host can take for a moment."""

@@ -7,6 +7,7 @@ one to every process of a service that stops) lets the current call end first.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -14,14 +15,18 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Final
+
+import msgspec
 
 from durably.codec.convert import Converter, JsonConverter
 from durably.errors import PayloadError, RegistrationError
 from durably.executors.attempt import arguments_of, payload_of
 from durably.executors.worker_channel import (
+    BEAT,
     BEGUN,
     BODY_MAX,
     CALL,
@@ -44,6 +49,9 @@ _PR_SET_PDEATHSIG: Final = 1
 
 _UNWANTED: Final = 128 + signal.SIGTERM
 """Exit code of a worker whose call nobody wants any more."""
+
+_BEAT_MAX: Final = 1 << 16
+"""Bytes of the details of a heartbeat."""
 
 _importing = False
 
@@ -77,6 +85,7 @@ class Worker:
         self._functions: dict[tuple[str, Address], ActivityFunction] = {}
         self._converters: dict[Address | None, Converter] = {None: JsonConverter()}
         self._context: ActivityContext | None = None
+        self._sending = threading.Lock()
         self._busy = self._leaving = self._unwound = False
         sys.argv = [os.fsdecode(one) for one in hello.argv]
         _die_with(hello.host_pid)
@@ -94,13 +103,26 @@ class Worker:
         while not self._leaving and (frame := self._frames.get()) is not None:
             self._busy = True
             attempt: Attempt = decode(frame.head, Attempt)
-            context = self._context = _context(attempt)
+            context = self._context = _context(attempt, self._beat)
             self._channel.send(BEGUN)
             outcome, body = self._perform(attempt, frame.body, context)
-            self._context = None
+            with self._sending:  # a thread of users may be beating
+                self._context = None
             outcome.leaving = self._leaving
             self._channel.send(DONE, outcome, body)
             self._busy = False
+
+    def _beat(self, context: ActivityContext, details: Any) -> None:
+        """Tell the host, from any thread. Never raises, but for the end of the call itself."""
+        try:
+            said = msgspec.json.encode(details)
+        except Exception:  # noqa: BLE001 - whatever it is that users want to tell
+            said = msgspec.json.encode(f"a {type(details).__name__}, which is no JSON")
+        if len(said) > _BEAT_MAX:
+            said = msgspec.json.encode(f"{len(said)} bytes, more than the {_BEAT_MAX} that are kept")
+        with self._sending, contextlib.suppress(ChannelClosedError):
+            if self._context is context:
+                self._channel.send(BEAT, body=said)
 
     def _perform(self, attempt: Attempt, body: bytes, context: ActivityContext) -> tuple[Outcome, bytes]:
         try:
@@ -170,8 +192,23 @@ class Worker:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _context(attempt: Attempt) -> ActivityContext:
-    return ActivityContext(
+class _Context(ActivityContext):
+    """One whose heartbeats reach the host."""
+
+    __slots__ = ("_beat",)
+
+    def __init__(self, beat: Callable[[ActivityContext, Any], None], **known: Any) -> None:
+        super().__init__(**known)
+        self._beat = beat
+
+    def heartbeat(self, details: Any = None) -> None:
+        super().heartbeat(details)
+        self._beat(self, details)
+
+
+def _context(attempt: Attempt, beat: Callable[[ActivityContext, Any], None]) -> ActivityContext:
+    return _Context(
+        beat,
         instance_id=attempt.instance_id,
         task_id=attempt.task_id,
         attempt=attempt.attempt,

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from durably.executors.worker_channel import (
+    BEAT,
     BEGUN,
     CALL,
     DONE,
@@ -82,8 +84,8 @@ class WorkerProcess:
         """True while it can be called. It may die at any moment after that."""
         return not self.leaving and not self._channel.is_closed()
 
-    def call(self, attempt: Attempt, payload: bytes) -> tuple[Outcome, bytes]:
-        """Perform an attempt: its outcome, and the result.
+    def call(self, attempt: Attempt, payload: bytes, beat: Callable[[bytes], None]) -> tuple[Outcome, bytes]:
+        """Perform an attempt: its outcome, and the result. What it says of itself meanwhile goes to `beat`.
 
         Raises:
             ChannelClosedError: The process has died, or somebody hung up. `ready` and `begun` say how far it came.
@@ -98,7 +100,7 @@ class WorkerProcess:
         self._channel.send(CALL, attempt, payload)
         self._await(BEGUN)
         self.begun = True
-        head, body = self._await(DONE)
+        head, body = self._await(DONE, beat)
         outcome: Outcome = decode(head, Outcome)
         self.leaving = outcome.leaving
         return outcome, body
@@ -130,8 +132,10 @@ class WorkerProcess:
         self._channel.close()
         return _ending(code, killed_by_us=not ended)
 
-    def _await(self, kind: int) -> tuple[bytes, bytes]:
-        frame = self._channel.receive()
+    def _await(self, kind: int, beat: Callable[[bytes], None] | None = None) -> tuple[bytes, bytes]:
+        while (frame := self._channel.receive()).kind == BEAT:
+            if beat is not None:  # else it is of a thread that the call before has left behind
+                beat(frame.body)
         if frame.kind != kind:  # user code has written to the socket
             raise ChannelClosedError
         return frame.head, frame.body

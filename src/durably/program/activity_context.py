@@ -61,8 +61,9 @@ class ActivityContext:
     def heartbeat(self, details: Any = None) -> None:
         """Say that the activity is alive.
 
-        The newest `details` of a running attempt are kept in memory. Nothing is stored, and nothing depends on the
-        beat yet. It never raises; look at `cancelled` to learn whether to stop.
+        The newest `details` of a running attempt are kept in the memory of the host, also those of a worker process: the
+        error of one that dies ends with them. Nothing is stored, and nothing depends on the beat yet. It never raises; look
+        at `cancelled` to learn whether to stop. From a worker process only JSON of 64 KiB at most gets through.
         """
         self.last_heartbeat = details
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -204,3 +205,27 @@ class Shop:
     @staticmethod
     def price(n: int) -> int:
         return n + 1
+
+
+def beats_and_dies(ctx: ActivityContext, what: str) -> None:
+    beats: dict[str, list[Any]] = {
+        "steps": [{"progress": n} for n in range(1_000)],
+        "no JSON": [object()],
+        "large": ["x" * 100_000],
+    }
+    for beat in beats[what]:
+        ctx.heartbeat(beat)
+    os._exit(3)
+
+
+def beats_from_threads(ctx: ActivityContext) -> int:
+    """Threads that beat while the result is on its way, and one that goes on afterwards."""
+    threads = [threading.Thread(target=lambda: [ctx.heartbeat(n) for n in range(500)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    return len(threads)
+
+
+def beats_and_waits(ctx: ActivityContext, pipe: str) -> str:
+    ctx.heartbeat({"progress": 5})
+    return Path(pipe).read_text()

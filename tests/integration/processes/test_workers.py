@@ -22,6 +22,7 @@ from tests.integration.processes.bench import (
     result,
     with_processes,
 )
+from tests.support.waiting import eventually
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:
@@ -142,6 +143,42 @@ def test_a_worker_that_dies_fails_its_attempt_only(pipe: Pipe) -> None:
         assert result(await other) == "go"
 
     with_processes(main, programs.exits, programs.is_killed, programs.read_from)
+
+
+def test_the_newest_heartbeat_of_a_running_attempt_is_kept_by_its_host(pipe: Pipe) -> None:
+    async def main(executor: NativeExecutor) -> None:
+        task = asyncio.create_task(executor.perform(call("beats_and_waits", pipe.path)))
+        pool = executor._processes
+        await eventually(lambda: [slot.job for slot in pool._slots if slot.job and slot.job.said])
+        (job,) = [slot.job for slot in pool._slots if slot.job is not None]
+        assert job.said == b'{"progress":5}'
+        await pipe.release()
+        assert result(await task) == "go"
+
+    with_processes(main, programs.beats_and_waits)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("steps", '{"progress":999}'),
+        ("no JSON", '"a object, which is no JSON"'),
+        ("large", '"100002 bytes, more'),
+    ],
+)
+def test_the_error_of_a_worker_that_died_ends_with_its_last_heartbeat(what: str, said: str) -> None:
+    failed = failure(performed(programs.beats_and_dies, what))
+    assert failed.type == "ProcessDiedError"
+    assert f"Its last heartbeat said {said}" in failed.message
+
+
+def test_heartbeats_of_threads_disturb_neither_the_result_nor_the_next_call() -> None:
+    async def main(executor: NativeExecutor) -> None:
+        for _ in range(20):
+            assert result(await executor.perform(call("beats_from_threads"))) == 4
+            assert result(await executor.perform(call("echo", "x"))) == "x"
+
+    with_processes(main, programs.beats_from_threads, programs.echo)
 
 
 def test_a_worker_that_is_killed_from_outside_is_replaced(pipe: Pipe) -> None:
