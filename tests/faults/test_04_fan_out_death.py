@@ -35,7 +35,7 @@ async def finish(evidence: Evidence) -> int:
     side = SideFile(evidence.side, 1)
     async with wide_app(side).host(evidence.url) as host:
         handle = await host.client.start("wide", WIDTH, instance_id="wide", on_existing="attach")
-        result = await handle.result(timeout=30)
+        result = await handle.result(timeout=60)
     side.close()
     return result
 

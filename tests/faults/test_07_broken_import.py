@@ -65,7 +65,7 @@ def announced(process: subprocess.Popen[str]) -> str:
 
 def stop(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == Exit.OK
     return said
 
@@ -147,7 +147,7 @@ def test_with_nothing_to_serve_it_says_what_is_wrong_and_touches_no_hub(tmp_path
     (tmp_path / "billing.py").write_text(BROKEN)
     with host(tmp_path, "billing.py") as process:
         assert announced(process) == ""
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == Exit.USAGE
     assert "no such setting: BILLING_KEY" in said
     assert not (tmp_path / "hub.db").exists()

@@ -74,7 +74,7 @@ def test_sigterm_under_load_drains_and_lets_the_hub_go(tmp_path: Path) -> None:
     with served(evidence) as process:
         asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == Exit.OK
+        assert process.wait(60) == Exit.OK
         took = time.monotonic() - asked
         assert process.stderr is not None
         assert "Stopped" in process.stderr.read()
@@ -100,7 +100,7 @@ def test_a_second_sigterm_ends_it_at_once_and_nothing_is_lost(tmp_path: Path) ->
         while "waiting up to 10 s for 1 activity" not in (line := process.stderr.readline()):
             assert line
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == Exit.INTERRUPTED
+        assert process.wait(60) == Exit.INTERRUPTED
     evidence.note("death", 1)
     assert asyncio.run(_result(evidence)) == ["over"] * 3
 
@@ -112,7 +112,7 @@ def test_what_is_left_when_the_patience_ends_runs_again(tmp_path: Path) -> None:
     with served(evidence, DURABLY_DRAIN_TIMEOUT_S="0.1") as process:
         _wait_for_start(evidence)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == Exit.OK
+        assert process.wait(60) == Exit.OK
     evidence.note("death", 1)
     with served(evidence) as process:
         _wait_for_start(evidence, times=2)
@@ -139,4 +139,4 @@ async def _start_patient(evidence: Evidence) -> None:
 
 async def _result(evidence: Evidence) -> object:
     async with build_patient(SideFile(evidence.side, evidence.deaths), 0.0).host(evidence.url) as host:
-        return await host.client.handle("p").result(timeout=20)
+        return await host.client.handle("p").result(timeout=60)

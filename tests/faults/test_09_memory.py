@@ -26,7 +26,7 @@ def test_an_activity_for_which_there_is_no_memory_fails_and_the_others_go_on(tmp
     with child("starve", tmp_path) as process:
         assert line_of(process) == "MemoryError"
         assert line_of(process) == "all 8 ended"
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     evidence = Evidence.of_journal(tmp_path)
     evidence.hub = tmp_path / "hub.db"
     assert check(evidence, floor=1.0).completed == 8
@@ -36,7 +36,7 @@ def test_an_activity_for_which_there_is_no_memory_fails_and_the_others_go_on(tmp
 def test_a_process_that_dies_of_it_is_a_death_like_any_other(tmp_path: Path) -> None:
     with child("burst", tmp_path) as process:
         assert line_of(process) == "began"
-        assert process.wait(30) != 0
+        assert process.wait(60) != 0
     evidence = Evidence.of_journal(tmp_path)
     evidence.note("death", 1)
     assert asyncio.run(live_through(evidence, jobs(8, first=8)))
@@ -107,7 +107,7 @@ def test_what_is_large_fits_under_a_cap(tmp_path: Path, what: str) -> None:
         said = line_of(process)
         sys.stdout.write(f"{said}\n")
         assert said.startswith(f"{what}: done"), process.communicate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     check_file(Evidence.in_folder(tmp_path))
 
 
@@ -149,11 +149,11 @@ def test_what_is_too_deep_is_refused_where_it_comes_from(tmp_path: Path) -> None
                 await host.client.start("takes", deep(10_000))
             handle = await host.client.start("digs", 10_000)
             with pytest.raises(OrchestrationFailedError, match="PayloadError"):
-                await handle.result(timeout=20)
+                await handle.result(timeout=60)
             waiting = await host.client.start("digs", 10)
             with pytest.raises(PayloadError):
                 await waiting.raise_event("x", deep(10_000))
-            assert await waiting.result(timeout=20) == 21
+            assert await waiting.result(timeout=60) == 21
             assert host.engine.failure is None
 
     asyncio.run(run())
@@ -175,6 +175,6 @@ def test_a_loop_that_never_ends_fails_at_its_limit_with_the_cure(tmp_path: Path)
         async with app.host(f"sqlite:///{tmp_path / 'hub.db'}", options=options) as host:
             handle = await host.client.start("endless")
             with pytest.raises(OrchestrationFailedError, match=r"300.*continue_as_new"):
-                await handle.result(timeout=20)
+                await handle.result(timeout=60)
 
     asyncio.run(run())

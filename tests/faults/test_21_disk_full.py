@@ -72,7 +72,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
     with child("outgrow", tmp_path) as process:
         assert "nothing was changed" in line_of(process)
         assert line_of(process) == "all 16 ended"
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow_once

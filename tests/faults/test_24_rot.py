@@ -84,7 +84,7 @@ def test_a_byte_of_a_history_row_sets_its_instance_aside_and_no_other(
 async def serve(evidence: Evidence) -> str:
     """What became of a hub of which any byte may be wrong."""
     kind = "served"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with serving(evidence) as host:
             clients = asyncio.ensure_future(Clients(evidence, WAITING).drive(host))
             while not clients.done():

@@ -44,7 +44,7 @@ async def hammer(evidence: Evidence, tallies: list[Job], posts: int) -> None:
             assert await beside
         for job in tallies:
             await host.client.raise_event(job.instance_id, "token", "close")
-            got = await host.client.handle(job.instance_id).result(timeout=20)
+            got = await host.client.handle(job.instance_id).result(timeout=60)
             for number in range(WRITERS):  # each exactly once, in the order of its sender
                 mine = [token for token in got if token.startswith(f"{job.instance_id}/w{number}.")]
                 assert mine == [f"{job.instance_id}/w{number}.{n}" for n in range(posts)]

@@ -45,14 +45,14 @@ def test_the_second_host_exits_and_names_the_first_which_goes_on(tmp_path: Path)
         assert serves(first)
         with host(tmp_path) as second:
             assert not serves(second)
-            assert second.wait(20) == Exit.CONFLICT
+            assert second.wait(60) == Exit.CONFLICT
             assert second.stderr is not None
             said = second.stderr.read()
         for words in ("hub.db", f"pid {first.pid} on {os.uname().nodename}", "since", "stop that host first"):
             assert words in said, said
         assert first.poll() is None
         first.send_signal(signal.SIGTERM)
-        assert first.wait(20) == Exit.OK
+        assert first.wait(60) == Exit.OK
 
 
 @pytest.mark.slow_once
@@ -65,7 +65,7 @@ def test_the_lock_of_a_host_that_died_is_taken_over(tmp_path: Path) -> None:
     with host(tmp_path) as second:
         assert serves(second)
         second.send_signal(signal.SIGTERM)
-        assert second.wait(20) == Exit.OK
+        assert second.wait(60) == Exit.OK
 
 
 @pytest.mark.slow_once
@@ -76,7 +76,7 @@ def test_a_host_that_is_only_frozen_keeps_its_hub(tmp_path: Path) -> None:
         first.send_signal(signal.SIGSTOP)
         with host(tmp_path) as second:
             assert not serves(second)
-            assert second.wait(20) == Exit.CONFLICT
+            assert second.wait(60) == Exit.CONFLICT
         first.send_signal(signal.SIGCONT)
         first.send_signal(signal.SIGTERM)
-        assert first.wait(20) == Exit.OK
+        assert first.wait(60) == Exit.OK

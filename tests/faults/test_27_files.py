@@ -141,7 +141,7 @@ async def disturbed(
         await asyncio.sleep(0.1)  # it has looked at its files
         began = time.monotonic()
         back = damage()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await host.engine.failed()
         took = time.monotonic() - began
         assert isinstance(host.engine.failure, StoreFailedError)

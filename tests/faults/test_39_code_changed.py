@@ -138,7 +138,7 @@ async def deploy_and_push(evidence: Evidence, app: App) -> InstanceStatus:
 
 async def outcome(evidence: Evidence, app: App) -> Any:
     async with app.host(evidence.url) as host:
-        return await host.client.handle("t").result(timeout=20)
+        return await host.client.handle("t").result(timeout=60)
 
 
 async def soundness(evidence: Evidence) -> None:

@@ -37,7 +37,7 @@ from tests.model.words import (
 from tests.support.clock import START, ManualClock
 from tests.support.hubs import Hub, crash
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """Real seconds after which a host that is not quiet never will be."""
 
 BELIEFS_MAX = 6

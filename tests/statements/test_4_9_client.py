@@ -132,7 +132,7 @@ async def test_4_9_2_replace_replaces_whatever_is_there(memory: Deployment, fini
         await new.raise_event("go", "on")
         assert (await host.client.wait_for_completion("i")).output == [2, "on"]
         if waiting is not None:
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 60)
         assert len((await host.client.query_instances()).instances) == 1
 
 
@@ -145,7 +145,7 @@ async def test_4_9_2_who_waits_for_a_replaced_instance_learns_that_it_was_termin
         await is_quiet(host)
         await host.client.start("flow", 2, instance_id="i", on_existing="replace")
         with pytest.raises(OrchestrationFailedError) as caught:
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 60)
         assert caught.value.status == "Terminated"
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE_S = 3.0
+PATIENCE_S = 60.0
 """Real seconds after which something that should have happened has not."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 APP = """
 import asyncio

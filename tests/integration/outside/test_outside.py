@@ -53,7 +53,7 @@ def ready(process: subprocess.Popen[str]) -> None:
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Client]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async with Client(URL) as client:
             yield client
 

@@ -74,7 +74,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 async def _in_thread(fn: Callable[[], Any]) -> Any:

@@ -88,7 +88,7 @@ def test_a_time_out_ends_a_busy_loop(pipe: Pipe) -> None:
             handle = await running.client.start(limited, pipe.path)
             worker = await pipe.announced()
             clock.advance(3600)
-            name, other = await handle.result(timeout=20)
+            name, other = await handle.result(timeout=60)
             assert name == "TaskTimeoutError"
             assert other != worker
             assert await pipe.rest() == ""
@@ -101,9 +101,9 @@ def test_a_worker_that_is_killed_is_retried_and_its_failure_has_a_type(pipe: Pip
         async with host() as running:
             handle = await running.client.start(retried, pipe.path)
             os.kill(await pipe.announced(), signal.SIGKILL)
-            assert await handle.result(timeout=20) == 2
+            assert await handle.result(timeout=60) == 2
             died = await running.client.start(dying)
-            assert await died.result(timeout=20) == "ProcessDiedError, True"
+            assert await died.result(timeout=60) == "ProcessDiedError, True"
 
     asyncio.run(main())
 
@@ -115,7 +115,7 @@ def test_cancelling_the_instance_ends_the_work(pipe: Pipe) -> None:
             await pipe.announced()
             await handle.cancel()
             assert await pipe.rest() == ""
-            status = await running.client.wait_for_completion(handle.instance_id, timeout=20)
+            status = await running.client.wait_for_completion(handle.instance_id, timeout=60)
             assert status.runtime_status is RuntimeStatus.Canceled
 
     asyncio.run(main())
@@ -125,7 +125,7 @@ def test_max_concurrent_holds(tmp_path: Path) -> None:
     async def main() -> None:
         async with host() as running:
             handle = await running.client.start(one_at_a_time, str(tmp_path / "taken"))
-            assert await handle.result(timeout=20) == 20
+            assert await handle.result(timeout=60) == 20
 
     asyncio.run(main())
 
@@ -194,7 +194,7 @@ async def call(ctx: OrchestrationContext, what: tuple[str, object]):
 async def main() -> None:
     async with app.host("memory://") as host:
         handle = await host.client.start(call, (sys.argv[1], eval(sys.argv[2])))
-        print(await handle.result(timeout=30))
+        print(await handle.result(timeout=60))
 
 """
 
@@ -224,7 +224,7 @@ def script(
 
 def ended(folder: Path, text: str, *arguments: str, name: str = "script.py") -> tuple[int, list[str], str]:
     with script(folder, text, *arguments, name=name) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     return process.returncode, out.splitlines(), err
 
 
@@ -327,7 +327,7 @@ def test_an_import_that_fails_in_the_worker_is_a_failure(
     async def main() -> None:
         async with starts.app.host("memory://") as running:
             handle = await running.client.start(call)
-            status = await running.client.wait_for_completion(handle.instance_id, timeout=20)
+            status = await running.client.wait_for_completion(handle.instance_id, timeout=60)
         assert status.failure is not None
         failure = status.failure.inner
         assert failure is not None

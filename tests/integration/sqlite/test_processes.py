@@ -181,14 +181,14 @@ async def _is_woken(path: str) -> None:
     lease = await store.acquire(0, "owner")
     told = asyncio.Event()
     store.on_arrival(told.set)
-    await asyncio.wait_for(told.wait(), 20)  # the first look always tells
+    await asyncio.wait_for(told.wait(), 60)  # the first look always tells
     assert _mode(f"{path}.sock") in {None, 0o600}
     with child("post", path) as process:
         assert await asyncio.to_thread(line_of, process) == "ready"
         for number in range(3):
             told.clear()
             tell(process, f"{number}")
-            await asyncio.wait_for(told.wait(), 20)
+            await asyncio.wait_for(told.wait(), 60)
             assert await asyncio.to_thread(line_of, process) == "posted"
         assert [row.message_id for row in await store.read_inbox(lease)] == ["0", "1", "2"]
     await store.close()

@@ -314,7 +314,7 @@ def test_a_history_of_the_engine_is_understood():
         async with app.host("memory://") as host:
             handle = await host.client.start(everything, instance_id="i")
             await handle.raise_event("Go")
-            await handle.result(timeout=20)
+            await handle.result(timeout=60)
             return await handle.history(), await handle.status()
 
     tries.clear()

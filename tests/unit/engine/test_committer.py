@@ -300,7 +300,7 @@ async def test_landed_waits_for_the_batch_on_its_way(desk: Desk) -> None:
     await settle()
     assert not landed.done()
     await desk.answer()
-    await asyncio.wait_for(landed, 1)
+    await asyncio.wait_for(landed, 60)
 
 
 async def test_tombstones_are_swept_once_an_eighth_of_their_window(desk: Desk) -> None:

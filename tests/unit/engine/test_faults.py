@@ -178,7 +178,7 @@ async def test_a_child_that_the_store_refuses_fails_in_its_parent(hub: Deploymen
     picky.check = refusing("culprit")
     handle = await host.client.start("parent", "culprit", instance_id="p")
     with pytest.raises(OrchestrationFailedError, match="too long"):
-        await asyncio.wait_for(handle.result(), 2)
+        await asyncio.wait_for(handle.result(), 60)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ async def test_a_child_that_breaks_invariants_in_its_first_turn_fails_in_its_par
     host = await hub.start(build(), options=QUICK)
     handle = await host.client.start("parent", "culprit", instance_id="p")
     with pytest.raises(OrchestrationFailedError, match="sabotaged"):
-        await asyncio.wait_for(handle.result(), 2)
+        await asyncio.wait_for(handle.result(), 60)
 
 
 async def test_a_posted_start_of_a_condemned_instance_is_set_aside_and_can_be_redriven(
@@ -406,7 +406,7 @@ async def test_an_activity_that_raises_a_cancellation_of_its_own_fails(hub: Depl
 
     host = await hub.start(app)
     handle = await host.client.start(flow)
-    assert "Cancelled" in await asyncio.wait_for(handle.result(), 2)
+    assert "Cancelled" in await asyncio.wait_for(handle.result(), 60)
 
 
 async def test_after_a_failure_the_host_stops_in_order(hub: Deployment, store: FaultyStore) -> None:

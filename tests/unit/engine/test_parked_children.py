@@ -101,7 +101,7 @@ async def test_the_parent_of_a_child_that_cannot_be_read_hears_of_its_end(
         await getattr(host.client, order)("c")
     if crash:
         host = await hub.recover(host, build())
-    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 2)
+    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 60)
     assert (done.runtime_status, done.output) == ("Completed", "Terminated")
     await is_quiet(host)
     assert rows_of(hub).inbox == {}
@@ -133,7 +133,7 @@ async def test_a_parked_child_is_not_purged_nor_restarted_but_can_be_when_it_was
     await host.client.raise_event("c", "go", 1)
     await host.client.terminate("c")
     assert await host.client.purge("c")
-    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 2)
+    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 60)
     assert done.output == "Terminated"
 
 
@@ -149,7 +149,7 @@ async def test_a_parent_that_is_rewound_gets_another_child_for_one_that_could_no
     await reaches(host, "c", "Running")
     for name, target in (("go", "c"), ("on", "c"), ("go", "g")):
         await host.client.raise_event(target, name, 1)
-    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 2)
+    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 60)
     assert done.output == [1, 1, 1]
 
 
@@ -166,7 +166,7 @@ async def test_the_parent_of_a_blocked_child_hears_that_it_was_terminated(
     if crash:
         host = await hub.recover(host, build("another name"))
     await host.client.terminate("c", recursive=True)
-    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 2)
+    done = await asyncio.wait_for(host.client.wait_for_completion("p"), 60)
     assert done.output == "Terminated"
     await reaches(host, "g", "Terminated")
     await is_quiet(host)

@@ -115,7 +115,7 @@ def test_callers_on_other_loops_are_told_of_arrivals() -> None:
         told = asyncio.Event()
         store.on_arrival(told.set)
         ready()
-        await asyncio.wait_for(told.wait(), 20)
+        await asyncio.wait_for(told.wait(), 60)
         await store.close()
 
     async def act() -> None:
