@@ -471,6 +471,8 @@ async def test_children_are_found_by_their_parent(hub: Deployment) -> None:
     assert {one.parent_instance_id for one in page.instances} == {"p"}
     page = await host.client.query_instances(parent_instance_id="p", runtime_status="Completed")
     assert page.instances == []
+
+
 @pytest.mark.parametrize("order", ["terminate", "purge"])
 async def test_a_stranger_under_the_id_of_a_child_keeps_its_own_children(hub: Deployment, order: str) -> None:
     app = App()

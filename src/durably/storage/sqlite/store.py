@@ -332,11 +332,11 @@ class SqliteStore:
 
     async def query_with_waiting(self, query: InstanceQuery) -> FoundWithWaiting:
         """See `Store.query_with_waiting`."""
-        return await self._reads("anybody").submit(search.find_with_waiting, query)
+        return await self._ask(search.find_with_waiting, query)
 
     async def count(self, query: InstanceQuery) -> Counts:
         """See `Store.count`."""
-        return await self._reads("anybody").submit(counting.count, query)
+        return await self._ask(counting.count, query)
 
     # --- lanes -------------------------------------------------------------------------------------------------------
 
