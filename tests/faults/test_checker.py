@@ -47,7 +47,7 @@ def appended(line: str) -> Callable[[Evidence], None]:
 LIES: dict[str, tuple[Callable[[Evidence], object], str]] = {
     "a start that is lost": (lambda evidence: evidence.started.add(99), "C1"),
     "an event that is lost": (
-        lambda evidence: (evidence.raising.append("tally-14/9"), evidence.raised.add("tally-14/9")),
+        lambda evidence: (evidence.raising.append("tally-14/0.9"), evidence.raised.add("tally-14/0.9")),
         "C1",
     ),
     "another result": (lambda evidence: evidence.results.update({8: 17}), "C1"),
@@ -59,7 +59,10 @@ LIES: dict[str, tuple[Callable[[Evidence], object], str]] = {
     ),
     "an epoch from the future": (forged("UPDATE partition SET batch_epoch = 99"), "C2"),
     "rows without an owner": (forged("INSERT INTO timers VALUES (999, 0, 0, 0, 'x')"), "C11"),
-    "a message to nobody": (forged("INSERT INTO inbox VALUES (1, 'm', 'x', 0, x'00')"), "C11"),
+    "a message to nobody": (
+        forged("INSERT INTO inbox (message_id, instance_id, at, body) VALUES ('m', 'x', 0, x'00')"),
+        "C11",
+    ),
     "an instance that is not over": (forged("UPDATE instances SET status = 'Running'"), "C10"),
     "a child that is gone": (
         forged("UPDATE instances SET parent_instance_id = 'chain-8' WHERE parent_instance_id IS NOT NULL"),

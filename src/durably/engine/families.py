@@ -115,9 +115,14 @@ async def order_family(
     for depth in sorted({kin.depth for kin in family if kin.former}, reverse=True):
         await _tell(send, [kin.child for kin in family if kin.former and kin.depth == depth], order)
     await obey()
-    await _tell(
-        send, [kin.child for kin in family if not kin.former], order
-    )  # this waits until they have obeyed
+    # This waits until the others have obeyed; also those whom somebody called just before it obeyed itself.
+    told: set[str] = set()
+    while family := [kin.child for kin in family if not kin.former and kin.child.instance_id not in told]:
+        await _tell(send, family, order)
+        told.update(child.instance_id for child in family)
+        family = (
+            [] if isinstance(order, Purge) else await _descendants(store, instance_id, order, obeyed=True)
+        )
 
 
 async def _tell(send: Send, family: Sequence[Child], order: Terminate | Purge) -> None:
@@ -133,7 +138,9 @@ async def _tell(send: Send, family: Sequence[Child], order: Terminate | Purge) -
 # --- finding them ----------------------------------------------------------------------------------------------------
 
 
-async def _descendants(store: Store, instance_id: str, order: Terminate | Purge) -> list[_Kin]:
+async def _descendants(
+    store: Store, instance_id: str, order: Terminate | Purge, *, obeyed: bool = False
+) -> list[_Kin]:
     """All whom an order means, each behind its parent; nobody when the instance itself will refuse it.
 
     A purge stops at those that have not ended. Of former children those are found that the order can mean, with all below
@@ -141,7 +148,7 @@ async def _descendants(store: Store, instance_id: str, order: Terminate | Purge)
     """
     statuses = TERMINAL if isinstance(order, Purge) else _LIVE
     root = await store.get_instance(instance_id)
-    if root is None or root.status not in statuses:
+    if root is None or (root.status not in statuses and not obeyed):
         return []
     found: list[_Kin] = []
     seen = {instance_id}
