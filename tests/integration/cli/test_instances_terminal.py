@@ -84,7 +84,7 @@ def test_a_table_fits_and_has_colours_only_where_they_are_wanted(folder: Folder)
     wide = shown(folder, "instances", "list", columns=140)
     assert "UPDATED" in wide
     assert "\x1b[31mFailed\x1b[0m" in wide
-    assert "No host serves the hub: starts that wait for one are not listed" in wide
+    assert "No host serves the hub: what is Pending starts when the next one does" in wide
     narrow = plain(shown(folder, "instances", "list", columns=60))
     assert "UPDATED" not in narrow
     assert max(len(line) for line in narrow.splitlines()[:10]) <= 60
