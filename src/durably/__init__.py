@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         TaskTimeoutError,
         UnknownFunctionError,
         UsageError,
+        VersionMismatchError,
     )
     from durably.executors.http.policy import HttpPolicy
     from durably.program.activity_context import ActivityContext
@@ -138,6 +139,7 @@ __all__ = [
     "TokenSource",
     "UnknownFunctionError",
     "UsageError",
+    "VersionMismatchError",
 ]
 
 

@@ -20,6 +20,7 @@ from durably.executors.native import NativeExecutor, NativeOptions
 from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
+from durably.program.versions import Versioning
 from durably.storage.api import Store
 from durably.storage.open import open_store
 
@@ -133,10 +134,11 @@ class App:
         Args:
             fn: The function, when used without parentheses.
             name: The name to call it by; that of the function by default.
-            version: Kept with it.
+            version: Code of several versions stands side by side under one name; an instance runs on that of its own. See
+                `EngineOptions.version_match_strategy` for what happens where there is none.
 
         Raises:
-            RegistrationError: The name is taken, or the function cannot be an orchestrator.
+            RegistrationError: Name and version are taken, or the function cannot be an orchestrator.
         """
 
         def register(function: F) -> F:
@@ -229,6 +231,9 @@ class AppHost:
             processes=options.activity_processes,
             slow_turn_s=options.slow_turn_s,
             program=ProgramOptions(actions_max=options.max_actions),
+            versioning=Versioning(
+                options.code_version or None, options.default_version, options.version_match_strategy
+            ),
         )
         clock = SystemClock() if clock is None else clock
         builtins = [app.http_activity(clock).registered()]

@@ -124,6 +124,10 @@ class UnknownFunctionError(UsageError, LookupError):
     """No orchestrator or activity of this name is registered in this host."""
 
 
+class VersionMismatchError(UnknownFunctionError):
+    """This host knows the orchestrator, and has no code for instances of this version."""
+
+
 class PayloadError(UsageError, TypeError):
     """A value that cannot become JSON, or JSON that does not fit the declared type."""
 

@@ -63,6 +63,7 @@ NAMES = [
     "TokenSource",
     "UnknownFunctionError",
     "UsageError",
+    "VersionMismatchError",
 ]
 
 TESTING_NAMES = [

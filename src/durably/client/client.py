@@ -184,7 +184,8 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
             input: Its input, any value that becomes JSON.
             instance_id: Its id, at most 256 characters; 32 random hex digits by default.
             start_at: Not before this instant (naive means UTC), or this long from now; it is Pending until then.
-            version: The version it keeps for its whole life.
+            version: The version it keeps for its whole life. By default that of `fn`, if it is a function whose decorator
+                says one, else what the host gives new instances; "" is none.
             tags: Text by text, to find it by.
             on_existing: What to do when the id is taken. ``"replace_finished"`` replaces an instance that has ended and
                 refuses otherwise; ``"fail"`` refuses; ``"replace"`` terminates and replaces; ``"attach"`` returns a
@@ -209,7 +210,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
             name,
             None if input is None else self._converter.encode(input),
             self._random.token(),
-            version,
+            self._registry.asked_version(fn, version),
             None,
             check_tags(tags),
             None if start_at is None else self._instant(start_at),
@@ -263,7 +264,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
             row.name,
             row.input,
             self._random.token(),
-            row.version,
+            row.version or "",  # as it was, also where new instances get one
             tags=_decode_tags(row.tags) if row.tags else None,
             fresh=True,
             reason=reason,

@@ -358,10 +358,27 @@ class ExecutionCanceled(Event, tag=31):
 
 
 class ContinuedAsNew(Event, tag=32):
-    """The code returned after asking for a new execution; events that nobody consumed move on unless told otherwise."""
+    """The code returned after asking for a new execution; events that nobody consumed move on unless told otherwise.
+
+    Attributes:
+        input: Of the new execution.
+        preserve_events: False drops events that nobody consumed.
+        version: The version of the instance from then on; None keeps the one that it has, and "" takes it away.
+    """
 
     input: Payload
     preserve_events: bool = True
+    version: str | None = None
+
+
+class PatchApplied(Event, tag=33):
+    """The code asked whether a change applies to this execution, and was told that it does.
+
+    What it was told, not something that it decided: a replay hands it out again, and compares nothing. So the question
+    may be taken out of the code, or asked at another place.
+    """
+
+    change_id: str
 
 
 Arrival: TypeAlias = (
@@ -397,8 +414,9 @@ Action: TypeAlias = (
     | ExecutionFailed
     | ExecutionCanceled
     | ContinuedAsNew
+    | PatchApplied
 )
-"""Events that record a decision of user code."""
+"""Events that record a decision of user code, or what it was told."""
 
 HistoryEvent: TypeAlias = Arrival | Action
 
@@ -419,6 +437,7 @@ ACTIONS: frozenset[type[Event]] = frozenset(
         ContinuedAsNew,
     )
 )
+"""Decisions: what a replay compares."""
 
 NUMBERED: frozenset[type[Event]] = frozenset(
     (TaskScheduled, ChildScheduled, TimerCreated, EventAwaited, EventSent, StartSent)

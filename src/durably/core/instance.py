@@ -31,6 +31,7 @@ from durably.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    PatchApplied,
     Payload,
     RetryDeclined,
     Rewound,
@@ -298,7 +299,9 @@ def _given_up(state: InstanceState, event: ActionCanceled) -> None:
         state.let_go.append((action, 1 if attempt is None else attempt.number))
 
 
-def _nothing(state: InstanceState, event: CancelRequested | EventSent | StartSent | TurnInterrupted) -> None:
+def _nothing(
+    state: InstanceState, event: CancelRequested | EventSent | StartSent | TurnInterrupted | PatchApplied
+) -> None:
     del state, event  # recorded for replay; the state does not depend on it
 
 
@@ -404,4 +407,5 @@ TRANSITIONS: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     ContinuedAsNew: _continued,
     AttemptInterrupted: _attempt_interrupted,
     TurnInterrupted: _nothing,
+    PatchApplied: _nothing,
 }  # pyright: ignore[reportAssignmentType]  # each handler takes the type that is its key; no type can say that

@@ -22,7 +22,7 @@ class StartInstance(Body, tag=1):
         name: The orchestrator.
         input: Its input.
         execution_id: Drawn by the sender, so that a redelivered start creates the same execution.
-        version: Version of the instance.
+        version: Version of the instance; None leaves it to the host that begins it, "" is none.
         parent: Who waits for the result.
         tags: Set by the caller.
         start_at: Not before this instant; the instance is Pending until then.
@@ -147,12 +147,14 @@ class Continue(Body, tag=11):
         execution_id: Derived from the one before, so that a redelivery begins the same execution.
         carried: Events that the execution before has not consumed.
         custom_status: As the execution before left it.
+        version: See `ContinuedAsNew.version`.
     """
 
     input: Payload
     execution_id: str
     carried: tuple[EventRaised, ...] = ()
     custom_status: Payload = None
+    version: str | None = None
 
 
 class Rewind(Body, tag=12):

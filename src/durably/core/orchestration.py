@@ -460,5 +460,7 @@ class Commit(msgspec.Struct, eq=False):
     def _continue(self, action: ContinuedAsNew) -> None:
         events = self.state.events
         carried = tuple(events.unconsumed()) if events is not None and action.preserve_events else ()
-        body = Continue(action.input, self._derived("next"), carried, self.state.custom_status)
+        body = Continue(
+            action.input, self._derived("next"), carried, self.state.custom_status, action.version
+        )
         self.messages.append((self.state.instance_id, body))

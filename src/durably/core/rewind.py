@@ -26,6 +26,7 @@ from durably.core.events import (
     ExecutionStarted,
     ExecutionSuspended,
     HistoryEvent,
+    PatchApplied,
     RetryDeclined,
     Rewound,
     TaskCompleted,
@@ -41,7 +42,15 @@ Late: TypeAlias = TaskCompleted | TimerFired | EventRaised
 
 _OF_ATTEMPTS = (AttemptFailed, AttemptStarted, RetryDeclined)
 _INTERRUPTIONS = (AttemptInterrupted, TurnInterrupted)
-_UNSEEN = (TurnStarted, Rewound, AttemptStarted, ExecutionSuspended, ExecutionResumed, *_INTERRUPTIONS)
+_UNSEEN = (
+    TurnStarted,
+    Rewound,
+    AttemptStarted,
+    ExecutionSuspended,
+    ExecutionResumed,
+    PatchApplied,
+    *_INTERRUPTIONS,
+)
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ _KNOWN: dict[str, type[DurablyError]] = {
         errors.NonDeterminismError,
         errors.StoreRefusedError,
         errors.UnknownFunctionError,
+        errors.VersionMismatchError,
         errors.UsageError,
     )
 }

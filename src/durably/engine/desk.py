@@ -10,7 +10,7 @@ import msgspec
 
 from durably.clock import Clock
 from durably.core.commit import Tombstone
-from durably.core.events import Arrival, ExecutionStarted, ParentRef, TaskScheduled
+from durably.core.events import Arrival, ExecutionFailed, ExecutionStarted, ParentRef, TaskScheduled
 from durably.core.messages import ActivityDone, ChildDone, Continue, RaiseEvent, StartInstance
 from durably.core.orchestration import Commit
 from durably.core.verdicts import encode_verdict
@@ -18,7 +18,7 @@ from durably.engine.committer import INTERNAL, Committer, Staged
 from durably.engine.executor import Executor, Run
 from durably.engine.residents import Delivery, Resident
 from durably.engine.surroundings import Surroundings
-from durably.errors import FailureDetails, NonDeterminismError, UnknownFunctionError
+from durably.errors import FailureDetails, NonDeterminismError, UnknownFunctionError, VersionMismatchError
 
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -34,8 +34,10 @@ class Desk:
         around: Surroundings,
         *,
         unknown_wait: bool,
+        versions_wait: bool,
     ) -> None:
         self._unknown_wait = unknown_wait
+        self._versions_wait = versions_wait
         self.executor = executor
         self.committer = committer
         self.around = around
@@ -154,16 +156,20 @@ class Desk:
             self.dispatch(resident, commit)
 
     def run_of(self, resident: Resident) -> Run | None:
-        """The live code, replayed when it is not in memory; None when code and history disagree: it is blocked now."""
+        """The live code, replayed when it is not in memory.
+
+        None when there is no code for it, or code and history disagree: the instance is blocked now, or it has failed where
+        hosts are told to fail instances of versions that they have no code for.
+        """
         if resident.run is not None:
             return resident.run
-        name = resident.state.begun.name
+        started = resident.state.begun
         try:
-            if not self.executor.serves("orchestrator", name):
-                raise NonDeterminismError(
-                    resident.instance_id,
-                    f"{self.not_registered(name)}. Deploy a version that registers it: the instance goes on by itself",
-                )
+            if not self.executor.runs(started.name, started.version):
+                if self._is_of_other_version(started.name) and not self._versions_wait:
+                    self._fail(resident, started)
+                    return None
+                raise NonDeterminismError(resident.instance_id, self.no_code(started.name, started.version))
             resident.run = self.executor.replay(resident.history or [])
         except NonDeterminismError as error:
             resident.blocked = error.diff
@@ -200,7 +206,7 @@ class Desk:
         )
 
     def continued_event(
-        self, resident: Resident, before: ExecutionStarted, body: Continue
+        self, resident: Resident, before: ExecutionStarted, body: Continue, version: str | None
     ) -> ExecutionStarted:
         """The first event of the execution that follows `before`."""
         return ExecutionStarted(
@@ -211,25 +217,68 @@ class Desk:
             ordinal=resident.ordinal,
             created_at=resident.created_at,
             python=_PYTHON,
-            version=before.version,
+            version=version,
             parent=before.parent,
             tags=before.tags,
             custom_status=body.custom_status,
             began_as=before.life,
         )
 
-    def must_wait_for(self, name: str) -> bool:
-        """True when an instance of this orchestrator has to wait for a host that knows it."""
-        return self._unknown_wait and not self.executor.serves("orchestrator", name)
+    # --- functions and versions --------------------------------------------------------------------------------------
 
-    def unknown_function(self, name: str) -> FailureDetails:
-        """Why an instance of an orchestrator that nobody registered fails."""
-        error = UnknownFunctionError(f"{self.not_registered(name)}. Register it with @app.orchestrator")
+    def versioned(self, start: StartInstance) -> StartInstance:
+        """The start with the version that the instance keeps."""
+        version = start.version
+        if version is None:
+            version = self.executor.version_of_new(start.name)
+        version = version or None
+        return start if version == start.version else msgspec.structs.replace(start, version=version)
+
+    def must_wait_for(self, name: str, version: str | None) -> bool:
+        """True when an instance of this orchestrator and version has to wait for a host that has code for it."""
+        if self.executor.runs(name, version):
+            return False
+        return self._versions_wait if self._is_of_other_version(name) else self._unknown_wait
+
+    def no_code(self, name: str, version: str | None) -> str:
+        """Why an instance waits for another host, or another deployment."""
+        if self._is_of_other_version(name):
+            cure = "Deploy code for it, or serve the hub with a host that has it"
+            return f"{self._not_of_version(name, version)}. {cure}: the instance goes on by itself"
+        return f"{not_registered(self.executor, name)}. Deploy a version that registers it: the instance goes on by itself"
+
+    def no_code_failure(self, started: ExecutionStarted) -> FailureDetails:
+        """Why an instance fails for which there is no code."""
+        name = started.name
+        if self._is_of_other_version(name):
+            error: UnknownFunctionError = VersionMismatchError(
+                f"{self._not_of_version(name, started.version)}. Start it with one of these, or register code for it"
+            )
+        else:
+            error = UnknownFunctionError(
+                f"{not_registered(self.executor, name)}. Register it with @app.orchestrator"
+            )
         return FailureDetails.of(error)
 
-    def not_registered(self, name: str) -> str:
-        """What is wrong with an orchestrator that nobody registered."""
-        return not_registered(self.executor, name)
+    def _is_of_other_version(self, name: str) -> bool:
+        """Of an orchestrator that has no code for an instance: True when it has some for others."""
+        return self.executor.serves("orchestrator", name)
+
+    def _not_of_version(self, name: str, version: str | None) -> str:
+        wanted = "without a version" if version is None else f"of version '{version}'"
+        return (
+            f"Orchestrator '{name}' has no code for an instance {wanted} in this host; it has: "
+            f"{self.executor.versions(name)}"
+        )
+
+    def _fail(self, resident: Resident, started: ExecutionStarted) -> None:
+        """End an instance for which there is no code."""
+        self.touch(resident, self.clock.now())
+        resident.blocked = None
+        commit = self.commit_of(resident)
+        commit.decide(ExecutionFailed(self.no_code_failure(started)))
+        self.dispatch(resident, commit)
+        self.discard_held(resident)
 
 
 def not_registered(executor: Executor, name: str) -> str:

@@ -67,11 +67,23 @@ class Executor(Protocol):
     """How the engine reaches user code."""
 
     def serves(self, kind: FunctionKind, name: str) -> bool:
-        """True when this executor can run the function."""
+        """True when this executor knows the function, in whatever version."""
         ...
 
     def names(self, kind: FunctionKind) -> Sequence[str]:
         """The functions it can run, sorted; for messages to people."""
+        ...
+
+    def runs(self, name: str, version: str | None) -> bool:
+        """True when it has code for instances of the orchestrator that have this version."""
+        ...
+
+    def version_of_new(self, name: str) -> str | None:
+        """The version that new instances of the orchestrator get when nobody asks for one; None for none."""
+        ...
+
+    def versions(self, name: str) -> str:
+        """The versions of the orchestrator that it has code for, and its rule; for messages to people."""
         ...
 
     def begin(self, started: ExecutionStarted) -> Run:

@@ -33,7 +33,7 @@ class Lives:
 
         It was created when its start was accepted: while that waited for a host, it was listed under that instant.
         """
-        around = self._desk.around
+        around, start = self._desk.around, self._desk.versioned(start)
         created_at = now if delivery.at is None else delivery.at
         resident = Resident(delivery.target, around.new_execution(), ordinal, start.execution_id, created_at)
         resident.pending = start
@@ -52,14 +52,14 @@ class Lives:
         pending = resident.pending
         if pending is None or pending.execution_id != start.execution_id:
             return self._start_taken(resident, delivery, start, now)
-        if self._desk.must_wait_for(start.name):
-            resident.blocked = self._desk.not_registered(start.name)
+        if self._desk.must_wait_for(pending.name, pending.version):
+            resident.blocked = self._desk.no_code(pending.name, pending.version)
             self._desk.touch(resident, now)
             self._desk.hold(resident, delivery)
             return None
         resident.blocked = None
         if start.start_at is None or (start.start_at <= now and resident.is_new):
-            self.begin(resident, delivery, start)
+            self.begin(resident, delivery, pending)
             return None
         if resident.is_new:
             commit = self._desk.commit_of(resident)
@@ -78,28 +78,34 @@ class Lives:
     def begin_pending(self, resident: Resident) -> None:
         """The time of a scheduled start has come; where nobody knows its orchestrator, it waits for who does."""
         desk, start = self._desk, resident.pending
-        if start is not None and desk.must_wait_for(start.name):
-            resident.blocked = desk.not_registered(start.name)
+        if start is not None and desk.must_wait_for(start.name, start.version):
+            resident.blocked = desk.no_code(start.name, start.version)
             desk.touch(resident, resident.state.now)
             return  # its timer stays, and rings when the next host starts
         resident.blocked = None
         desk.commit_of(resident).timers[-1, TIMER_START] = None
         first, *rest = resident.held
         resident.held = rest
-        if not isinstance(first.body, StartInstance):
+        if start is None or not isinstance(first.body, StartInstance):
             raise InvariantError(
                 "I8", resident.instance_id, "its scheduled start came due without its message"
             )
-        self.begin(resident, first, first.body)
+        self.begin(resident, first, start)
         desk.go_on(resident)
 
     def continue_as_new(self, resident: Resident, delivery: Delivery, body: Continue, now: int) -> None:
-        """Begin the next execution; the rows of the one before go in the same commit."""
+        """Begin the next execution, once there is code for it; the rows of the one before go in the same commit."""
         desk = self._desk
         if not resident.state.continuing:
             desk.consumed(delivery)
             return
         before = resident.state.begun
+        version = before.version if body.version is None else body.version or None
+        if desk.must_wait_for(before.name, version):
+            resident.blocked = desk.no_code(before.name, version)
+            desk.touch(resident, now)
+            desk.hold(resident, delivery)
+            return
         desk.abandon(resident)
         desk.committer.gathering.executions_dropped += (resident.execution, *resident.bases)
         resident.begin_execution(desk.around.new_execution(), body.execution_id)
@@ -108,7 +114,7 @@ class Lives:
         desk.consumed(delivery)
         resident.queue.extendleft(reversed(resident.held))
         resident.held = []
-        self.first_turn(resident, desk.continued_event(resident, before, body))
+        self.first_turn(resident, desk.continued_event(resident, before, body, version))
         self._inherit(resident, body)
 
     def _inherit(self, resident: Resident, body: Continue) -> None:
@@ -140,11 +146,11 @@ class Lives:
         commit.begin(started)
         if rewound is not None:
             commit.record(rewound)
-        if desk.executor.serves("orchestrator", started.name):
+        if desk.executor.runs(started.name, started.version):
             resident.run = desk.executor.begin(started)
             desk.advance(resident, resident.run, commit, started)
         else:
-            commit.decide(ExecutionFailed(desk.unknown_function(started.name)))
+            commit.decide(ExecutionFailed(desk.no_code_failure(started)))
             desk.dispatch(resident, commit)
 
     # --- ends --------------------------------------------------------------------------------------------------------

@@ -8,8 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
+from durably.core.ids import check_text
 from durably.errors import UsageError
 
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "unknown_functions": ("fail", "wait"),
+    "version_match_strategy": ("none", "strict", "current_or_older"),
+    "version_failure_strategy": ("reject", "fail"),
+}
+_TEXTS = ("code_version", "default_version")
 _MAY_BE_ZERO = ("drain_timeout_s", "keep_finished_s", "slow_turn_s", "stall_limit_s")
 
 
@@ -46,6 +53,12 @@ class EngineOptions:
         dedupe_window_s: How long ids of consumed messages are remembered.
         unknown_functions: ``"fail"`` fails an activity that this host does not know and refuses such a start; right for
             a host that serves its hub alone. ``"wait"`` leaves the work for a host that knows it.
+        code_version: Of all code of this host whose decorator says none. None: such code says nothing about versions.
+        default_version: What new instances get for which nobody asks for a version. None: that of the newest code.
+        version_match_strategy: Which instances code may run: ``"current_or_older"`` those of its version and older ones, as
+            code that was changed with care for what is under way; ``"strict"`` those of its version only; ``"none"`` all.
+        version_failure_strategy: What becomes of an instance for which there is no code. ``"reject"`` leaves it, blocked,
+            for a host that has it; ``"fail"`` fails it with `VersionMismatchError` at its next turn.
         keep_finished_s: Finished instances are deleted this long after their end; 0 keeps them for ever. Deleting keeps to a
             fifth of the time as long as that is enough to keep up.
         lease_s: Time without renewal after which another host may take a partition over. Unused on a single file.
@@ -70,15 +83,23 @@ class EngineOptions:
     max_actions: int = 100_000
     dedupe_window_s: float = 3_600.0
     unknown_functions: Literal["fail", "wait"] = "fail"
+    code_version: str | None = None
+    default_version: str | None = None
+    version_match_strategy: Literal["none", "strict", "current_or_older"] = "current_or_older"
+    version_failure_strategy: Literal["reject", "fail"] = "reject"
     keep_finished_s: float = 0.0
     lease_s: float = 15.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "unknown_functions":
-                if value not in ("fail", "wait"):
-                    raise UsageError(f"unknown_functions is {value!r}: expected 'fail' or 'wait'")
+            choices = _CHOICES.get(field.name)
+            if choices is not None:
+                if value not in choices:
+                    expected = " or ".join(repr(choice) for choice in choices)
+                    raise UsageError(f"{field.name} is {value!r}: expected {expected}")
+            elif field.name in _TEXTS:
+                check_text("" if value is None else value, field.name)
             elif field.name in _MAY_BE_ZERO and value == 0:
                 continue
             elif type(value) not in (int, type(field.default)) or not 0 < value < math.inf:
@@ -99,7 +120,9 @@ class EngineOptions:
             text = source.get(variable)
             if text is None or field.name in given:
                 continue
-            kind = cast("type[str | int | float]", type(getattr(cls, field.name)))
+            kind = cast(
+                "type[str | int | float]", str if field.name in _TEXTS else type(getattr(cls, field.name))
+            )
             try:
                 values[field.name] = text if kind is str else kind(text)
             except ValueError:

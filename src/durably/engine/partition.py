@@ -91,8 +91,14 @@ class Partition:
         self.committer = Committer(
             store, lease, clock, options, released=self._released, lost=self._commit_lost, keep=inbox.seal
         )
-        unknown_wait = options.unknown_functions == "wait"
-        desk = Desk(share.executor, self.committer, clock, self._around, unknown_wait=unknown_wait)
+        desk = Desk(
+            share.executor,
+            self.committer,
+            clock,
+            self._around,
+            unknown_wait=options.unknown_functions == "wait",
+            versions_wait=options.version_failure_strategy == "reject",
+        )
         self._trials = Trials(
             desk,
             pool=share.pool,

@@ -243,6 +243,8 @@ class Resident:
             return resident
         if row.status == RuntimeStatus.Pending.value:
             resident.pending = pending_start(stored.inbox)
+            if resident.pending is not None:  # its message may leave open what was decided when it came
+                resident.pending = msgspec.structs.replace(resident.pending, version=row.version)
         if stored.oversize is not None:
             resident._set_aside(stored, stored.oversize)
             return resident

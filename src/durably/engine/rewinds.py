@@ -58,7 +58,7 @@ class Rewinds:
         row = resident.stored.row
         tags = msgspec.json.decode(row.tags, type=dict[str, str]) if row.tags else None
         start = StartInstance(
-            row.name, row.input, body.execution_id, row.version, None, tags, reason=body.reason
+            row.name, row.input, body.execution_id, row.version or "", None, tags, reason=body.reason
         )
         return self._start_instead(resident, delivery, start, now)
 

@@ -161,6 +161,18 @@ class WatchedExecutor:
         """See `Executor.names`."""
         return self._executor.names(kind)
 
+    def runs(self, name: str, version: str | None) -> bool:
+        """See `Executor.runs`."""
+        return self._executor.runs(name, version)
+
+    def version_of_new(self, name: str) -> str | None:
+        """See `Executor.version_of_new`."""
+        return self._executor.version_of_new(name)
+
+    def versions(self, name: str) -> str:
+        """See `Executor.versions`."""
+        return self._executor.versions(name)
+
     def begin(self, started: ExecutionStarted) -> Run:
         """See `Executor.begin`."""
         return _WatchedRun(self._executor.begin(started), started.instance_id, self._suspicion)

@@ -92,7 +92,7 @@ class Turns:
     def retry_blocked(self, resident: Resident, now: int) -> None:
         """A host started: see whether the code agrees with the history now, and go on when it does."""
         diff, resident.blocked = resident.blocked, None
-        if self._desk.run_of(resident) is not None:
+        if resident.state.continuing or self._desk.run_of(resident) is not None:
             self._desk.touch(resident, now)
             self._desk.go_on(resident)
         elif diff != resident.blocked:
@@ -169,7 +169,10 @@ class Turns:
         if run is None and type(body) is not Suspend:
             run = desk.run_of(resident)
             if run is None:
-                desk.hold(resident, delivery)
+                if resident.state.ended:
+                    self._refuse_ended(resident, delivery)
+                else:
+                    desk.hold(resident, delivery)
                 return
         commit = resident.commit or desk.commit_of(resident)
         event = commit.receive(body)

@@ -26,6 +26,7 @@ from durably.program.failures import describe
 from durably.program.registry import ActivityFunction, OrchestratorFunction, Registry
 from durably.program.replay import replay
 from durably.program.run import ProgramOptions, Run
+from durably.program.versions import Versioning, version_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class NativeOptions:
         process_grace_s: Time that such an activity has to clean up once nobody wants its result; then it is killed.
         slow_turn_s: A turn of an orchestrator that runs longer is reported with its stack; 0 switches that off.
         program: Limits of orchestrator code.
+        versioning: Which code runs which instances.
     """
 
     threads: int = 32
@@ -45,6 +47,7 @@ class NativeOptions:
     process_grace_s: float = 1.0
     slow_turn_s: float = 1.0
     program: ProgramOptions = field(default_factory=ProgramOptions)
+    versioning: Versioning = field(default_factory=Versioning)
 
 
 class NativeExecutor:
@@ -69,6 +72,7 @@ class NativeExecutor:
         self._builtins = {function.name: function for function in builtins}
         self._converter = converter
         self._program = options.program
+        self._versioning = options.versioning
         self._threads = ActivityThreads(options.threads)
         self._processes = ActivityProcesses(options.processes, options.process_grace_s)
         self._addresses: dict[ActivityFunction, tuple[Address, Address | None]] = {}
@@ -85,11 +89,26 @@ class NativeExecutor:
         """See `Executor.names`."""
         return self._registry.names(kind)
 
+    def runs(self, name: str, version: str | None) -> bool:
+        """See `Executor.runs`."""
+        return self._versioning.choose(self._registry.versions(name), version) is not None
+
+    def version_of_new(self, name: str) -> str | None:
+        """See `Executor.version_of_new`."""
+        return self._versioning.for_new(self._registry.versions(name))
+
+    def versions(self, name: str) -> str:
+        """See `Executor.versions`."""
+        rules = self._versioning
+        known = sorted(self._registry.versions(name), key=version_key)
+        shown = ", ".join(repr(one or rules.version) if one or rules.version else "none" for one in known)
+        return f"{shown} (match strategy '{rules.match}')"
+
     def begin(self, started: ExecutionStarted) -> Run:
         """See `Executor.begin`.
 
         Raises:
-            UnknownFunctionError: No such orchestrator is registered; ask `serves` first.
+            UnknownFunctionError: There is no code for it; ask `runs` first.
         """
         if self._watchdog is not None:
             self._watchdog.start()
@@ -101,7 +120,7 @@ class NativeExecutor:
 
         Raises:
             NonDeterminismError: Code and history differ.
-            UnknownFunctionError: No such orchestrator is registered; ask `serves` first.
+            UnknownFunctionError: There is no code for it; ask `runs` first.
             HistoryCorruptError: It does not say what was started.
         """
         started = next((event for event in history if isinstance(event, ExecutionStarted)), None)
@@ -113,7 +132,7 @@ class NativeExecutor:
 
     def _orchestrator(self, started: ExecutionStarted) -> OrchestratorFunction:
         registry = self._registry
-        function = registry.orchestrator(started.name, started.version) or registry.orchestrator(started.name)
+        function = self._versioning.choose(registry.versions(started.name), started.version)
         if function is None:
             raise UnknownFunctionError(_unknown("Orchestrator", started.name, registry.names("orchestrator")))
         return function

@@ -110,7 +110,8 @@ class Calls(Identity):
             input: Its input.
             instance_id: The id of the child; by default one made of the parent's id and the number of the call.
             retry: When to try again, each time as a fresh instance.
-            version: The version of the child; it does not inherit that of the parent.
+            version: The version of the child; it does not inherit that of the parent. By default that of `fn`, if its
+                decorator says one, else what the host gives new instances.
             returns: The type of the result; by default what the orchestrator declares.
             tags: Set on the child.
 
@@ -131,6 +132,7 @@ class Calls(Identity):
         spec, predicate = (None, None) if retry is None else _policy(retry)
         child = self._child_id() if instance_id is None else self._check_child(instance_id)
         check_text(version, "version")
+        version = registry.asked_version(fn, version)
         tags = check_tags(tags)
         seq = decisions.number()
         task = self._open(CallTask(loop=self._loop), seq)
@@ -157,7 +159,7 @@ class Calls(Identity):
             fn: The orchestrator, or its name.
             input: Its input.
             instance_id: Its id; by default one made of this instance's id and the number of the call.
-            version: Its version.
+            version: Its version, as for `call_sub_orchestrator`.
             tags: Set on it.
             start_at: Not before this instant (naive means UTC), or this long from now.
 
@@ -171,6 +173,7 @@ class Calls(Identity):
         """
         name = self._registry.orchestrator_name(fn)
         check_text(version, "version")
+        version = self._registry.asked_version(fn, version)
         payload = None if input is None else self._converter.encode(input)
         at = None if start_at is None else self._instant(start_at, "start_at")
         child = self._child_id() if instance_id is None else self._check_child(instance_id)

@@ -11,6 +11,7 @@ from durably.core.events import (
     CustomStatusSet,
     EventAwaited,
     EventSent,
+    PatchApplied,
     Payload,
     TimerCreated,
 )
@@ -232,7 +233,38 @@ class OrchestrationContext(Calls):
 
     # --- the instance ------------------------------------------------------------------------------------------------
 
-    def continue_as_new(self, input: Any = None, *, preserve_events: bool = True) -> None:
+    def patched(self, change_id: str) -> bool:
+        """Ask whether a change of the code applies to this execution, so that old and new code stand side by side.
+
+        True in an execution that asks for the first time, and recorded: it stays True whatever happens. False in one that
+        had come past this place before it could ask. One execution gets one answer for a change, however often it asks;
+        after a continue-as-new the change applies.
+
+        Once no execution is left that took the old way, delete that way and the question: histories with and without it
+        replay alike.
+
+        Args:
+            change_id: The name of the change; never use one again for another change.
+
+        Raises:
+            UsageError: The name is empty or no text.
+        """
+        decisions = self._decisions
+        decisions.check()
+        check_text(change_id, "change id")
+        if not change_id:
+            raise UsageError("The change id is empty: expected a name for the change of the code")
+        applies = decisions.patches.get(change_id)
+        if applies is None:
+            applies = not self._loop.is_replaying
+            if applies:
+                decisions.record(PatchApplied(change_id))
+            decisions.patches[change_id] = applies
+        return applies
+
+    def continue_as_new(
+        self, input: Any = None, *, preserve_events: bool = True, version: str | None = None
+    ) -> None:
         """Begin a new execution of this instance, with an empty history, when the orchestrator returns.
 
         What it returns is then ignored. The last call counts. If the code raises instead, the instance fails.
@@ -240,10 +272,12 @@ class OrchestrationContext(Calls):
         Args:
             input: The input of the next execution.
             preserve_events: Events that nobody has taken move on to it.
+            version: The version of the instance from then on; by default it keeps the one that it has. "" takes it away.
         """
         self._decisions.check()
+        check_text(version, "version")
         payload = None if input is None else self._converter.encode(input)
-        self.next_execution = ContinuedAsNew(payload, preserve_events)
+        self.next_execution = ContinuedAsNew(payload, preserve_events, version)
 
     def set_custom_status(self, value: Any) -> None:
         """Show a status to those who look at the instance. It stays until it is set again, also over continue-as-new.

@@ -41,9 +41,21 @@ class Decisions:
         errors: What open actions failed with. Their tracebacks hold frames, which hold the tasks, which hold the errors:
             a circle that the teardown breaks.
         closed: The code is being torn down, or was: nothing is recorded any more.
+        patches: What the code was told when it asked for a change, by change.
     """
 
-    __slots__ = ("_unnumbered", "closed", "completed", "error", "errors", "limit", "made", "open", "upcoming")
+    __slots__ = (
+        "_unnumbered",
+        "closed",
+        "completed",
+        "error",
+        "errors",
+        "limit",
+        "made",
+        "open",
+        "patches",
+        "upcoming",
+    )
 
     def __init__(self, actions_max: int) -> None:
         self.made: list[Action] = []
@@ -52,6 +64,7 @@ class Decisions:
         self.closed = False
         self.completed = 0
         self.errors: list[BaseException] = []
+        self.patches: dict[str, bool] = {}
         self.upcoming = 0
         self._unnumbered = 0
         self.limit = actions_max

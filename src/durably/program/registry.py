@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 from durably.codec.convert import Converter
@@ -15,6 +14,7 @@ from durably.errors import RegistrationError
 from durably.program.activity_context import ActivityContext
 from durably.program.addresses import check_process_function
 from durably.program.signatures import Signature, activity_plan, inner_function, orchestrator_input
+from durably.program.versions import version_key
 
 Kind = Literal["coroutine", "generator", "plain"]
 
@@ -199,13 +199,14 @@ class Registry:
         Args:
             fn: A coroutine function, a generator function that yields tasks, or a plain function.
             name: The name to call it by; that of the function by default.
-            version: Kept with it.
+            version: Of the code; see `durably.program.versions`.
 
         Raises:
             RegistrationError: The name is taken, or the function cannot be an orchestrator.
         """
         name = _name_for(fn, name, "orchestrator")
         check_text(version, f"version of orchestrator '{name}'")
+        version = version or None
         function = OrchestratorFunction(fn, name, _kind_of(fn, name), version)
         _put(self._orchestrators, function, "Orchestrator")
         self._orchestrator_of.setdefault(fn, function)
@@ -227,6 +228,17 @@ class Registry:
     ) -> OrchestratorFunction | None:
         """The orchestrator of a name and version, or registered from a function; None when there is none."""
         return _look_up(fn, self._orchestrators, self._orchestrator_of, version)
+
+    def versions(self, name: str) -> Mapping[str | None, OrchestratorFunction]:
+        """All code of an orchestrator, by version."""
+        return self._orchestrators.get(name, {})
+
+    def asked_version(self, fn: Callable[..., Any] | str, version: str | None) -> str | None:
+        """The version that a call asks for: the one it gives, else that of the function it gives; None: none."""
+        if version is not None or isinstance(fn, str):
+            return version
+        function = self.orchestrator(fn)
+        return None if function is None else function.version
 
     def activity_name(self, fn: Callable[..., Any] | str) -> str:
         """The name to call an activity by: as registered, else as the function is called."""
@@ -348,11 +360,4 @@ def _look_up(
     found = versions.get(version)
     if found is not None or version is not None:
         return found
-    return versions[max(versions, key=_version_key)]
-
-
-def _version_key(version: str | None) -> tuple[tuple[int, int | str], ...]:
-    """1.10 is newer than 1.9: numeric parts compare as numbers, and above text."""
-    return tuple(
-        (1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"[.\-+]", version or "")
-    )
+    return versions[max(versions, key=version_key)]

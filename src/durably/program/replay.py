@@ -20,6 +20,7 @@ from durably.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    PatchApplied,
     TaskCompleted,
     TaskFailed,
     TimerFired,
@@ -59,7 +60,7 @@ def replay(run: Run, started: ExecutionStarted, history: Sequence[HistoryEvent])
     known: list[HistoryEvent] = [
         event for event in history if type(event) in _ARRIVALS or type(event) in ACTIONS
     ]
-    run.begin_replay()
+    run.begin_replay(event.change_id for event in history if type(event) is PatchApplied)
     now = place = 0
     while place < len(known):
         event = known[place]

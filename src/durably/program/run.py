@@ -9,7 +9,7 @@ import hashlib
 import sys
 from _thread import get_ident
 from asyncio import events
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from sys import get_asyncgen_hooks
@@ -176,9 +176,14 @@ class Run:
         with self._entered():
             tear_down(self._loop)
 
-    def begin_replay(self) -> None:
-        """Until `end_replay`, what is delivered happened before."""
+    def begin_replay(self, patches: Iterable[str]) -> None:
+        """Until `end_replay`, what is delivered happened before.
+
+        Args:
+            patches: The changes that the history says apply; see `OrchestrationContext.patched`.
+        """
         self._loop.is_replaying = True
+        self._decisions.patches = dict.fromkeys(patches, True)
 
     def end_replay(self) -> None:
         """From now on the code runs for the first time."""

@@ -18,6 +18,7 @@ from durably.testing.sim_scene import Scene
 _PROGRAMS = (
     ("chain", 6),
     ("fan", 12),
+    ("patched", 5),
     ("retried", 3),
     ("timed_out", 1),
     ("race", 1),

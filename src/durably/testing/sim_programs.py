@@ -128,6 +128,18 @@ def _steps(app: App) -> None:
         return sum(await asyncio.gather(*(ctx.call_activity("add_one", i, returns=int) for i in range(n))))
 
     @app.orchestrator
+    async def patched(ctx: OrchestrationContext, n: int) -> int:
+        """Every other round was changed, and says so; the rest is as it was."""
+        x = 0
+        for i in range(n):
+            if i % 2 and ctx.patched(f"round {i}"):
+                async with asyncio.timeout(90_000):
+                    x = await ctx.call_activity("add_one", x, returns=int)
+            else:
+                x = await ctx.call_activity("add_one", x, returns=int)
+        return x
+
+    @app.orchestrator
     async def retried(ctx: OrchestrationContext, x: int) -> int:
         policy = RetryPolicy(timedelta(seconds=1), 5, backoff_coefficient=2.0, jitter=0.5)
         return await ctx.call_activity("third_time_lucky", x, retry=policy, returns=int)
@@ -159,7 +171,7 @@ def _steps(app: App) -> None:
             return "nothing failed"
         return "timer first" if winner is timer else "activity first"
 
-    del chain, fan, retried, timed_out, race
+    del chain, fan, patched, retried, timed_out, race
 
 
 async def _forever(ctx: OrchestrationContext, n: int) -> None:
@@ -259,6 +271,7 @@ def expected(name: str, n: int) -> Any:
         "chain": n,
         "fan": n * (n + 1) // 2,
         "retried": n,
+        "patched": n,
         "timed_out": "late",
         "race": "timer first",
         "collector": list(range(n)),

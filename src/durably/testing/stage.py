@@ -94,6 +94,18 @@ class StagedExecutor:
         known = self._executor.names(kind)
         return sorted({*known, *self._plot.stubs.names()}) if kind == "activity" else known
 
+    def runs(self, name: str, version: str | None) -> bool:
+        """See `Executor.runs`."""
+        return self._executor.runs(name, version)
+
+    def version_of_new(self, name: str) -> str | None:
+        """See `Executor.version_of_new`."""
+        return self._executor.version_of_new(name)
+
+    def versions(self, name: str) -> str:
+        """See `Executor.versions`."""
+        return self._executor.versions(name)
+
     def begin(self, started: ExecutionStarted) -> Run:
         """See `Executor.begin`."""
         return self._checked(self._executor.begin(started), [])

@@ -14,8 +14,17 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert EngineOptions.from_environment({}) == EngineOptions()
 
 
+NO_NUMBERS = {
+    "unknown_functions": "wait",
+    "code_version": "7",
+    "default_version": "7",
+    "version_match_strategy": "strict",
+    "version_failure_strategy": "fail",
+}
+
+
 @pytest.mark.parametrize(
-    "name", [field.name for field in fields(EngineOptions) if field.name != "unknown_functions"]
+    "name", [field.name for field in fields(EngineOptions) if field.name not in NO_NUMBERS]
 )
 def test_every_number_has_a_variable(name: str) -> None:
     options = EngineOptions.from_environment({f"DURABLY_{name.upper()}": "7"})
@@ -23,8 +32,9 @@ def test_every_number_has_a_variable(name: str) -> None:
     assert type(getattr(options, name)) is type(getattr(EngineOptions(), name))
 
 
-def test_unknown_functions_has_a_variable() -> None:
-    assert EngineOptions.from_environment({"DURABLY_UNKNOWN_FUNCTIONS": "wait"}).unknown_functions == "wait"
+@pytest.mark.parametrize(("name", "value"), NO_NUMBERS.items())
+def test_every_other_option_has_a_variable(name: str, value: str) -> None:
+    assert getattr(EngineOptions.from_environment({f"DURABLY_{name.upper()}": value}), name) == value
 
 
 def test_the_call_wins_over_the_environment() -> None:
@@ -76,6 +86,10 @@ def test_a_variable_that_makes_no_sense_is_refused_by_name(name: str, text: str)
         ("max_commands", 2.5),
         ("drain_timeout_s", -0.5),
         ("unknown_functions", "Fail"),
+        ("version_match_strategy", "CurrentOrOlder"),
+        ("version_failure_strategy", None),
+        ("code_version", 2.0),
+        ("default_version", "\ud800"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: Any) -> None:

@@ -388,12 +388,14 @@ def test_a_run_has_the_version_of_its_instance_when_there_is_one() -> None:
         outcome: Any = executor.begin(started).advance(started, 1)[-1]
         return outcome.result
 
-    assert [result(version) for version in ("1.0", "2.0", None, "3.0")] == [
+    assert [result(version) for version in ("1.0", "2.0", None, "1.5")] == [
         b'"old"',
         b'"new"',
-        b'"new"',
+        b'"old"',
         b'"new"',
     ]
+    assert [executor.runs("versioned", version) for version in ("2.0", "3.0")] == [True, False]
+    assert executor.version_of_new("versioned") == "2.0"
 
 
 def test_an_unknown_orchestrator_is_an_error_of_the_caller() -> None:

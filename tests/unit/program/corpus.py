@@ -371,6 +371,34 @@ def play_rewound(play: Play) -> None:
         play.complete(play.seq(name), name)
 
 
+async def patched(ctx: OrchestrationContext) -> list[object]:
+    """Asked twice, in a task, behind an event, in a loop; and told in `finally` what it was told before."""
+    told: list[object] = [ctx.patched("first")]
+
+    async def part(name: str) -> None:
+        told.append(ctx.patched(name))
+        await ctx.call_activity(name)
+
+    try:
+        await asyncio.gather(part("left"), part("right"))
+        for i in range(2):
+            if ctx.patched(f"round {i}"):
+                await ctx.create_timer(5)
+            await ctx.wait_for_external_event("go")
+    finally:
+        told.append(ctx.patched("first"))
+    return told
+
+
+def play_patched(play: Play) -> None:
+    play.complete(1)
+    play.complete(0)
+    for _ in range(2):
+        play.fire(play.timer(5))
+        play.event("go")
+    assert play.result == [True, True, True, True]
+
+
 CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
     fn.__name__: (fn, input, script)
     for fn, input, script in (
@@ -391,5 +419,6 @@ CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
         (children, None, play_children),
         (canceled, None, play_canceled),
         (rewound, None, play_rewound),
+        (patched, None, play_patched),
     )
 }
