@@ -6,10 +6,8 @@ calls them and survives every crash. The shop's own database is in `shop.py`.
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from durably import (
     ActivityContext,
@@ -205,19 +203,20 @@ STUBBORN = RetryPolicy(
 @app.orchestrator
 async def process_order(ctx: OrchestrationContext, order: Order) -> OrderResult:
     """Three steps forward, or all the way back."""
-    undo: list[tuple[Callable[..., Any], Any]] = []
     try:
-        await ctx.call_activity(reserve_inventory, order)
-        # Noted after the step: one that failed has changed nothing, since each is a single transaction. For a service
-        # that may fail although it did the work, note the undo before the call, and make it harmless on nothing.
-        undo.append((restock, order))
-
-        payment = await ctx.call_activity(charge_payment, order, retry=BUSY_GATEWAY)
-        undo.append((refund_payment, payment))
-
-        shipment = await ctx.call_activity(arrange_shipping, order)
+        # An undo is recorded when its step has completed: one that failed has changed nothing, since each is a single
+        # transaction. When a step fails, the saga runs the undos, the newest first, and raises the error again.
+        async with ctx.saga() as saga:
+            await saga.step(reserve_inventory, order, undo=restock, undo_retry=STUBBORN)
+            await saga.step(
+                charge_payment,
+                order,
+                retry=BUSY_GATEWAY,
+                undo=refund_payment,
+                undo_input=lambda payment: payment,
+                undo_retry=STUBBORN,
+            )
+            shipment = await saga.step(arrange_shipping, order)
     except TaskFailedError as error:
-        for compensation, its_input in reversed(undo):
-            await ctx.call_activity(compensation, its_input, retry=STUBBORN)
         return OrderResult(order.order_id, "rejected", reason=error.details.message)
     return OrderResult(order.order_id, "shipped", tracking=shipment.tracking)

@@ -60,7 +60,9 @@ class Management(Protocol):
         """Ask the instance to cancel itself. Raises as `raise_event`."""
         ...
 
-    async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
+    async def terminate(
+        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+    ) -> None:
         """Stop the instance at once; with its descendants, none of which runs any more on return. Raises as above."""
         ...
 

@@ -46,7 +46,12 @@ class ControlVerbs:
         await self._management.cancel(instance_id, reason)
 
     async def terminate(
-        self, instance_id: str, reason: str | None = None, *, recursive: bool = False
+        self,
+        instance_id: str,
+        reason: str | None = None,
+        *,
+        recursive: bool = False,
+        compensate: bool = True,
     ) -> None:
         """Stop an instance at once; its code sees nothing, its activities are cancelled. Raises as `raise_event`.
 
@@ -56,9 +61,10 @@ class ControlVerbs:
             recursive: Its descendants too: children, their children, and so on. Otherwise they go on. Those that
                 `start_orchestration` started are on their own. Once the order is durable, all of them will end, whatever
                 happens to this process.
+            compensate: What its sagas have done is undone by a child, ``{id}:undo``. False leaves it as it is.
         """
         check_text(reason, "reason")
-        await self._management.terminate(instance_id, reason, recursive=recursive)
+        await self._management.terminate(instance_id, reason, recursive=recursive, compensate=compensate)
 
     async def suspend(self, instance_id: str, reason: str | None = None) -> None:
         """Let no turn run until `resume`; what arrives is kept. Idempotent. Raises as `raise_event`."""

@@ -113,9 +113,11 @@ class OutsideOperations:
         """See `Management.cancel`."""
         await self._control(instance_id, Cancel(reason), "cancel")
 
-    async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
+    async def terminate(
+        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+    ) -> None:
         """See `Management.terminate`."""
-        order = Terminate(reason, recursive)
+        order = Terminate(reason, recursive, compensate=compensate)
         obey = partial(self._control, instance_id, order, "terminate")
         if not recursive:
             await obey()

@@ -16,7 +16,7 @@ from durably.codec.convert import Converter
 from durably.core.commit import InstanceRow
 from durably.core.history import decode_failure
 from durably.core.query import FIRST, place_of, token_of
-from durably.core.status import InstancePage, InstanceStatus, Outcome, RuntimeStatus
+from durably.core.status import TERMINAL, InstancePage, InstanceStatus, Outcome, RuntimeStatus
 from durably.core.timeline import HistoryEntry, instant, timeline
 from durably.core.why import needs_history, open_children, why
 from durably.errors import FailureDetails, InstanceNotFoundError, OrchestrationFailedError, UsageError
@@ -216,6 +216,7 @@ def _failure(outcome: Outcome) -> FailureDetails:
 
 def _status(row: InstanceRow) -> InstanceStatus:
     failed = row.status in (RuntimeStatus.Failed.value, RuntimeStatus.Canceled.value)
+    compensating = row.failure is not None and row.status not in TERMINAL
     return InstanceStatus(
         instance_id=row.instance_id,
         name=row.name,
@@ -226,7 +227,8 @@ def _status(row: InstanceRow) -> InstanceStatus:
         input=None if row.input is None else _decode_plain(row.input),
         output=None if row.output is None else _decode_plain(row.output),
         custom_status=None if row.custom_status is None else _decode_plain(row.custom_status),
-        failure=decode_failure(row.failure) if failed else None,
+        failure=decode_failure(row.failure) if failed or compensating else None,
+        compensating=compensating,
         blocked=row.parked or row.blocked,
         tags=_decode_tags(row.tags) if row.tags else {},
         parent_instance_id=row.parent_instance_id,

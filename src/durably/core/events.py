@@ -371,6 +371,43 @@ class ContinuedAsNew(Event, tag=32):
     version: str | None = None
 
 
+class UndoAdded(Event, tag=34):
+    """A step of a saga completed, and says what undoes it.
+
+    Attributes:
+        number: Of all undos of the execution; the first is 1.
+        saga: The saga that it belongs to; the first of the execution is 1.
+        name: The activity.
+        input: Its input.
+        retry: Its policy, or None for a single attempt.
+    """
+
+    number: int
+    saga: int
+    name: str
+    input: Payload
+    retry: RetrySpec | None = None
+
+
+class UndoEnded(Event, tag=35):
+    """An undo ran, or failed for good: nobody has to run it any more."""
+
+    number: int
+
+
+class CompensationStarted(Event, tag=36):
+    """A saga failed, and undoes what it has done."""
+
+    saga: int
+    failure: FailureDetails
+
+
+class SagaEnded(Event, tag=16):
+    """A saga is over: what it has done stays, or is undone as far as that could be."""
+
+    saga: int
+
+
 class PatchApplied(Event, tag=33):
     """The code asked whether a change applies to this execution, and was told that it does.
 
@@ -414,6 +451,10 @@ Action: TypeAlias = (
     | ExecutionFailed
     | ExecutionCanceled
     | ContinuedAsNew
+    | UndoAdded
+    | UndoEnded
+    | CompensationStarted
+    | SagaEnded
     | PatchApplied
 )
 """Events that record a decision of user code, or what it was told."""
@@ -435,6 +476,10 @@ ACTIONS: frozenset[type[Event]] = frozenset(
         ExecutionFailed,
         ExecutionCanceled,
         ContinuedAsNew,
+        UndoAdded,
+        UndoEnded,
+        CompensationStarted,
+        SagaEnded,
     )
 )
 """Decisions: what a replay compares."""

@@ -17,6 +17,7 @@ from durably.core.events import (
     AttemptStarted,
     CancelRequested,
     ChildScheduled,
+    CompensationStarted,
     ContinuedAsNew,
     CustomStatusSet,
     Event,
@@ -35,6 +36,7 @@ from durably.core.events import (
     Payload,
     RetryDeclined,
     Rewound,
+    SagaEnded,
     StartSent,
     TaskCompleted,
     TaskFailed,
@@ -43,6 +45,8 @@ from durably.core.events import (
     TimerFired,
     TurnInterrupted,
     TurnStarted,
+    UndoAdded,
+    UndoEnded,
 )
 from durably.core.external_events import EventMatcher
 from durably.core.messages import TIMER_DUE, TIMER_RETRY, TIMER_TIMEOUT
@@ -82,6 +86,8 @@ class InstanceState(msgspec.Struct, eq=False):
         moved: Due times that a rewind moved, by seq.
         lineage: See `Rewound.lineage`.
         let_go: Children that the code gave up while they ran: the call and its attempt. They may live on for a while.
+        undos: What sagas have recorded and not undone, by number, in the order in which it was done.
+        compensating: What sagas that undo their steps failed with, by saga.
         interrupted: The newest `AttemptInterrupted` of each call that has one; kept when the call ends.
     """
 
@@ -101,6 +107,8 @@ class InstanceState(msgspec.Struct, eq=False):
     moved: dict[int, int] = {}
     lineage: dict[str, int] = {}
     let_go: list[tuple[ChildScheduled, int]] = []
+    undos: dict[int, UndoAdded] = {}
+    compensating: dict[int, FailureDetails] = {}
     interrupted: dict[int, AttemptInterrupted] | None = None
 
     @classmethod
@@ -355,6 +363,7 @@ def _custom_status(state: InstanceState, event: CustomStatusSet) -> None:
 def _completed(state: InstanceState, event: ExecutionCompleted) -> None:
     state.status = RuntimeStatus.Completed.value
     state.output = event.result
+    state.failure = None
 
 
 def _failed(state: InstanceState, event: ExecutionFailed) -> None:
@@ -376,6 +385,25 @@ def _terminated(state: InstanceState, event: ExecutionTerminated) -> None:
 
 def _continued(state: InstanceState, event: ContinuedAsNew) -> None:
     state.continuing = True
+
+
+def _undo_added(state: InstanceState, event: UndoAdded) -> None:
+    state.undos[event.number] = event
+
+
+def _undo_ended(state: InstanceState, event: UndoEnded) -> None:
+    state.undos.pop(event.number, None)
+
+
+def _compensation_started(state: InstanceState, event: CompensationStarted) -> None:
+    state.compensating[event.saga] = event.failure
+    state.failure = event.failure  # in its row; what the instance ends with takes its place
+
+
+def _saga_ended(state: InstanceState, event: SagaEnded) -> None:
+    state.undos = {number: undo for number, undo in state.undos.items() if undo.saga != event.saga}
+    state.compensating.pop(event.saga, None)
+    state.failure = next(reversed(state.compensating.values()), None)
 
 
 TRANSITIONS: dict[type[Event], Callable[[InstanceState, Event], None]] = {
@@ -408,4 +436,8 @@ TRANSITIONS: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     AttemptInterrupted: _attempt_interrupted,
     TurnInterrupted: _nothing,
     PatchApplied: _nothing,
+    UndoAdded: _undo_added,
+    UndoEnded: _undo_ended,
+    CompensationStarted: _compensation_started,
+    SagaEnded: _saga_ended,
 }  # pyright: ignore[reportAssignmentType]  # each handler takes the type that is its key; no type can say that

@@ -105,12 +105,14 @@ class Terminate(Body, tag=7):
         recursive: Its descendants too.
         parent: Set when it is meant as a child of this call; see `Cancel`.
         lineage: See `Cancel`.
+        compensate: What its sagas have recorded is undone, by an instance of its own; False leaves it as it is.
     """
 
     reason: str | None = None
     recursive: bool = False
     parent: ParentRef | None = None
     lineage: tuple[str, ...] = ()
+    compensate: bool = True
 
 
 class Suspend(Body, tag=8):

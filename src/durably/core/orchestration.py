@@ -20,11 +20,13 @@ from durably.core.events import (
     AttemptStarted,
     CancelRequested,
     ChildScheduled,
+    CompensationStarted,
     ContinuedAsNew,
     Event,
     EventAwaited,
     EventRaised,
     EventSent,
+    ExecutionFailed,
     ExecutionResumed,
     ExecutionStarted,
     ExecutionSuspended,
@@ -33,6 +35,7 @@ from durably.core.events import (
     ParentRef,
     RetryDeclined,
     Rewound,
+    SagaEnded,
     StartSent,
     TaskCompleted,
     TaskFailed,
@@ -61,6 +64,7 @@ from durably.core.messages import (
     unknown_call_of,
 )
 from durably.core.retry import RetrySpec, retry_at
+from durably.core.undo import start_undo
 from durably.errors import FailureDetails, InvariantError
 
 _GIVEN_UP = Cancel("its caller gave it up")
@@ -81,6 +85,7 @@ class Commit(msgspec.Struct, eq=False):
         messages: To send, in order: target and body.
         turns: How many turns it holds.
         ended: The instance ended in it.
+        shown: Something changed that the row of the instance shows.
     """
 
     state: InstanceState
@@ -91,6 +96,7 @@ class Commit(msgspec.Struct, eq=False):
     messages: list[tuple[str, MessageBody]] = []
     turns: int = 0
     ended: bool = False
+    shown: bool = False
     _now: int = 0
     _turn_open: bool = False
 
@@ -303,6 +309,8 @@ class Commit(msgspec.Struct, eq=False):
         self.record(ExecutionTerminated(body.reason))
         order = self._order_let_go(body)
         self._end(order)
+        if body.compensate:
+            self._undo_rest()
 
     def terminate_unrecorded(self, body: Terminate, parent: ParentRef | None) -> None:
         """End an instance whose history must not grow, because it cannot be read or is what breaks us.
@@ -318,12 +326,14 @@ class Commit(msgspec.Struct, eq=False):
             self._undo(action, order)
         state.apply(ExecutionTerminated(body.reason))
         self._tell_of_end(parent)
+        if body.compensate:
+            self._undo_rest()
 
     def _order_let_go(self, body: Terminate) -> Terminate | None:
         """What children have to be told. Some were asked to cancel long ago, and are perhaps still at it."""
         if not body.recursive:
             return None
-        order = Terminate(body.reason, recursive=True)
+        order = Terminate(body.reason, recursive=True, compensate=body.compensate)
         for child, attempt in self.state.let_go:
             self.messages.append(order_child(self.state, child, attempt, order))
         return order
@@ -342,6 +352,10 @@ class Commit(msgspec.Struct, eq=False):
         if type(action) in OUTCOMES:
             self.record(action)
             self._end(_GIVEN_UP)
+            if not isinstance(
+                action, ExecutionFailed
+            ):  # that one may be rewound, and then it goes on with its saga
+                self._undo_rest()
             if isinstance(action, ContinuedAsNew):
                 self._continue(action)
             return
@@ -360,6 +374,9 @@ class Commit(msgspec.Struct, eq=False):
                 self._action_canceled(action)
             case RetryDeclined():
                 self._retry_declined(action)
+            case CompensationStarted() | SagaEnded():
+                self.record(action)
+                self.shown = True
             case _:
                 self.record(action)
 
@@ -456,6 +473,11 @@ class Commit(msgspec.Struct, eq=False):
             if parent == unknown_call_of(parent.instance_id):
                 done = msgspec.structs.replace(done, child=state.instance_id)
             self.messages.append((parent.instance_id, done))
+
+    def _undo_rest(self) -> None:
+        """What sagas have left is undone by an instance of its own: the code that would do it is gone."""
+        if self.state.undos:
+            self.messages.append(start_undo(self.state))
 
     def _continue(self, action: ContinuedAsNew) -> None:
         events = self.state.events

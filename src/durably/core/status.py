@@ -64,7 +64,8 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
         input: The input of the current execution, as plain JSON data, or None.
         output: The result of a completed instance as plain JSON data; the reason of a terminated one; else None.
         custom_status: What the code set last, as plain JSON data, or None.
-        failure: Why it failed, or None.
+        failure: Why it failed, or what it compensates for, or None.
+        compensating: It undoes the steps of a saga that failed, or those that another instance has left.
         blocked: A readable diff when code and history disagree, or the cause when the instance is parked, or None.
             Such an instance keeps its messages and goes on after a fixed deployment.
         tags: What the caller set at start.
@@ -82,6 +83,7 @@ class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):
     custom_status: Any = None
     failure: FailureDetails | None = None
     blocked: str | None = None
+    compensating: bool = False
     tags: dict[str, str] = {}
     parent_instance_id: str | None = None
 

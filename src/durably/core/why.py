@@ -95,6 +95,8 @@ def why(
         due = {seq: due_at for seq, _, due_at in state.timers()}
         scene = _Scene(state, story, due, now, children or {}, served)
         what = f"for {_listed(_things(scene))}"
+    for failure in list(state.compensating.values())[-1:]:
+        what = f"{what}, to undo the steps of a saga that failed: {_failure(failure)}"
     return f"Waits {what}{'' if served else f'; {_NO_HOST}'}."
 
 

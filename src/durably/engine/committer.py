@@ -331,7 +331,7 @@ class Committer:
         if resident.is_new:
             resident.is_new = False
             instances.append(instance_row(resident, in_flight=in_flight))
-        elif staged.touched or now != resident.written:
+        elif staged.touched or staged.commit.shown or now != resident.written:
             changes.append(
                 InstanceChange(
                     resident.instance_id,

@@ -68,9 +68,11 @@ class Operations:
         """See `Management.cancel`."""
         await self._host.submit(instance_id, Cancel(reason))
 
-    async def terminate(self, instance_id: str, reason: str | None, *, recursive: bool = False) -> None:
+    async def terminate(
+        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+    ) -> None:
         """See `Management.terminate`."""
-        order = Terminate(reason, recursive)
+        order = Terminate(reason, recursive, compensate=compensate)
         obey = partial(self._host.submit, instance_id, order)
         if not recursive:
             await obey()

@@ -12,6 +12,7 @@ from durably.codec.convert import PAYLOAD_BYTES_MAX, Converter, JsonConverter
 from durably.core.events import ExecutionStarted, HistoryEvent
 from durably.core.ids import task_key
 from durably.core.messages import ActivityDone
+from durably.core.undo import UNDO
 from durably.engine.executor import ActivityCall, FunctionKind
 from durably.errors import HistoryCorruptError, RegistrationError, UnknownFunctionError
 from durably.executors.activity_processes import ActivityProcesses
@@ -26,6 +27,7 @@ from durably.program.failures import describe
 from durably.program.registry import ActivityFunction, OrchestratorFunction, Registry
 from durably.program.replay import replay
 from durably.program.run import ProgramOptions, Run
+from durably.program.undoing import UNDOING
 from durably.program.versions import Versioning, version_key
 
 
@@ -82,8 +84,9 @@ class NativeExecutor:
 
     def serves(self, kind: FunctionKind, name: str) -> bool:
         """See `Executor.serves`."""
-        found = self._activity(name) if kind == "activity" else self._registry.orchestrator(name)
-        return found is not None
+        if kind == "activity":
+            return self._activity(name) is not None
+        return name == UNDO or self._registry.orchestrator(name) is not None
 
     def names(self, kind: FunctionKind) -> Sequence[str]:
         """See `Executor.names`."""
@@ -91,7 +94,7 @@ class NativeExecutor:
 
     def runs(self, name: str, version: str | None) -> bool:
         """See `Executor.runs`."""
-        return self._versioning.choose(self._registry.versions(name), version) is not None
+        return self._code(name, version) is not None
 
     def version_of_new(self, name: str) -> str | None:
         """See `Executor.version_of_new`."""
@@ -132,10 +135,13 @@ class NativeExecutor:
 
     def _orchestrator(self, started: ExecutionStarted) -> OrchestratorFunction:
         registry = self._registry
-        function = self._versioning.choose(registry.versions(started.name), started.version)
+        function = self._code(started.name, started.version)
         if function is None:
             raise UnknownFunctionError(_unknown("Orchestrator", started.name, registry.names("orchestrator")))
         return function
+
+    def _code(self, name: str, version: str | None) -> OrchestratorFunction | None:
+        return UNDOING if name == UNDO else self._versioning.choose(self._registry.versions(name), version)
 
     # --- activities --------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from durably.program.futures import LoopFuture
 from durably.program.http import HTTP_ACTIVITY, TokenSource
 from durably.program.http_call import HttpCall, http_request
 from durably.program.retry_policy import RetryPolicy
+from durably.program.saga import Saga
 from durably.program.tasks import NO_DEFAULT, CallTask, EventTask, TimerTask
 
 CUSTOM_STATUS_BYTES_MAX: Final = 16 * 1024
@@ -261,6 +262,11 @@ class OrchestrationContext(Calls):
                 decisions.record(PatchApplied(change_id))
             decisions.patches[change_id] = applies
         return applies
+
+    def saga(self) -> Saga:
+        """A block whose steps are undone when it ends with an error: ``async with ctx.saga() as saga``; see `Saga`."""
+        self._decisions.check()
+        return Saga(self._loop, self._registry, self._converter)
 
     def continue_as_new(
         self, input: Any = None, *, preserve_events: bool = True, version: str | None = None

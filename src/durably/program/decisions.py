@@ -41,6 +41,9 @@ class Decisions:
         errors: What open actions failed with. Their tracebacks hold frames, which hold the tasks, which hold the errors:
             a circle that the teardown breaks.
         closed: The code is being torn down, or was: nothing is recorded any more.
+        sagas: How many there have been.
+        undos: How many undos of sagas have been recorded.
+        failed_undos: Those that failed, as sentences.
         patches: What the code was told when it asked for a change, by change.
     """
 
@@ -50,10 +53,13 @@ class Decisions:
         "completed",
         "error",
         "errors",
+        "failed_undos",
         "limit",
         "made",
         "open",
         "patches",
+        "sagas",
+        "undos",
         "upcoming",
     )
 
@@ -64,6 +70,9 @@ class Decisions:
         self.closed = False
         self.completed = 0
         self.errors: list[BaseException] = []
+        self.sagas = 0
+        self.undos = 0
+        self.failed_undos: list[str] = []
         self.patches: dict[str, bool] = {}
         self.upcoming = 0
         self._unnumbered = 0

@@ -13,6 +13,7 @@ from durably.core.events import (
     AttemptStarted,
     CancelRequested,
     ChildScheduled,
+    CompensationStarted,
     ContinuedAsNew,
     CustomStatusSet,
     Event,
@@ -24,12 +25,15 @@ from durably.core.events import (
     ExecutionFailed,
     ExecutionStarted,
     RetryDeclined,
+    SagaEnded,
     StartSent,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
     TimerCreated,
     TimerFired,
+    UndoAdded,
+    UndoEnded,
 )
 from durably.program.drivers import is_library
 
@@ -91,6 +95,12 @@ def identity(action: Action) -> tuple[Any, ...]:
             return action.seq, action.instance_id, action.name.casefold()
         case TimerCreated() | ActionCanceled() | RetryDeclined():
             return (action.seq,)
+        case UndoAdded():
+            return action.number, action.saga, action.name
+        case UndoEnded():
+            return (action.number,)
+        case CompensationStarted() | SagaEnded():
+            return (action.saga,)
         case _:
             return ()
 
@@ -116,6 +126,16 @@ def label(event: Event) -> str:
             return f"no retry of #{event.seq}"
         case CustomStatusSet():
             return "custom status set"
+        case UndoAdded():
+            return f"undo '{event.name}' noted"
+        case UndoEnded():
+            return f"end of undo {event.number}"
+        case CompensationStarted():
+            return (
+                f"saga {event.saga} begins to undo its steps ({event.failure.type}: {event.failure.message})"
+            )
+        case SagaEnded():
+            return f"end of saga {event.saga}"
         case ExecutionCompleted():
             return "end: completed"
         case ExecutionFailed():

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from sys import get_asyncgen_hooks
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from durably.codec.convert import Converter
 from durably.core.events import (
     Action,
@@ -259,10 +261,12 @@ class Run:
         if not main.done():
             return ExecutionFailed(describe(self._deadlock(main)))
         if main.cancelled():
-            return ExecutionCanceled(self._reason)
+            return ExecutionCanceled(self._with_undos(self._reason, "the instance was canceled"))
         error = main.exception()
         if error is not None:
-            return ExecutionFailed(describe(_explained(error)), failed_tasks(error))
+            details = describe(_explained(error))
+            message = self._with_undos(details.message, "") or ""
+            return ExecutionFailed(msgspec.structs.replace(details, message=message), failed_tasks(error))
         if self._context is not None and self._context.next_execution is not None:
             return self._context.next_execution
         result = main.result()
@@ -271,6 +275,11 @@ class Run:
         except PayloadError as refused:
             problem = PayloadError(f"Result of orchestrator '{self._started.name}': {refused}")
             return ExecutionFailed(describe(problem))
+
+    def _with_undos(self, text: str | None, otherwise: str) -> str | None:
+        """A cause, and which undos failed on account of it."""
+        notes = self._decisions.failed_undos
+        return "; ".join((text or otherwise, *notes)) if notes else text
 
     def _deadlock(self, main: LoopTask) -> OrchestratorDeadlockError:
         others = [task for task in self._loop.tasks if task is not main and not task.done()]

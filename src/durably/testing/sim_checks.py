@@ -17,7 +17,7 @@ from durably.errors import DurablyError, InvariantError
 from durably.executors.native import NativeExecutor, NativeOptions
 from durably.testing.sim_scene import Scene
 
-_RETRYING = ("unlucky", "mended")
+_RETRYING = ("unlucky", "mended", "saga")
 
 
 class Runs:

@@ -20,6 +20,7 @@ _PROGRAMS = (
     ("fan", 12),
     ("patched", 5),
     ("retried", 3),
+    ("saga", 3),
     ("timed_out", 1),
     ("race", 1),
     ("collector", 5),

@@ -29,6 +29,7 @@ def build_app(pause: Pause, is_broken: IsBroken = lambda _: False) -> App:
     _activities(app, pause)
     _brittle(app, pause, is_broken)
     _steps(app)
+    _sagas(app)
     _events(app)
     _families(app)
     return app
@@ -182,6 +183,29 @@ async def _failing(ctx: OrchestrationContext, n: int) -> None:
     await ctx.call_activity("always_fails", n)
 
 
+def _sagas(app: App) -> None:
+    @app.orchestrator(name="saga")
+    async def there_and_back(ctx: OrchestrationContext, n: int) -> int:
+        """Steps forward, some at a time, and all the way back; one undo fails."""
+        policy = RetryPolicy(timedelta(seconds=1), 2)
+        saga = ctx.saga()
+        try:
+            async with saga:
+                steps = [saga.step("add_one", i, undo="add_one", undo_input=_negative) for i in range(n)]
+                await asyncio.gather(*steps)
+                await saga.step("add_one", n, undo="always_fails")
+                await saga.step("always_fails", n, undo="add_one", retry=policy)
+        except TaskFailedError:
+            return n + len(saga.failed)
+        return -1
+
+    del there_and_back
+
+
+def _negative(result: int) -> int:
+    return -result
+
+
 def _events(app: App) -> None:
     @app.orchestrator
     async def collector(ctx: OrchestrationContext, n: int) -> list[int]:
@@ -271,6 +295,7 @@ def expected(name: str, n: int) -> Any:
         "chain": n,
         "fan": n * (n + 1) // 2,
         "retried": n,
+        "saga": n + 1,
         "patched": n,
         "timed_out": "late",
         "race": "timer first",

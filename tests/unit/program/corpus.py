@@ -399,6 +399,30 @@ def play_patched(play: Play) -> None:
     assert play.result == [True, True, True, True]
 
 
+async def saga(ctx: OrchestrationContext) -> str:
+    """Two steps at once and one behind them; a time-out; an undo that fails; a saga that ends well within."""
+    try:
+        async with asyncio.timeout(60), ctx.saga() as outer:
+            await asyncio.gather(*(outer.step("do", name, undo="undo") for name in "ab"))
+            async with ctx.saga() as inner:
+                await inner.step("inner", undo="never")
+            await outer.step("last", undo="undo", undo_input=lambda done: [done])
+            await ctx.wait_for_external_event("never")
+    except TimeoutError as error:
+        return error.__context__.__notes__[0] if error.__context__ else ""  # type: ignore[union-attr]
+    return "fine"
+
+
+def play_saga(play: Play) -> None:
+    for seq in (2, 1, 3, 4):
+        play.complete(seq, seq)
+    play.fire(0)
+    play.complete(6)
+    play.fail(7)
+    play.complete(8)
+    assert play.result == "undo 'undo' failed: Task 'undo' (#7) failed: ValueError: no"
+
+
 CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
     fn.__name__: (fn, input, script)
     for fn, input, script in (
@@ -420,5 +444,6 @@ CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
         (canceled, None, play_canceled),
         (rewound, None, play_rewound),
         (patched, None, play_patched),
+        (saga, None, play_saga),
     )
 }

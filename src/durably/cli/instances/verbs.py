@@ -86,10 +86,17 @@ def cancel_command(context: click.Context, *, reason: str | None, **given: Any) 
 @ids_argument(_TERMINATE)
 @_reason
 @click.option("--recursive", is_flag=True, show_envvar=True, help="Their sub-orchestrations too.")
+@click.option(
+    "--no-compensate", is_flag=True, show_envvar=True, help="Leave what their sagas have done as it is."
+)
 @controls
-def terminate_command(context: click.Context, *, reason: str | None, recursive: bool, **given: Any) -> int:
+def terminate_command(
+    context: click.Context, *, reason: str | None, recursive: bool, no_compensate: bool, **given: Any
+) -> int:
     """Stop instances at once: their code sees nothing, their activities are cancelled."""
     options: dict[str, Any] = {"recursive": True} if recursive else {}
+    if no_compensate:
+        options["compensate"] = False
 
     async def act(client: Client, instance_id: str) -> dict[str, Any]:
         await client.terminate(instance_id, reason, **options)
