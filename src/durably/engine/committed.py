@@ -47,7 +47,7 @@ async def find(store: Store, instance_id: str) -> InstanceRow | None:
     if row is None:
         waiting = await store.read_messages(instance_id)
         row = next((pending for message in waiting if (pending := pending_row(message)) is not None), None)
-        if row is None and waiting:  # it was taken in between the two reads
+        if row is None:  # its start may have been taken in between the two reads
             row = await store.get_instance(instance_id)
     return row
 
