@@ -246,8 +246,9 @@ def _check_tokens(evidence: Evidence, job: Job, result: Any, events: list[Histor
 
 
 def _life(token: str) -> int:
-    """The life in which a token was sent."""
-    return int(token.rpartition("/")[2].partition(".")[0])
+    """The life in which a token was sent; tokens of other processes have none, and count for the first one."""
+    life = token.rpartition("/")[2].partition(".")[0]
+    return int(life) if life.isdigit() else 0
 
 
 def _may_close(job: Job, token: str) -> bool:

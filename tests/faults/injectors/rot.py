@@ -19,7 +19,9 @@ def flip(path: Path, offset: int, mask: int = 0x01) -> None:
 
 def history_places(hub: Path, instance_id: str, row: int) -> range:
     """Where the events of a row of the history of an instance lie in a hub file whose log is empty."""
-    with contextlib.closing(apsw.Connection(str(hub), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+    with contextlib.closing(apsw.Connection(str(hub), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        connection.execute("VACUUM")  # what a page held before is still in it
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         found = connection.execute(
             "SELECT data FROM history JOIN instances USING (execution) WHERE instance_id = ? AND seq = ?",
             (instance_id, row),

@@ -172,7 +172,9 @@ def test_what_the_owner_writes_itself_is_no_arrival(path: str, monkeypatch: pyte
 
 def test_a_path_too_long_for_a_socket_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeup, "_LOOK_S", 1_000)
-    asyncio.run(_is_woken(str(tmp_path / ("long" * 30) / "hub.db")))
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    asyncio.run(_is_woken(str(folder / "hub.db")))
 
 
 async def _is_woken(path: str) -> None:

@@ -30,6 +30,7 @@ def silence(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -
     trail.clear()
     noise: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", noise.append)
+    gc.collect()  # what tests before have left is not ours
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -70,6 +70,7 @@ _PUT_INBOX = ManyRows(
     ") WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE message_id = column1) ON CONFLICT (message_id) DO NOTHING",
 )
 _ANY_ABSENT = "SELECT 1 FROM inbox WHERE absent LIMIT 1"
+_ABSENT_AGAIN = ManyKeys("UPDATE inbox SET absent = 1 WHERE instance_id")
 _NOT_ABSENT = ManyKeys("UPDATE inbox SET absent = 0 WHERE absent AND instance_id")
 _CONSUME_INBOX = ManyKeys("DELETE FROM inbox WHERE message_id")
 _PUT_TOMBSTONES = ManyRows(
@@ -170,6 +171,9 @@ class Writer:
         ids = [removal.instance_id for removal in batch.removed]
         executions = [removal.execution for removal in batch.removed]
         _REMOVE_INSTANCES.run(self._execute, ids)
+        _ABSENT_AGAIN.run(
+            self._execute, ids
+        )  # what was posted to it meanwhile may be the start of the next one
         _DROP_HISTORY.run(self._execute, executions)
         _DROP_TIMERS.run(self._execute, executions)
 
