@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from durably.app import App, AppHost
     from durably.client import BulkResult, Client, Handle
     from durably.codec.convert import Converter, JsonConverter
+    from durably.codec.keys import EncryptionKeys
     from durably.core.parked import ParkedItem, ParkedPage
     from durably.core.status import InstancePage, InstanceStatus, RuntimeStatus
     from durably.core.timeline import HistoryEntry
     from durably.engine.options import EngineOptions
     from durably.errors import (
         DurablyError,
+        EncryptionKeyError,
         FailureDetails,
         HistoryCorruptError,
         HttpRefusedError,
@@ -68,6 +70,7 @@ _ROOMS = {
     "Handle": "durably.client",
     "Converter": "durably.codec.convert",
     "JsonConverter": "durably.codec.convert",
+    "EncryptionKeys": "durably.codec.keys",
     "ParkedItem": "durably.core.parked",
     "ParkedPage": "durably.core.parked",
     "InstancePage": "durably.core.status",
@@ -92,6 +95,8 @@ __all__ = [
     "Converter",
     "DurableHttpResponse",
     "DurablyError",
+    "EncryptionKeyError",
+    "EncryptionKeys",
     "EngineOptions",
     "FailureDetails",
     "Handle",

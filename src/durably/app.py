@@ -21,8 +21,9 @@ from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
+from durably.security.keys import resolve_keys
 from durably.storage.api import Store
-from durably.storage.open import open_store
+from durably.storage.open import store_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=TokenHook)
@@ -226,11 +227,12 @@ class AppHost:
     ) -> None:
         options = EngineOptions.from_environment() if options is None else options
         _check_host(hub, options)
+        keys = resolve_keys(options.encryption_keys)
         native = NativeOptions(
             threads=options.activity_threads,
             processes=options.activity_processes,
             slow_turn_s=options.slow_turn_s,
-            program=ProgramOptions(actions_max=options.max_actions),
+            program=ProgramOptions(actions_max=options.max_actions, discreet=keys is not None),
             versioning=Versioning(
                 options.code_version or None, options.default_version, options.version_match_strategy
             ),
@@ -239,7 +241,9 @@ class AppHost:
         builtins = [app.http_activity(clock).registered()]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
-        store = open_store(hub) if isinstance(hub, str) else hub
+        store = store_of(
+            hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
+        )
         self.engine = Host(store, executor, options, clock, random)
         self.client = Client.of(
             Operations(self.engine), app.registry, app.converter, self.engine.clock, self.engine.random

@@ -300,6 +300,10 @@ class HubLockedError(OperationError):
     """Another live host serves this hub."""
 
 
+class EncryptionKeyError(OperationError):
+    """A key of the hub is missing, is another one than it was, or the hub is not encrypted; the message names the key."""
+
+
 class HubClosedError(OperationError):
     """The host is stopping or stopped and takes no more work."""
 
@@ -325,7 +329,7 @@ class LeaseLostError(OperationError):
 
 
 class HistoryCorruptError(OperationError):
-    """The stored history of an instance does not match its checksums."""
+    """What is stored of an instance does not match its checksums, or cannot be decrypted."""
 
 
 # --- our own bugs, and control flow ------------------------------------------------------------------------------

@@ -129,8 +129,11 @@ class Management(Protocol):
         """
         ...
 
-    async def get(self, instance_id: str) -> InstanceRow | None:
-        """The committed read model; of an instance whose start waits for an owner, what it will be; or None."""
+    async def get(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
+        """The committed read model; of an instance whose start waits for an owner, what it will be; or None.
+
+        Without `payloads`, its input and output are None.
+        """
         ...
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:

@@ -28,6 +28,7 @@ from durably.errors import DurablyError
 from durably.storage.api import Lease, Store
 from durably.storage.memory import MemoryHub, MemoryStore
 from durably.storage.sqlite.store import SqliteStore
+from tests.support.payloads import payloads_aside
 
 _IDS = ("a", "b", "c", "ab")
 _STATUSES = ("Running", "Completed", "Failed")
@@ -141,6 +142,7 @@ queries = st.builds(
     tags=st.none() | st.just({"k": "v"}),
     parent_instance_id=st.none() | ids,
     parked=st.booleans(),
+    payloads=st.booleans(),
     page_size=st.integers(1, 3),
 )
 steps = st.one_of(
@@ -157,7 +159,7 @@ class Twins:
 
     def __init__(self, path: str) -> None:
         self.hub = MemoryHub()
-        self.stores: list[Store] = [MemoryStore(self.hub), SqliteStore(path)]
+        self.stores: list[Store] = [MemoryStore(self.hub), SqliteStore(path, inline_max=1)]
         self.leases: list[Lease] = []
         self.number = 0
         self.last = Batch(0)
@@ -279,6 +281,7 @@ async def _play(path: str, drawn: list[tuple[str, Any]]) -> None:
                 case _:
                     await twins.query(argument)
         await twins.compare()
+        payloads_aside(path)
     finally:
         await twins.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,13 +14,17 @@ from typing import Any
 import pytest
 
 from durably.app import AppHost
+from durably.codec.keys import EncryptionKeys
+from durably.codec.wrap import Box
 from durably.core.commit import Batch
 from durably.core.invariants import check_instance
 from durably.core.status import TERMINAL
 from durably.engine.options import EngineOptions
 from durably.errors import InstanceStateError, OperationError, OrchestrationFailedError
-from durably.storage.api import Lease, Snapshot
+from durably.storage.api import Lease, Snapshot, StoredInstance
 from durably.storage.memory import MemoryHub, MemoryStore
+from durably.storage.wrapped import WrappedStore
+from durably.storage.wrapping import Wrapping
 from durably.testing.sim_loop import SimClock, SimLoop, SimRandom
 from durably.testing.sim_programs import build_app, expected
 
@@ -29,6 +34,9 @@ BROKEN = [("mended", 4), ("line", 2)]
 
 ATTEMPTS = {"retried": 3, "mended": 2, "line": 3}
 """How often a call may run without any crash; 1 for the others."""
+
+
+KEYS = EncryptionKeys({"k1": bytes(range(32))})
 
 
 class CrashError(BaseException):
@@ -59,16 +67,22 @@ class CrashStore(MemoryStore):
 
 
 def check_hub(hub: MemoryHub) -> None:
+    wrapping = Wrapping(1, Box(KEYS, hub.hub_id, os.urandom) if hub.keys else None)
     for _, row in hub.instances.values():
         timers = [timer for timer in hub.timers.values() if timer.instance_id == row.instance_id]
         inbox = [message for message in hub.inbox.values() if message.instance_id == row.instance_id]
-        check_instance(row, hub.history.get(row.execution, []), timers, inbox)
+        stored = StoredInstance(row, hub.history.get(row.execution, []), inbox)
+        used = wrapping.stored_instance(stored)
+        check_instance(used.row, used.history, timers, used.inbox)
 
 
 class Scenario:
     """One program, one crash point, as many hosts as it takes."""
 
-    def __init__(self, loop: SimLoop, program: str, size: int, point: str, k: int) -> None:
+    def __init__(
+        self, loop: SimLoop, program: str, size: int, point: str, k: int, *, keys: EncryptionKeys | None
+    ) -> None:
+        self.keys = keys
         self.program, self.size, self.point, self.k = program, size, point, k
         self.clock = SimClock(loop)
         self.random = SimRandom(random.Random(7))
@@ -113,7 +127,8 @@ class Scenario:
     async def _boot(self) -> AppHost | None:
         self.crashed = asyncio.Event()
         options = EngineOptions(turns_per_batch=3, max_resident_instances=3, slow_turn_s=0)
-        host = AppHost(self.app, CrashStore(self.hub, self.reach), options, self.clock, self.random)
+        store = WrappedStore(CrashStore(self.hub, self.reach), self.keys, compress_above=1)
+        host = AppHost(self.app, store, options, self.clock, self.random)
         try:
             await host.start()
         except (CrashError, OperationError):
@@ -125,8 +140,9 @@ class Scenario:
     def _die(host: AppHost) -> None:
         host.engine.abandon()
         store = host.engine.store
-        assert isinstance(store, MemoryStore)
-        store.abandon()
+        assert isinstance(store, WrappedStore)
+        assert isinstance(store.inner, MemoryStore)
+        store.inner.abandon()
 
     async def _drive(self, host: AppHost) -> Any:
         given: Any = {"n": self.size, "got": []} if self.program == "ring" else self.size
@@ -156,13 +172,15 @@ def event_row(n: int) -> Any:
     return InboxRow(f"e{n}", "x", 0, encode_body(RaiseEvent("item", str(n).encode())))
 
 
-def run_once(program: str, size: int, point: str, k: int) -> tuple[Any, Scenario]:
+def run_once(
+    program: str, size: int, point: str, k: int, keys: EncryptionKeys | None = None
+) -> tuple[Any, Scenario]:
     loop = SimLoop()
     loop.set_exception_handler(lambda loop, context: None)  # the crash surfaces in callbacks that die with it
     made: list[Scenario] = []
 
     async def main() -> Any:
-        made.append(Scenario(loop, program, size, point, k))
+        made.append(Scenario(loop, program, size, point, k, keys=keys))
         return await made[0].run()
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -182,9 +200,19 @@ def quiet_log() -> Iterator[None]:
 @pytest.mark.parametrize("point", ["before commit", "after commit", "before recovery", "after recovery"])
 @pytest.mark.parametrize(("program", "size"), [*SCENARIOS, *BROKEN])
 def test_the_result_is_the_same_wherever_the_host_dies(program: str, size: int, point: str) -> None:
+    die_everywhere(program, size, point)
+
+
+@pytest.mark.parametrize("point", ["before commit", "after commit", "after recovery"])
+@pytest.mark.parametrize(("program", "size"), [("retried", 2), ("ring", 4), ("parent", 2), ("mended", 4)])
+def test_an_encrypted_hub_is_no_other_hub(program: str, size: int, point: str) -> None:
+    die_everywhere(program, size, point, KEYS)
+
+
+def die_everywhere(program: str, size: int, point: str, keys: EncryptionKeys | None = None) -> None:
     k = 1
     while True:
-        result, scenario = run_once(program, size, point, k)
+        result, scenario = run_once(program, size, point, k, keys)
         assert result == expected(program, size), f"{point} #{k}"
         assert all(row.status in TERMINAL for _, row in scenario.hub.instances.values()), f"{point} #{k}"
         assert not scenario.hub.inbox, f"{point} #{k}"

@@ -32,7 +32,10 @@ def complete_ids(*statuses: str) -> Complete:
 
         async def look(client: Client) -> list[CompletionItem]:
             page = await client.query_instances(
-                runtime_status=statuses or None, instance_id_prefix=incomplete, page_size=_OFFERED_MAX
+                runtime_status=statuses or None,
+                instance_id_prefix=incomplete,
+                page_size=_OFFERED_MAX,
+                fetch_payloads=False,
             )
             # zsh takes what follows a colon for the description, so there is none for such an id.
             return [
@@ -54,7 +57,7 @@ def complete_names(context: click.Context, _: click.Parameter, incomplete: str) 
     from click.shell_completion import CompletionItem
 
     async def look(client: Client) -> list[CompletionItem]:
-        page = await client.query_instances(page_size=_NAMES_FROM)
+        page = await client.query_instances(page_size=_NAMES_FROM, fetch_payloads=False)
         names = sorted({one.name for one in page.instances})
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 

@@ -42,6 +42,8 @@ def exit_code(error: BaseException) -> Exit:
             return Exit.NOT_FOUND
         case errors.InstanceAlreadyExistsError() | errors.InstanceStateError():
             return Exit.CONFLICT
+        case errors.EncryptionKeyError():
+            return Exit.AUTH
         case errors.HubLockedError() | errors.LeaseLostError():
             return Exit.CONFLICT
         case errors.OrchestrationFailedError():

@@ -76,7 +76,7 @@ async def bulk(
     result = BulkResult(dry_run=dry_run)
     after: Place | None = query.after
     while after is not None:
-        rows, after = await find(msgspec.structs.replace(query, page_size=_PAGE, after=after))
+        rows, after = await find(msgspec.structs.replace(query, payloads=False, page_size=_PAGE, after=after))
         result = replace(result, matched=result.matched + len(rows))
         if not dry_run:
             result = await _operate(result, [row.instance_id for row in rows], operate, pace)

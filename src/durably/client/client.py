@@ -18,6 +18,7 @@ from durably.client.parked import ParkedVerbs
 from durably.client.queries import QueryVerbs
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.codec.convert import Converter, JsonConverter
+from durably.core.history import readable
 from durably.core.ids import check_tags, check_text
 from durably.core.messages import Restart, StartInstance
 from durably.core.timeline import instant
@@ -26,6 +27,7 @@ from durably.management import Management
 from durably.program.context import OrchestrationContext
 from durably.program.durations import micros_of
 from durably.program.registry import Registry
+from durably.security.keys import KeySource, keys_from_environment, resolve_keys
 from durably.storage.api import Store
 
 R = TypeVar("R")
@@ -66,12 +68,19 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
         app: Whose functions are started: gives names and result types. Without it functions are known by their names, and
             results are plain JSON data.
         converter: Turns values into payloads and back; that of the app, or JSON, by default.
+        encryption_keys: Of a hub that is encrypted, as in `EngineOptions`; those in ``DURABLY_ENCRYPTION_KEYS`` by default.
     """
 
     def __init__(
-        self, hub: str | Store, *, app: Functions | None = None, converter: Converter | None = None
+        self,
+        hub: str | Store,
+        *,
+        app: Functions | None = None,
+        converter: Converter | None = None,
+        encryption_keys: KeySource = None,
     ) -> None:
-        connection = Connection(hub)
+        keys = keys_from_environment() if encryption_keys is None else resolve_keys(encryption_keys)
+        connection = Connection(hub, keys)
         clock, random = SystemClock(), SystemRandom()
         if converter is None:
             converter = JsonConverter() if app is None else app.converter
@@ -262,7 +271,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
         target = self._random.token()
         start = StartInstance(
             row.name,
-            row.input,
+            readable(instance_id, "input", row.input),
             self._random.token(),
             row.version or "",  # as it was, also where new instances get one
             tags=_decode_tags(row.tags) if row.tags else None,

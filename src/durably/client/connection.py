@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from durably.client.endings import Endings
+from durably.codec.keys import EncryptionKeys
 from durably.errors import HubNotFoundError, UsageError
 from durably.storage.api import Store
-from durably.storage.open import open_store
+from durably.storage.open import store_of
 
 
 class Connection:
@@ -17,11 +18,12 @@ class Connection:
         endings: What this process waits for.
     """
 
-    def __init__(self, hub: str | Store) -> None:
+    def __init__(self, hub: str | Store, keys: EncryptionKeys | None = None) -> None:
         """Name the hub; nothing is touched yet.
 
         Args:
             hub: Its URL, or a store that is not open.
+            keys: That it is encrypted with.
 
         Raises:
             UsageError: The URL names no hub that another process could serve.
@@ -31,7 +33,7 @@ class Connection:
                 "A hub in memory ends with its host and is reached through host.client alone; "
                 "expected a hub that others can open, such as sqlite:///hub.db"
             )
-        self._store = open_store(hub) if isinstance(hub, str) else hub
+        self._store = store_of(hub, keys)
         self._opening = asyncio.Lock()
         self._is_open = False
         self.endings = Endings(self._store)

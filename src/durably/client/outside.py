@@ -224,9 +224,9 @@ class OutsideOperations:
         """See `Management.is_served`."""
         return await (await self._connection.store()).post([])
 
-    async def get(self, instance_id: str) -> InstanceRow | None:
+    async def get(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Management.get`. Also finds an instance whose start waits for an owner."""
-        return await find(await self._connection.store(), instance_id)
+        return await find(await self._connection.store(), instance_id, payloads=payloads)
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
         """See `Management.wait`."""

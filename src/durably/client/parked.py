@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from durably.client.pacing import Pace
+from durably.client.plain import plain_data
 from durably.core.parked import (
     ParkedItem,
     ParkedKind,
@@ -23,8 +24,6 @@ from durably.core.query import PAGE_SIZE_MAX
 from durably.core.timeline import instant
 from durably.errors import InstanceNotFoundError, InstanceStateError
 from durably.management import Management
-
-_decode_plain = msgspec.json.Decoder().decode
 
 
 class ParkedVerbs:
@@ -120,8 +119,8 @@ class ParkedVerbs:
 
 def _parked(row: ParkedRow) -> ParkedItem:
     payload: Any = row.payload
-    if row.kind == "instance" and row.payload is not None:
-        payload = _decode_plain(row.payload)
+    if row.kind == "instance":
+        payload = plain_data(row.payload)
     return ParkedItem(
         kind=row.kind,
         id=row.id,

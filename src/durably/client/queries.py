@@ -10,11 +10,12 @@ from typing import Any, Literal, Unpack, overload
 
 import msgspec
 
+from durably.client.plain import plain_data
 from durably.client.selection import Filters, Statuses, selection
 from durably.clock import Clock
 from durably.codec.convert import Converter
 from durably.core.commit import InstanceRow
-from durably.core.history import decode_failure
+from durably.core.history import decode_failure, readable
 from durably.core.query import FIRST, place_of, token_of
 from durably.core.status import TERMINAL, InstancePage, InstanceStatus, Outcome, RuntimeStatus
 from durably.core.timeline import HistoryEntry, instant, timeline
@@ -26,7 +27,6 @@ from durably.program.durations import microseconds
 _CHILDREN_READ_MAX = 100
 """Open children that `why` looks at: one of them in trouble is worth finding, all of ten thousand are not."""
 
-_decode_plain = msgspec.json.Decoder().decode
 _decode_tags = msgspec.json.Decoder(dict[str, str]).decode
 
 
@@ -46,9 +46,14 @@ class QueryVerbs:
     _converter: Converter
     _clock: Clock
 
-    async def get_status(self, instance_id: str) -> InstanceStatus | None:
-        """The committed status of an instance, or None when there is none of this id."""
-        row = await self._management.get(instance_id)
+    async def get_status(self, instance_id: str, *, fetch_payloads: bool = True) -> InstanceStatus | None:
+        """The committed status of an instance, or None when there is none of this id.
+
+        Args:
+            instance_id: Its id.
+            fetch_payloads: False: without `input` and `output`, so that large ones cost nothing.
+        """
+        row = await self._management.get(instance_id, payloads=fetch_payloads)
         return None if row is None else _status(row)
 
     async def wait_for_completion(
@@ -74,7 +79,8 @@ class QueryVerbs:
         """What `Handle.result` returns, for an id and a type."""
         outcome = await self._management.outcome(instance_id, _seconds(timeout))
         if outcome.status == RuntimeStatus.Completed.value:
-            return None if outcome.output is None else self._converter.decode(outcome.output, returns)
+            output = readable(instance_id, "output", outcome.output)
+            return None if output is None else self._converter.decode(output, returns)
         raise OrchestrationFailedError(instance_id, outcome.status, _failure(outcome))
 
     async def query_instances(
@@ -91,6 +97,7 @@ class QueryVerbs:
         page_size: int = 100,
         continuation_token: str | None = None,
         parent_instance_id: str | None = None,
+        fetch_payloads: bool = True,
     ) -> InstancePage:
         """Instances that match all filters, in the order of their creation, page by page.
 
@@ -108,6 +115,7 @@ class QueryVerbs:
             page_size: 1 to 1,000.
             continuation_token: Of the page before.
             parent_instance_id: Children that this instance called; not those that it started without waiting for them.
+            fetch_payloads: False: without `input` and `output`, so that large ones cost nothing.
 
         Raises:
             UsageError: A filter is out of its range, or the token is not one of ours.
@@ -124,7 +132,7 @@ class QueryVerbs:
             stuck=stuck,
         )
         after = FIRST if continuation_token is None else place_of(continuation_token)
-        query = selection(filters, page_size=page_size, after=after)
+        query = selection(filters, page_size=page_size, after=after, payloads=fetch_payloads)
         found = await self._management.query(query)
         token = None if found.next_after is None else token_of(found.next_after)
         return InstancePage([_status(row) for row in found.rows], token)
@@ -224,9 +232,9 @@ def _status(row: InstanceRow) -> InstanceStatus:
         runtime_status=RuntimeStatus(row.status),
         created_time=instant(row.created_at),
         last_updated_time=instant(row.updated_at),
-        input=None if row.input is None else _decode_plain(row.input),
-        output=None if row.output is None else _decode_plain(row.output),
-        custom_status=None if row.custom_status is None else _decode_plain(row.custom_status),
+        input=plain_data(row.input),
+        output=plain_data(row.output),
+        custom_status=plain_data(row.custom_status),
         failure=decode_failure(row.failure) if failed or compensating else None,
         compensating=compensating,
         blocked=row.parked or row.blocked,

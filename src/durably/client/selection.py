@@ -41,7 +41,9 @@ class Filters(TypedDict, total=False):
     stuck: bool | None
 
 
-def selection(filters: Filters, *, page_size: int = 100, after: Place = FIRST) -> InstanceQuery:
+def selection(
+    filters: Filters, *, page_size: int = 100, after: Place = FIRST, payloads: bool = True
+) -> InstanceQuery:
     """The query of some filters.
 
     Raises:
@@ -64,6 +66,7 @@ def selection(filters: Filters, *, page_size: int = 100, after: Place = FIRST) -
         tags=check_tags(filters.get("tags")),
         parent_instance_id=filters.get("parent_instance_id"),
         stuck=filters.get("stuck"),
+        payloads=payloads,
         page_size=page_size,
         after=after,
     )

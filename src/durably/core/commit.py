@@ -6,9 +6,25 @@ are microseconds since 1970 UTC.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
+
+
+class Unreadable(bytes):
+    """Stands for bytes of a row that are there and cannot be read; written back, they are what they were.
+
+    Attributes:
+        why: A sentence for people.
+    """
+
+    why: str
+
+    def __new__(cls, stored: bytes, why: str) -> Self:
+        """Take what is stored, and why nobody can read it."""
+        made = super().__new__(cls, stored)
+        made.why = why
+        return made
 
 
 class HistoryRow(NamedTuple):

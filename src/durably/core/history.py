@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from durably.core.commit import HistoryRow
-from durably.core.events import HistoryEvent
+from durably.core.commit import HistoryRow, Unreadable
+from durably.core.events import ExecutionStarted, HistoryEvent
 from durably.core.messages import MessageBody
 from durably.errors import FailureDetails, HistoryCorruptError
 
@@ -49,6 +49,8 @@ def decode_rows(
             raise HistoryCorruptError(
                 f"History of instance '{instance_id}' has row {row.seq} where row {seq} was expected: restore a backup"
             )
+        if type(row.data) is Unreadable:
+            raise HistoryCorruptError(f"History of instance '{instance_id}', row {seq}: {row.data.why}")
         checksum = chain(checksum, row.data)
         if checksum != row.checksum:
             raise HistoryCorruptError(
@@ -62,7 +64,29 @@ def decode_rows(
                 f"History of instance '{instance_id}', row {seq}, cannot be read ({error}): "
                 "it was written by a newer version of durably, or damaged"
             ) from None
+    _check_owner(instance_id, events)
     return events, checksum
+
+
+def _check_owner(instance_id: str, events: list[HistoryEvent]) -> None:
+    """Whoever can write rows could put a whole execution under the id of another instance."""
+    for event in events[:2]:
+        if type(event) is ExecutionStarted and event.instance_id != instance_id:
+            raise HistoryCorruptError(
+                f"History of instance '{instance_id}' is that of '{event.instance_id}', so the file was changed: "
+                "restore a backup"
+            )
+
+
+def readable(instance_id: str, what: str, payload: bytes | None) -> bytes | None:
+    """A payload of an instance row, if it could be read.
+
+    Raises:
+        HistoryCorruptError: It could not; says why.
+    """
+    if type(payload) is Unreadable:
+        raise HistoryCorruptError(f"The {what} of instance '{instance_id}' cannot be read: {payload.why}")
+    return payload
 
 
 def encode_body(body: MessageBody) -> bytes:
@@ -76,6 +100,8 @@ def decode_body(data: bytes) -> MessageBody:
     Raises:
         msgspec.MsgspecError: The bytes are no body that this version knows.
     """
+    if type(data) is Unreadable:
+        raise msgspec.DecodeError(data.why)
     return _body.decode(data)
 
 
@@ -86,4 +112,6 @@ def encode_failure(failure: FailureDetails | None) -> bytes | None:
 
 def decode_failure(data: bytes | None) -> FailureDetails | None:
     """The reverse of `encode_failure`."""
+    if type(data) is Unreadable:
+        return FailureDetails(HistoryCorruptError.__name__, data.why)
     return None if data is None else _failure.decode(data)

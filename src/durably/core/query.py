@@ -40,6 +40,7 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
         parent_instance_id: Children that this instance called; not those that it started without waiting for them.
         stuck: True: only instances that are blocked or parked; False: only others.
         parked: True: only instances that are parked.
+        payloads: False: rows without input and output, however large these are.
         after: Only instances behind this place.
         page_size: 1 to `PAGE_SIZE_MAX`.
     """
@@ -54,6 +55,7 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
     parent_instance_id: str | None = None
     stuck: bool | None = None
     parked: bool = False
+    payloads: bool = True
     page_size: int = 100
     after: Place = FIRST
 
@@ -62,7 +64,7 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"page_size is {self.page_size!r}: expected 1 to {PAGE_SIZE_MAX}")
 
     def matches(self, row: InstanceRow) -> bool:
-        """The reference: what every store must agree with (but for `after` and `page_size`)."""
+        """The reference: what every store must agree with (but for `payloads`, `after` and `page_size`)."""
         if self.name is not None and row.name != self.name:
             return False
         if self.statuses is not None and row.status not in self.statuses:

@@ -23,9 +23,9 @@ async def read_events(store: Store, instance_id: str) -> list[HistoryEvent]:
         HistoryCorruptError: The rows are damaged.
     """
     for _ in range(_ATTEMPTS):
-        row = await store.get_instance(instance_id)
+        row = await store.get_instance(instance_id, payloads=False)
         if row is None:
-            row = await find(store, instance_id)
+            row = await find(store, instance_id, payloads=False)
             if row is None:
                 raise InstanceNotFoundError(instance_id)
             if row.execution == 0:  # its start waits for an owner: nothing has happened yet
@@ -35,20 +35,22 @@ async def read_events(store: Store, instance_id: str) -> list[HistoryEvent]:
             return decode_rows(instance_id, row.execution_id, rows)[0]
         except HistoryCorruptError:
             # Two reads: the instance may have begun another execution between them. A damaged one stays damaged.
-            again = await store.get_instance(instance_id)
+            again = await store.get_instance(instance_id, payloads=False)
             if again is not None and again.execution_id == row.execution_id:
                 raise
     raise InstanceNotFoundError(instance_id)
 
 
-async def find(store: Store, instance_id: str) -> InstanceRow | None:
+async def find(store: Store, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
     """The row of an instance; of one whose start waits in the inbox, what it will be: Pending."""
-    row = await store.get_instance(instance_id)
+    row = await store.get_instance(instance_id, payloads=payloads)
     if row is None:
         waiting = await store.read_messages(instance_id)
         row = next((pending for message in waiting if (pending := pending_row(message)) is not None), None)
-        if row is None:  # its start may have been taken in between the two reads
-            row = await store.get_instance(instance_id)
+        if row is None:  # it was taken in between the two reads
+            row = await store.get_instance(instance_id, payloads=payloads)
+        elif not payloads:
+            row = row._replace(input=None)
     return row
 
 

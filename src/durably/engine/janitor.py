@@ -83,7 +83,12 @@ class Janitor:
             began = self._clock.now()
             limit = began - self._keep_us
             query = InstanceQuery(
-                statuses=_FINISHED, created_to=limit, updated_to=limit, page_size=PAGE, after=after
+                statuses=_FINISHED,
+                created_to=limit,
+                updated_to=limit,
+                payloads=False,
+                page_size=PAGE,
+                after=after,
             )
             rows, after = await self._store.query(query)
             # All at once: they become durable together.

@@ -72,7 +72,7 @@ async def _merged(store: Store, query: InstanceQuery, asked: FoundWithWaiting) -
     for message in waiting:
         row = await _start_in(store, message)
         if row is not None and query.matches(row):
-            placed.append((place_of_waiting(message), row))
+            placed.append((place_of_waiting(message), row if query.payloads else row._replace(input=None)))
     if len(asked.waiting) > len(waiting):  # there are more of them before the last row
         next_after = place_of_waiting(waiting[-1])
         placed = [(place, row) for place, row in placed if place <= next_after]

@@ -93,7 +93,7 @@ class Operations:
 
     async def restart(self, instance_id: str, restart: Restart) -> None:
         """See `Management.restart`."""
-        row = await self._host.store.get_instance(instance_id)
+        row = await self._host.store.get_instance(instance_id, payloads=False)
         if row is not None:
             self._refuse_unknown(row.name)
         await self._host.submit(instance_id, restart)
@@ -129,9 +129,9 @@ class Operations:
         target, message_id = await addressee(self._host.store, item_id, "discard")
         await self._host.submit(target, Discard(message_id))
 
-    async def get(self, instance_id: str) -> InstanceRow | None:
+    async def get(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Management.get`."""
-        return await find(self._host.store, instance_id)
+        return await find(self._host.store, instance_id, payloads=payloads)
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
         """See `Management.wait`."""

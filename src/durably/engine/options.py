@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from durably.core.ids import check_text
 from durably.errors import UsageError
+from durably.security.keys import KeySource, keys_from_environment
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "unknown_functions": ("fail", "wait"),
@@ -17,7 +18,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "version_failure_strategy": ("reject", "fail"),
 }
 _TEXTS = ("code_version", "default_version")
-_MAY_BE_ZERO = ("drain_timeout_s", "keep_finished_s", "slow_turn_s", "stall_limit_s")
+_MAY_BE_ZERO = ("compress_above", "drain_timeout_s", "keep_finished_s", "slow_turn_s", "stall_limit_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,12 @@ class EngineOptions:
             for a host that has it; ``"fail"`` fails it with `VersionMismatchError` at its next turn.
         keep_finished_s: Finished instances are deleted this long after their end; 0 keeps them for ever. Deleting keeps to a
             fifth of the time as long as that is enough to keep up.
+        compress_above: A payload, or a row of a history, of more bytes is compressed where that helps; 0 never compresses.
+            Below a page of the file little is won.
+        payload_inline_max: A payload of an instance (input, output, custom status, failure) of more bytes is stored outside
+            of its row, where a list and a change of status do not touch it. Four pages: less costs more outside.
+        encryption_keys: Encrypt all payloads with the first of these keys, see `EncryptionKeys`; may be a function that
+            returns them. The variable holds ``ID=KEY`` entries, or ``file:`` and the path of a file of them.
         lease_s: Time without renewal after which another host may take a partition over. Unused on a single file.
     """
 
@@ -88,11 +95,16 @@ class EngineOptions:
     version_match_strategy: Literal["none", "strict", "current_or_older"] = "current_or_older"
     version_failure_strategy: Literal["reject", "fail"] = "reject"
     keep_finished_s: float = 0.0
+    compress_above: int = 4_096
+    payload_inline_max: int = 16_384
+    encryption_keys: KeySource = None
     lease_s: float = 15.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "encryption_keys":
+                continue  # looked at when they are asked for
             choices = _CHOICES.get(field.name)
             if choices is not None:
                 if value not in choices:
@@ -119,6 +131,9 @@ class EngineOptions:
             variable = f"DURABLY_{field.name.upper()}"
             text = source.get(variable)
             if text is None or field.name in given:
+                continue
+            if field.name == "encryption_keys":
+                values[field.name] = keys_from_environment(source)
                 continue
             kind = cast(
                 "type[str | int | float]", str if field.name in _TEXTS else type(getattr(cls, field.name))

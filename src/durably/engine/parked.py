@@ -92,7 +92,7 @@ async def addressee(store: Store, item_id: str, operation: str) -> tuple[str, st
     messages = await store.read_parked(message_id=item_id)
     if messages:
         return messages[0].instance_id, item_id
-    row = await store.get_instance(item_id)
+    row = await store.get_instance(item_id, payloads=False)
     if row is None:
         raise InstanceNotFoundError(item_id)
     if row.parked is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from durably.core.events import ChildScheduled, EventRaised, HistoryEvent, ParentRef, Rewound, TimerFired
-from durably.core.history import decode_rows
+from durably.core.history import decode_rows, readable
 from durably.core.ids import attempt_id
 from durably.core.messages import (
     TIMER_DUE,
@@ -56,9 +56,14 @@ class Rewinds:
             desk.around.reread(resident, delivery)
             return None
         row = resident.stored.row
+        try:
+            input_ = readable(row.instance_id, "input", row.input)
+        except HistoryCorruptError as error:
+            desk.consumed(delivery, error)
+            return None
         tags = msgspec.json.decode(row.tags, type=dict[str, str]) if row.tags else None
         start = StartInstance(
-            row.name, row.input, body.execution_id, row.version or "", None, tags, reason=body.reason
+            row.name, input_, body.execution_id, row.version or "", None, tags, reason=body.reason
         )
         return self._start_instead(resident, delivery, start, now)
 

@@ -13,6 +13,7 @@ import functools
 import logging
 import math
 import sys
+import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import FrameType
@@ -47,6 +48,7 @@ class ProgramLoop(Numbering):
 
     __slots__ = (
         "_callbacks_max",
+        "_discreet",
         "_exception_handler",
         "_generators_limit",
         "_ready",
@@ -58,7 +60,10 @@ class ProgramLoop(Numbering):
         "tasks",
     )
 
-    def __init__(self, decisions: Decisions, number_base: int, callbacks_max: int) -> None:
+    def __init__(
+        self, decisions: Decisions, number_base: int, callbacks_max: int, *, discreet: bool = False
+    ) -> None:
+        self._discreet = discreet
         self.decisions = decisions
         self.number = self.number_base = number_base
         self.now = 0
@@ -196,9 +201,12 @@ class ProgramLoop(Numbering):
         """Log it as an error, once: not while replaying."""
         if not self.is_replaying:
             error = context.get("exception")
-            _logger.error(
-                "%s", context.get("message") or "Unhandled exception in orchestrator", exc_info=error
-            )
+            message = context.get("message") or "Unhandled exception in orchestrator"
+            if self._discreet and error is not None:
+                where = "".join(traceback.format_tb(error.__traceback__))
+                _logger.error("%s: %s (its text may hold payloads)\n%s", message, type(error).__name__, where)
+            else:
+                _logger.error("%s", message, exc_info=error)
 
     # --- what the run uses -------------------------------------------------------------------------------------------
 

@@ -66,11 +66,13 @@ class ProgramOptions:
         actions_max: Actions in one execution; more of them fail it.
         callbacks_max: Callbacks on one event; more of them fail the execution, since its code does not come to rest.
         guards: False lets orchestrators do I/O, which no replay will repeat.
+        discreet: Log no text of exceptions, which may hold what is in payloads.
     """
 
     actions_max: int = 100_000
     callbacks_max: int = 100_000
     guards: bool = True
+    discreet: bool = False
 
 
 class Run:
@@ -120,7 +122,9 @@ class Run:
         self._registry = registry
         self._converter = converter
         self._decisions = Decisions(options.actions_max)
-        self._loop = ProgramLoop(self._decisions, _number_base(started.origin), options.callbacks_max)
+        self._loop = ProgramLoop(
+            self._decisions, _number_base(started.origin), options.callbacks_max, discreet=options.discreet
+        )
         self._matcher = EventMatcher()
         self._context: OrchestrationContext | None = None
         self._main: LoopTask | None = None

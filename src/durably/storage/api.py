@@ -38,6 +38,20 @@ class Capabilities(NamedTuple):
     inbox_in_order: bool = False
 
 
+class HubIdentity(NamedTuple):
+    """Which hub it is.
+
+    Attributes:
+        hub_id: Random bytes that were made with the hub; a copy of it has the same.
+        is_new: True when nothing has been written to it yet.
+        keys: By id: the proof of each encryption key that was ever used in it, see `Store.add_key`.
+    """
+
+    hub_id: bytes
+    is_new: bool
+    keys: dict[str, bytes]
+
+
 class Lease(NamedTuple):
     """The right to own a partition.
 
@@ -149,6 +163,14 @@ class Store(Protocol):
         """
         ...
 
+    async def identity(self) -> HubIdentity:
+        """See `HubIdentity`."""
+        ...
+
+    async def add_key(self, key_id: str, proof: bytes) -> None:
+        """Remember, durably, that an encryption key is in use. The first proof of an id stays."""
+        ...
+
     # --- leases ------------------------------------------------------------------------------------------------------
 
     async def acquire(self, partition: int, owner: str) -> Lease:
@@ -249,8 +271,11 @@ class Store(Protocol):
         """Messages that were set aside, by position: up to `limit` of those behind `after`, or the one of this id."""
         ...
 
-    async def get_instance(self, instance_id: str) -> InstanceRow | None:
-        """The committed row, or None. `updated_at` covers the newest history row."""
+    async def get_instance(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
+        """The committed row, or None. `updated_at` covers the newest history row.
+
+        Without `payloads`, input and output are None, and it takes no longer when they are large.
+        """
         ...
 
     async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
 from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
 from durably.errors import HubClosedError, HubLockedError, HubNotFoundError, LeaseLostError, UsageError
-from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
+from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, StoredInstance
 from durably.storage.memory_hub import MemoryHub, MemoryWorkLog
 
 __all__ = ["MemoryHub", "MemoryStore"]
@@ -74,6 +74,14 @@ class MemoryStore:
         self._refuse_if_locked()
         await self.close()
         self.hub.clear()
+
+    async def identity(self) -> HubIdentity:
+        """See `Store.identity`."""
+        return await self._later(self.hub.identity)
+
+    async def add_key(self, key_id: str, proof: bytes) -> None:
+        """See `Store.add_key`."""
+        await self._later(self.hub.keys.setdefault, key_id, proof)
 
     def abandon(self) -> None:
         """Crash: the object dies as it stands. Only memory has this; other stores are killed with their process.
@@ -190,9 +198,10 @@ class MemoryStore:
         self._refuse_unless_open()
         self._arrivals.append((asyncio.get_running_loop(), callback))
 
-    async def get_instance(self, instance_id: str) -> InstanceRow | None:
+    async def get_instance(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Store.get_instance`."""
-        return await self._later(self.hub.get_instance, instance_id)
+        row = await self._later(self.hub.get_instance, instance_id)
+        return row if payloads or row is None else row._replace(input=None, output=None)
 
     async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
         """See `Store.get_instances`."""

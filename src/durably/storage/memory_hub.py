@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,7 +18,7 @@ from durably.core.commit import (
 )
 from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery, Place, place_of_waiting
 from durably.errors import InvariantError, LeaseLostError, StoreRefusedError
-from durably.storage.api import Lease, Snapshot, StoredInstance
+from durably.storage.api import HubIdentity, Lease, Snapshot, StoredInstance
 
 
 class MemoryHub:
@@ -37,6 +38,8 @@ class MemoryHub:
     def clear(self) -> None:
         """Become a hub that does not exist."""
         self.exists = False
+        self.hub_id = os.urandom(16)
+        self.keys: dict[str, bytes] = {}  # by id: proof of the key
         self.lease: Lease | None = None
         self.holder: object = None  # the store object that has the lease
         self.held: bool = False  # acquired and not released since; stays when the holder dies
@@ -164,6 +167,10 @@ class MemoryHub:
             wake()
         return self.lease is not None
 
+    def identity(self) -> HubIdentity:
+        """See `Store.identity`."""
+        return HubIdentity(self.hub_id, not self.batch and not self.newest_position, dict(self.keys))
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def load(self, timers_until: int) -> Snapshot:
@@ -244,7 +251,8 @@ class MemoryHub:
         )
         page = found[: query.page_size]
         last = page[-1][0] if len(found) > len(page) else None
-        found = Found([row for _, row in page], last)
+        rows = [row if query.payloads else row._replace(input=None, output=None) for _, row in page]
+        found = Found(rows, last)
         return FoundWithWaiting(found, [place for place, _ in page], self._waiting(query, last))
 
     def _waiting(self, query: InstanceQuery, last: Place | None) -> list[InboxRow]:

@@ -4,19 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from durably.codec.keys import EncryptionKeys
 from durably.errors import UsageError
 from durably.storage.api import Store
 from durably.storage.checkup import Finding
+from durably.storage.wrapped import COMPRESS_ABOVE, WrappedStore
 
 _KNOWN = "memory://, sqlite:///hub.db (relative to the working directory), sqlite:////var/lib/app/hub.db (absolute)"
 
 
-def open_store(url: str) -> Store:
-    """The store that a hub URL names; it is not opened yet.
+def open_store(
+    url: str,
+    keys: EncryptionKeys | None = None,
+    *,
+    compress_above: int = COMPRESS_ABOVE,
+    inline_max: int | None = None,
+) -> WrappedStore:
+    """The store that a hub URL names, with its payloads compressed and encrypted; it is not opened yet.
+
+    Args:
+        url: Of the hub.
+        keys: See `WrappedStore`.
+        compress_above: See `WrappedStore`.
+        inline_max: Bytes of a payload of an instance from which on it lies outside of its row; None: as the provider does.
 
     Raises:
         UsageError: The URL names no store, or one that this installation lacks.
     """
+    return WrappedStore(_provider(url, inline_max), keys, compress_above=compress_above)
+
+
+def store_of(
+    hub: str | Store,
+    keys: EncryptionKeys | None,
+    *,
+    compress_above: int = COMPRESS_ABOVE,
+    inline_max: int | None = None,
+) -> Store:
+    """The store of a URL, see `open_store`; or a store that is given, which is wrapped when there are keys.
+
+    Raises:
+        UsageError: See `open_store`; or the store would not encrypt although there are keys.
+    """
+    if isinstance(hub, str):
+        return open_store(hub, keys, compress_above=compress_above, inline_max=inline_max)
+    if keys is None or (isinstance(hub, WrappedStore) and hub.encrypts):
+        return hub
+    if isinstance(hub, WrappedStore):
+        raise UsageError(
+            "This store does not encrypt, and there are keys: expected them where the store was made"
+        )
+    return WrappedStore(hub, keys, compress_above=compress_above)
+
+
+def _provider(url: str, inline_max: int | None) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise UsageError(f"Hub URL {url!r} has no scheme; expected one of {_KNOWN}")
@@ -24,7 +65,7 @@ def open_store(url: str) -> Store:
         case "memory":
             return _memory(url, rest)
         case "sqlite":
-            return _sqlite(url, rest)
+            return _sqlite(url, rest, inline_max)
         case "postgresql" | "postgres":
             raise UsageError("Hubs on PostgreSQL are not available yet; use a SQLite hub: sqlite:///hub.db")
         case _:
@@ -61,7 +102,7 @@ def _memory(url: str, rest: str) -> Store:
     return MemoryStore()
 
 
-def _sqlite(url: str, rest: str) -> Store:
+def _sqlite(url: str, rest: str, inline_max: int | None) -> Store:
     if not rest.startswith("/") or rest in {"/", "/:memory:"}:
         raise UsageError(
             f"Hub URL {url!r} names no file; expected three slashes and a path: sqlite:///hub.db, or four for an "
@@ -71,9 +112,9 @@ def _sqlite(url: str, rest: str) -> Store:
     if "?" in path or "\0" in path:
         raise UsageError(f"Hub URL {url!r} has options; a SQLite hub takes none")
     try:
-        from durably.storage.sqlite.store import SqliteStore
+        from durably.storage.sqlite.store import INLINE_MAX, SqliteStore
     except ImportError as error:
         raise UsageError(
             f"SQLite hubs cannot be used here: {error}; they need a POSIX system and the package apsw"
         ) from error
-    return SqliteStore(path)
+    return SqliteStore(path, inline_max=INLINE_MAX if inline_max is None else inline_max)

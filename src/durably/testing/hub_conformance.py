@@ -45,11 +45,39 @@ def _calls(store: Store, lease: Lease, scene: Scene) -> dict[str, Callable[[], A
         "get_instance": lambda: store.get_instance("a"),
         "read_history": lambda: store.read_history("a"),
         "query": lambda: store.query(InstanceQuery()),
+        "identity": store.identity,
+        "add_key": lambda: store.add_key("key", b"proof"),
     }
 
 
 class HubConformance(StoreHooks):
     """The hub as a whole, and its leases."""
+
+    @scenario
+    async def test_a_hub_has_an_id_of_its_own_for_good(self, scene: Scene) -> None:
+        first = await scene.store.identity()
+        assert len(first.hub_id) == 16
+        assert first.is_new
+        await scene.commit(instances=[instance_row("a")], history=[history_row(1, 0)])
+        await scene.close_and_reopen()
+        again = await scene.store.identity()
+        assert (again.hub_id, again.is_new) == (first.hub_id, False)
+        other = await self.make()
+        await other.open()
+        assert (await other.identity()).hub_id != first.hub_id
+        await other.delete()
+
+    @scenario
+    async def test_a_hub_with_a_message_is_not_new(self, scene: Scene) -> None:
+        await scene.store.post([message("m")])
+        assert not (await scene.store.identity()).is_new
+
+    @scenario
+    async def test_the_first_proof_of_a_key_stays(self, scene: Scene) -> None:
+        known = (await scene.store.identity()).keys
+        for key_id, proof in (("x", b"1"), ("y", b"2"), ("x", b"3")):
+            await scene.store.add_key(key_id, proof)
+        assert (await scene.store.identity()).keys == {**known, "x": b"1", "y": b"2"}
 
     @scenario
     async def test_a_hub_that_does_not_exist_is_not_found(self, scene: Scene) -> None:

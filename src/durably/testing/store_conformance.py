@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import pytest
 
-_TOPICS = ("hub", "commit", "rows", "inbox", "reads", "parking")
+_TOPICS = ("hub", "commit", "rows", "inbox", "reads", "parking", "payload")
 
 # Before they are imported: failed assertions show both sides then.
 pytest.register_assert_rewrite(*(f"durably.testing.{topic}_conformance" for topic in _TOPICS))
@@ -23,6 +23,7 @@ from durably.testing.commit_conformance import CommitConformance  # noqa: E402
 from durably.testing.hub_conformance import HubConformance  # noqa: E402
 from durably.testing.inbox_conformance import InboxConformance  # noqa: E402
 from durably.testing.parking_conformance import ParkingConformance  # noqa: E402
+from durably.testing.payload_conformance import PayloadConformance  # noqa: E402
 from durably.testing.reads_conformance import ReadsConformance  # noqa: E402
 from durably.testing.rows_conformance import RowsConformance  # noqa: E402
 
@@ -36,5 +37,6 @@ class StoreConformance(
     InboxConformance,
     ReadsConformance,
     ParkingConformance,
+    PayloadConformance,
 ):
     """Every sentence of `durably.storage.api`, by topic. Subclass it and define the three hooks."""

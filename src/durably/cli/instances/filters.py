@@ -251,6 +251,7 @@ async def matching(client: Client, filters: Filters) -> AsyncIterator[InstanceSt
             **criteria(filters),
             page_size=size if left is None else min(size, left),
             continuation_token=token,
+            fetch_payloads=False,
         )
         for instance in page.instances:
             yield instance

@@ -18,6 +18,7 @@ from durably.storage.checkup import Finding, size_text
 from durably.storage.sqlite import connection as opening
 from durably.storage.sqlite import schema
 from durably.storage.sqlite.calls import Execute, executor, one_moment, pragma
+from durably.storage.sqlite.key_usage import look_at_keys
 from durably.storage.sqlite.lock import Holder, holder_of
 
 _LOG_LONG = 64_000_000
@@ -65,6 +66,8 @@ def examine(path: str, now: int, *, deep: bool) -> Iterator[Finding]:
         yield _log(file, connection)
         with one_moment(connection):
             yield from _contents(executor(connection), holder_of(Path(f"{file}.lock")), now)
+            if schema_found.level == "OK":
+                yield look_at_keys(executor(connection), deep=deep)
         if deep:
             yield _integrity(executor(connection))
     except apsw.Error as error:

@@ -9,9 +9,10 @@ from typing import Any
 import apsw
 
 from durably.core.commit import HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.storage.api import Snapshot, StoredInstance
+from durably.storage.api import HubIdentity, Snapshot, StoredInstance
 from durably.storage.sqlite import limits
 from durably.storage.sqlite.calls import Execute, executor, one_moment
+from durably.storage.sqlite.payloads import column
 from durably.storage.sqlite.statements import ManyKeys
 
 UPDATED_AT = (
@@ -20,13 +21,19 @@ UPDATED_AT = (
 )
 """When an instance of `instances i` was last updated: the instance row is not written by every batch."""
 
-INSTANCE = (
+_HEAD = (
     "i.instance_id, i.execution, i.ordinal, i.execution_id, i.name, i.version, i.status, i.created_at,"
     f" {UPDATED_AT},"
-    " i.input, i.output, i.custom_status, i.failure, i.blocked, i.parked, i.in_flight, i.parent_instance_id, i.tags,"
-    " i.start_at, i.bases"
 )
+_TAIL = (
+    f"{column('custom_status')}, {column('failure')},"
+    " i.blocked, i.parked, i.in_flight, i.parent_instance_id, i.tags, i.start_at, i.bases"
+)
+INSTANCE = f"{_HEAD} {column('input')}, {column('output')}, {_TAIL}"
 """The columns of an `InstanceRow` as it is read, from `instances i`."""
+
+INSTANCE_ALONE = f"{_HEAD} NULL, NULL, {_TAIL}"
+"""The same without input and output."""
 
 _IN_FLIGHT = 15
 """Place of the only column that is not stored as it is: SQLite has no booleans."""
@@ -38,6 +45,7 @@ _TIMER = "execution, seq, kind, due_at, instance_id"
 
 _IDS = ManyKeys("SELECT instance_id FROM instances WHERE instance_id")
 _INSTANCES_BY_ID = ManyKeys(f"SELECT {INSTANCE} FROM instances i WHERE i.instance_id")
+_INSTANCES_ALONE_BY_ID = ManyKeys(f"SELECT {INSTANCE_ALONE} FROM instances i WHERE i.instance_id")
 _HISTORY_BY_ID = ManyKeys(
     f"SELECT {_HISTORY} FROM instances i JOIN history h ON h.execution = i.execution WHERE i.instance_id",
     " ORDER BY i.instance_id, h.seq",  # unique and in the order of the index: nothing has to be sorted
@@ -83,6 +91,15 @@ class Reader:
         found = {instance.row.instance_id: instance for instance in stored}
         return [found.get(instance_id) for instance_id in instance_ids]
 
+    def identity(self) -> HubIdentity:
+        """See `Store.identity`."""
+        with one_moment(self.connection):
+            hub_id, batch, used = self.execute(
+                "SELECT hub_id, batch, (SELECT max(seq) FROM sqlite_sequence) FROM partition"
+            ).fetchall()[0]
+            keys = dict(self.execute("SELECT key_id, proof FROM encryption_keys").fetchall())
+        return HubIdentity(hub_id, not batch and not used, keys)
+
     def read_timers(self, after: int, until: int) -> list[TimerRow]:
         """See `Store.read_timers`."""
         return _timers(self.execute, "due_at > ? AND due_at <= ?", after, until)
@@ -91,9 +108,9 @@ class Reader:
         """See `Store.read_inbox`."""
         return _inbox(self.execute, after)
 
-    def get_instance(self, instance_id: str) -> InstanceRow | None:
+    def get_instance(self, instance_id: str, payloads: bool) -> InstanceRow | None:  # noqa: FBT001
         """See `Store.get_instance`."""
-        rows = self._ask(_INSTANCES_BY_ID, instance_id)
+        rows = self._ask(_INSTANCES_BY_ID if payloads else _INSTANCES_ALONE_BY_ID, instance_id)
         return as_instance(rows[0]) if rows else None
 
     def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:

@@ -155,7 +155,40 @@ UPDATE inbox SET absent = 1 WHERE instance_id NOT IN (SELECT instance_id FROM in
 CREATE INDEX inbox_absent ON inbox (at) WHERE absent;
 """
 
-_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
+_VERSION_6 = """
+ALTER TABLE partition ADD COLUMN hub_id BLOB NOT NULL DEFAULT x'';
+UPDATE partition SET hub_id = randomblob(16);
+
+CREATE TABLE encryption_keys (
+    key_id TEXT PRIMARY KEY,
+    proof BLOB NOT NULL                 -- tells the key from another one under the same id; says nothing about it
+) WITHOUT ROWID;
+
+-- Large payloads of instances; in their place the instance has their size, an integer. See payloads.py.
+CREATE TABLE payloads (
+    position INTEGER NOT NULL,          -- of the instance
+    field TEXT NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX payloads_of_instance ON payloads (position, field);
+CREATE TRIGGER payloads_removed AFTER DELETE ON instances WHEN 'integer' IN
+    (typeof(OLD.input), typeof(OLD.output), typeof(OLD.custom_status), typeof(OLD.failure))
+BEGIN
+    DELETE FROM payloads WHERE position = OLD.position;
+END;
+CREATE TRIGGER payloads_replaced AFTER UPDATE OF input, output, custom_status, failure ON instances WHEN
+    (typeof(OLD.input) = 'integer' AND typeof(NEW.input) <> 'integer')
+    OR (typeof(OLD.output) = 'integer' AND typeof(NEW.output) <> 'integer')
+    OR (typeof(OLD.custom_status) = 'integer' AND typeof(NEW.custom_status) <> 'integer')
+    OR (typeof(OLD.failure) = 'integer' AND typeof(NEW.failure) <> 'integer')
+BEGIN
+    DELETE FROM payloads WHERE position = OLD.position AND CASE field
+        WHEN 'input' THEN typeof(NEW.input) WHEN 'output' THEN typeof(NEW.output)
+        WHEN 'custom_status' THEN typeof(NEW.custom_status) ELSE typeof(NEW.failure) END <> 'integer';
+END;
+"""
+
+_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
 
 VERSION = len(_SCRIPTS)
 """`PRAGMA user_version` of a hub that this code reads and writes."""

@@ -19,13 +19,13 @@ from durably.core.query import WAITING, Found, FoundWithWaiting, InstanceQuery, 
 from durably.errors import UsageError
 from durably.storage.sqlite.calls import Execute, one_moment
 from durably.storage.sqlite.conditions import Where, prefix_range, require_filters, require_status, within
-from durably.storage.sqlite.reader import INSTANCE, Reader, as_instance
+from durably.storage.sqlite.reader import INSTANCE, INSTANCE_ALONE, Reader, as_instance
 
 _STATUSES_MAX = 16
 """There are eight; a compound statement may have 500 parts."""
 
 _WHOLE = (
-    f"SELECT i.position, {INSTANCE} FROM ({{}}) AS page CROSS JOIN instances i ON i.position = page.position"
+    "SELECT i.position, {} FROM ({}) AS page CROSS JOIN instances i ON i.position = page.position"
     " ORDER BY page.created_at, page.position"
 )
 """Whole rows are fetched for the page alone: a sort does not carry them."""
@@ -70,7 +70,7 @@ def asked(reader: Reader) -> Generator[None, None, None]:
 
 def _page(execute: Execute, query: InstanceQuery) -> tuple[Found, list[Place]]:
     text, values = _statement(execute, query)
-    rows = execute(_WHOLE.format(text), values).fetchall()
+    rows = execute(_WHOLE.format(INSTANCE if query.payloads else INSTANCE_ALONE, text), values).fetchall()
     more = len(rows) > query.page_size
     page = [as_instance(row[1:]) for row in rows[: query.page_size]]
     places = [Place(row.created_at, columns[0]) for row, columns in zip(page, rows, strict=False)]

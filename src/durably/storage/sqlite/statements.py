@@ -8,7 +8,7 @@ quarter more CPU a row, and a text for each mix of rows.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -39,17 +39,21 @@ class ManyRows:
         row = f"({','.join('?' * width)})"  # short: APSW hashes the whole text to find what is prepared
         self._texts = {size: f"{before}{','.join([row] * size)}{after}" for size in _CHUNKS}
 
-    def run(self, execute: Execute, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Execute it for all rows, in order."""
+    def run(
+        self, execute: Execute, rows: Sequence[tuple[Any, ...]], changes: Callable[[], int] | None = None
+    ) -> int:
+        """Execute it for all rows, in order; returns the sum of `changes`, which is asked after each step."""
         text = self._texts.get(len(rows))
         if text is not None:
             execute(text, tuple(chain.from_iterable(rows)))
-            return
-        start = 0
+            return 0 if changes is None else changes()
+        start = changed = 0
         while start < len(rows):
             size = _chunk(len(rows) - start)
             execute(self._texts[size], tuple(chain.from_iterable(rows[start : start + size])))
+            changed += 0 if changes is None else changes()
             start += size
+        return changed
 
 
 class ManyKeys:

@@ -21,7 +21,7 @@ from durably.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from durably.storage.api import Capabilities, Lease, Snapshot, StoredInstance
+from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, StoredInstance
 from durably.storage.sqlite import connection as opening
 from durably.storage.sqlite import counting, limits, search, wakeup
 from durably.storage.sqlite.files import INDEX, Identity
@@ -33,6 +33,8 @@ from durably.storage.sqlite.work_log import FileWorkLog
 from durably.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
+INLINE_MAX = 16_384
+"""Four pages: a shorter payload costs less in its row than outside of it, also when the row is written again."""
 
 _CAPABILITIES = Capabilities(partitions=1, durable=True, shared=False, wakeups=True, inbox_in_order=True)
 
@@ -44,17 +46,19 @@ class SqliteStore:
     nothing else. Each has its own connection and starts when it is first needed.
     """
 
-    def __init__(self, path: str, *, vfs: str | None = None) -> None:
+    def __init__(self, path: str, *, vfs: str | None = None, inline_max: int = INLINE_MAX) -> None:
         """Name the hub; nothing is touched before `open`.
 
         Args:
             path: The file; a relative one is relative to the working directory of this moment.
             vfs: Name of the APSW VFS to use instead of the default one, for tests that inject faults.
+            inline_max: Bytes of a payload of an instance; a larger one lies outside of its row.
         """
         self._name = path
         self._path = Path(path).absolute()
         self._vfs = vfs
         self._history_max = limits.history_max()
+        self._inline_max = inline_max
         self._state = "new"
         self._ended: asyncio.Future[None] | None = None
         self._health = Health(str(self._path))
@@ -109,7 +113,8 @@ class SqliteStore:
 
     def _connect_writer(self, *, create: bool) -> Writer:
         self._created = opening.prepare(self._path, create=create, vfs=self._vfs)
-        return Writer(opening.connect(self._path, vfs=self._vfs, cache_kib=opening.WRITER_CACHE_KIB))
+        connection = opening.connect(self._path, vfs=self._vfs, cache_kib=opening.WRITER_CACHE_KIB)
+        return Writer(connection, self._inline_max)
 
     def _connect_reader(self) -> Reader:
         cache_kib = opening.READER_CACHE_KIB
@@ -170,6 +175,14 @@ class SqliteStore:
             ) from None
         finally:
             self._lock.drop()
+
+    async def identity(self) -> HubIdentity:
+        """See `Store.identity`."""
+        return await self._reads("anybody").submit(Reader.identity)
+
+    async def add_key(self, key_id: str, proof: bytes) -> None:
+        """See `Store.add_key`."""
+        await self._writes.submit(Writer.add_key, key_id, proof)
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -300,9 +313,9 @@ class SqliteStore:
             raise self._refusal()
         self._arrivals.add(callback)
 
-    async def get_instance(self, instance_id: str) -> InstanceRow | None:
+    async def get_instance(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Store.get_instance`."""
-        return await self._ask(Reader.get_instance, instance_id)
+        return await self._ask(Reader.get_instance, instance_id, payloads)
 
     async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
         """See `Store.get_instances`."""

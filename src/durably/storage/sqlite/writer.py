@@ -10,11 +10,12 @@ from typing import Any
 
 import apsw
 
-from durably.core.commit import Batch, HistoryRow, InboxRow
+from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceChange
 from durably.errors import InvariantError, LeaseLostError, StoreUnavailableError
 from durably.storage.api import Lease, Snapshot
 from durably.storage.sqlite.calls import cursor_executor, pragma
 from durably.storage.sqlite.connection import in_a_hurry
+from durably.storage.sqlite.payloads import put_aside, write
 from durably.storage.sqlite.reader import load
 from durably.storage.sqlite.statements import ManyKeys, ManyRows
 
@@ -103,8 +104,10 @@ _second = itemgetter(1)
 class Writer:
     """The one connection that writes."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, inline_max: int) -> None:
+        """Write with a connection; payloads of more than `inline_max` bytes lie outside of the rows of instances."""
         self.connection = connection
+        self._inline_max = inline_max
         self._execute = cursor_executor(connection)
         self._log_pages = 0
         self._checkpoint_at = _CHECKPOINT_PAGES
@@ -141,12 +144,8 @@ class Writer:
         if batch.executions_dropped:
             _DROP_HISTORY.run(execute, batch.executions_dropped)
             _DROP_TIMERS.run(execute, batch.executions_dropped)
-        if batch.instances:
-            _PUT_INSTANCES.run(execute, batch.instances)
-            if execute(_ANY_ABSENT).fetchall():
-                _NOT_ABSENT.run(execute, [row.instance_id for row in batch.instances])
-        if batch.changes:
-            self._change(batch)
+        if batch.instances or batch.changes:
+            self._write_instances(batch)
         if batch.timers_set:
             _SET_TIMERS.run(execute, batch.timers_set)
         if batch.timers_cleared:
@@ -177,12 +176,23 @@ class Writer:
         _DROP_HISTORY.run(self._execute, executions)
         _DROP_TIMERS.run(self._execute, executions)
 
-    def _change(self, batch: Batch) -> None:
+    def _write_instances(self, batch: Batch) -> None:
+        instances, changes, aside = put_aside(batch, self._inline_max)
+        if instances:
+            _PUT_INSTANCES.run(self._execute, instances)
+            if self._execute(_ANY_ABSENT).fetchall():
+                _NOT_ABSENT.run(self._execute, [row.instance_id for row in instances])
+        if changes:
+            self._change(changes)
+        if aside:
+            write(self._execute, aside)
+
+    def _change(self, given: Sequence[InstanceChange]) -> None:
         # Of several changes of an instance the last one counts; `UPDATE ... FROM` would take any of them.
-        changes = dict(zip(map(_first, batch.changes), batch.changes, strict=True))
-        before = self.connection.total_changes()
-        _CHANGE_INSTANCES.run(self._execute, list(changes.values()))
-        if self.connection.total_changes() - before != len(changes):
+        changes = dict(zip(map(_first, given), given, strict=True))
+        # What triggers do is not among these.
+        changed = _CHANGE_INSTANCES.run(self._execute, list(changes.values()), self.connection.changes)
+        if changed != len(changes):
             missing = next(key for key in changes if not self._exists("instances WHERE instance_id = ?", key))
             raise InvariantError("I2", missing, "it was changed, but there is no such instance")
 
@@ -246,6 +256,10 @@ class Writer:
             finally:
                 self._roll_back()
         return self._execute("SELECT wake_path FROM partition").fetchall()[0][0]
+
+    def add_key(self, key_id: str, proof: bytes) -> None:
+        """See `Store.add_key`."""
+        self._execute("INSERT OR IGNORE INTO encryption_keys VALUES (?, ?)", (key_id, proof))
 
     def data_version(self) -> int:
         """A number that changes when another connection has written."""
