@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably.app import App, AppHost
-    from durably.client import BulkResult, Client, Handle
+    from durably.client import BulkResult, Client, EntityInfo, EntityPage, Handle
     from durably.codec.convert import Converter, JsonConverter
     from durably.codec.keys import EncryptionKeys
+    from durably.core.entities import EntityId
     from durably.core.parked import ParkedItem, ParkedPage
     from durably.core.status import InstancePage, InstanceStatus, RuntimeStatus
     from durably.core.timeline import HistoryEntry
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from durably.errors import (
         DurablyError,
         EncryptionKeyError,
+        EntityCorruptError,
+        EntityOperationFailedError,
         FailureDetails,
         HistoryCorruptError,
         HttpRefusedError,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
         InvalidTextError,
         InvariantError,
         LeaseLostError,
+        LockingRulesViolationError,
         NonDeterminismError,
         NonDeterministicCall,
         NonRetryableError,
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from durably.executors.http.policy import HttpPolicy
     from durably.program.activity_context import ActivityContext
     from durably.program.context import OrchestrationContext
+    from durably.program.entity_context import EntityContext
     from durably.program.http import DurableHttpResponse, TokenSource
     from durably.program.retry_policy import RetryPolicy
 
@@ -67,10 +72,13 @@ _ROOMS = {
     "AppHost": "durably.app",
     "BulkResult": "durably.client",
     "Client": "durably.client",
+    "EntityInfo": "durably.client",
+    "EntityPage": "durably.client",
     "Handle": "durably.client",
     "Converter": "durably.codec.convert",
     "JsonConverter": "durably.codec.convert",
     "EncryptionKeys": "durably.codec.keys",
+    "EntityId": "durably.core.entities",
     "ParkedItem": "durably.core.parked",
     "ParkedPage": "durably.core.parked",
     "InstancePage": "durably.core.status",
@@ -83,6 +91,7 @@ _ROOMS = {
     "OrchestrationContext": "durably.program.context",
     "DurableHttpResponse": "durably.program.http",
     "TokenSource": "durably.program.http",
+    "EntityContext": "durably.program.entity_context",
     "RetryPolicy": "durably.program.retry_policy",
 }
 
@@ -98,6 +107,12 @@ __all__ = [
     "EncryptionKeyError",
     "EncryptionKeys",
     "EngineOptions",
+    "EntityContext",
+    "EntityCorruptError",
+    "EntityId",
+    "EntityInfo",
+    "EntityOperationFailedError",
+    "EntityPage",
     "FailureDetails",
     "Handle",
     "HistoryCorruptError",
@@ -122,6 +137,7 @@ __all__ = [
     "InvariantError",
     "JsonConverter",
     "LeaseLostError",
+    "LockingRulesViolationError",
     "NonDeterminismError",
     "NonDeterministicCall",
     "NonRetryableError",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -27,10 +28,11 @@ from durably.storage.open import store_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=TokenHook)
+E = TypeVar("E", bound=Callable[..., Any])
 
 
 class App:
-    """A set of orchestrators and activities, and how their payloads become JSON.
+    """A set of orchestrators, activities and entities, and how their payloads become JSON.
 
     The decorators return the function as it is: it can be called and tested like any other.
 
@@ -167,6 +169,69 @@ class App:
             return hook
 
         return register
+
+    @overload
+    def entity(self, fn: E, /) -> E: ...
+
+    @overload
+    def entity(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        read_only: Iterable[str] = (),
+        state_version: int = 0,
+        migrate: Callable[[Any, int], Any] | None = None,
+        idle_ttl: timedelta | float | None = None,
+    ) -> Callable[[E], E]: ...
+
+    def entity(
+        self,
+        fn: E | None = None,
+        /,
+        *,
+        name: str | None = None,
+        read_only: Iterable[str] = (),
+        state_version: int = 0,
+        migrate: Callable[[Any, int], Any] | None = None,
+        idle_ttl: timedelta | float | None = None,
+    ) -> E | Callable[[E], E]:
+        """Register an entity: a small piece of state with a name and a key, whose operations come one after the other.
+
+        A class: its annotated attributes, all with defaults, are the state; its public methods are the operations, plain or
+        ``async``, of ``(self)``, ``(self, input)``, and an `EntityContext` wherever a parameter is annotated with it. It
+        begins as ``cls()``. Attributes whose names begin with ``_`` are not stored. A dataclass or a struct will do.
+
+        Or a function of an `EntityContext`, which finds out there what it is to do.
+
+        An operation that raises leaves no trace: neither in the state nor in what it sent. Every entity has the operation
+        ``delete``, unless it has one of its own of that name.
+
+        Args:
+            fn: The class or function, when used without parentheses.
+            name: What it is called by; its own name by default. Compared without case.
+            read_only: Operations that change and send nothing. They do not wait behind locks and other operations, and see
+                the state as the last operation left it.
+            state_version: Of the form of the state, stored with it.
+            migrate: ``migrate(state, version)`` turns plain JSON data of an older version into that of this one.
+            idle_ttl: Delete the state when no operation came for so long (timedelta or seconds); never by default.
+
+        Raises:
+            RegistrationError: The name is taken, or this cannot be an entity.
+        """
+
+        def register(function: E) -> E:
+            self._registry.add_entity(
+                function,
+                name=name,
+                read_only=read_only,
+                state_version=state_version,
+                migrate=migrate,
+                idle_ttl=idle_ttl,
+            )
+            return function
+
+        return register if fn is None else register(fn)
 
     def include(self, other: App) -> None:
         """Take over all functions and token sources of another app; all or nothing. The HTTP policy stays this app's.

@@ -193,6 +193,10 @@ class NonDeterministicCall(UsageError):
     """Orchestrator code asked for something that a replay could not repeat; the message names the durable way."""
 
 
+class LockingRulesViolationError(UsageError):
+    """A critical section may not do that: it could wait for itself, or see what it is to be shielded from."""
+
+
 class NonDeterminismError(UsageError):
     """Code and history of an instance disagree; `diff` shows both sides.
 
@@ -232,6 +236,28 @@ class TaskFailedError(DurablyError):
 
 class TaskTimeoutError(TaskFailedError, TimeoutError):
     """The last attempt of a task did not end within its `timeout`. Also a `TimeoutError`."""
+
+
+class EntityOperationFailedError(TaskFailedError):
+    """An operation of an entity failed, or the entity has no such operation; its state is as it was before.
+
+    Attributes:
+        entity_id: The entity, as text.
+        operation: The operation.
+    """
+
+    def __init__(
+        self, details: FailureDetails, entity_id: str = "", operation: str = "", task_id: int = -1
+    ) -> None:
+        super().__init__(details, f"{entity_id}.{operation}", task_id)
+        self.entity_id = entity_id
+        self.operation = operation
+        self.args = (
+            f"Operation '{operation}' of entity '{entity_id}' failed: {details.type}: {details.message}",
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.details, self.entity_id, self.operation, self.task_id)
 
 
 class NonRetryableError(DurablyError):
@@ -326,6 +352,10 @@ class StoreFailedError(OperationError):
 
 class LeaseLostError(OperationError):
     """Another owner holds the partition; nothing of the batch was applied."""
+
+
+class EntityCorruptError(OperationError):
+    """The stored row of an entity does not match its checksum."""
 
 
 class HistoryCorruptError(OperationError):

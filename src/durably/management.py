@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from durably.core.commit import InstanceRow
+from durably.core.commit import EntityRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
 from durably.core.ids import check_instance_id
-from durably.core.messages import Restart, Rewind, StartInstance
+from durably.core.messages import CallEntity, Restart, Rewind, StartInstance
 from durably.core.parked import ParkedFound, ParkedQuery
-from durably.core.query import Counts, Found, InstanceQuery
+from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
 from durably.core.status import Outcome
 from durably.errors import UsageError
 
@@ -102,6 +102,35 @@ class Management(Protocol):
         Raises:
             InstanceStateError: It has not ended.
         """
+        ...
+
+    async def signal_entity(self, entity: str, call: CallEntity) -> None:
+        """Send an operation to an entity. Raises `UnknownFunctionError` when the host knows no such entity."""
+        ...
+
+    async def call_entity(self, entity: str, call: CallEntity, timeout_s: float | None) -> Payload:
+        """The same, and return the result of the operation.
+
+        Raises:
+            EntityOperationFailedError: It failed.
+            TimeoutError: There was none in time.
+        """
+        ...
+
+    async def get_entity(self, entity: str) -> EntityRow | None:
+        """The committed row of an entity, or None."""
+        ...
+
+    async def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """Entities that match, page by page."""
+        ...
+
+    async def count_messages(self, target: str) -> int:
+        """How many messages wait for an instance or entity, as far as they are durable."""
+        ...
+
+    async def release_orphaned(self, row: EntityRow) -> bool:
+        """Release the lock of an entity, if the orchestration that has it has ended or is gone; True when that was so."""
         ...
 
     async def is_served(self) -> bool:

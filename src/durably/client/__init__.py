@@ -2,7 +2,17 @@
 
 from durably.client.bulk import BulkResult
 from durably.client.client import Client, OnExisting
+from durably.client.entities import CleanResult, EntityInfo, EntityPage
 from durably.client.handle import Handle
 from durably.client.selection import Filters
 
-__all__ = ["BulkResult", "Client", "Filters", "Handle", "OnExisting"]
+__all__ = [
+    "BulkResult",
+    "CleanResult",
+    "Client",
+    "EntityInfo",
+    "EntityPage",
+    "Filters",
+    "Handle",
+    "OnExisting",
+]

@@ -12,6 +12,7 @@ import msgspec
 from durably.client.bulk import BulkVerbs
 from durably.client.connection import Connection
 from durably.client.control import ControlVerbs
+from durably.client.entities import EntityVerbs
 from durably.client.handle import Handle
 from durably.client.outside import OutsideOperations
 from durably.client.parked import ParkedVerbs
@@ -50,7 +51,7 @@ class Functions(Protocol):
         ...
 
 
-class Client(ControlVerbs, QueryVerbs, BulkVerbs, ParkedVerbs):
+class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, ParkedVerbs):
     """Starts, follows and controls instances. Every call that changes something returns once the change is durable.
 
     ``host.client`` is that of a host in this process. In a process without one, a client talks to the hub alone::

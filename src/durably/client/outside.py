@@ -13,16 +13,18 @@ from functools import partial
 
 from durably.client.connection import Connection
 from durably.clock import Clock, Random
-from durably.core.commit import InboxRow, InstanceRow
+from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
 from durably.core.history import decode_failure, encode_body
 from durably.core.messages import (
+    CallEntity,
     Cancel,
     Discard,
     MessageBody,
     Purge,
     RaiseEvent,
     Redrive,
+    ReleaseEntity,
     Restart,
     Resume,
     Rewind,
@@ -31,10 +33,10 @@ from durably.core.messages import (
     Terminate,
 )
 from durably.core.parked import ParkedFound, ParkedQuery
-from durably.core.query import Counts, Found, InstanceQuery
+from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome, RuntimeStatus
-from durably.core.verdicts import decode_verdict
-from durably.engine.committed import find, read_events
+from durably.core.verdicts import decode_verdict, result_of
+from durably.engine.committed import find, no_answer, orphaned_section, read_events
 from durably.engine.families import order_family
 from durably.engine.listing import count_instances, query_instances
 from durably.engine.parked import addressee, query_parked
@@ -190,14 +192,49 @@ class OutsideOperations:
                 raise InstanceStateError(instance_id, row.status, operation, expected)
         await self._send(store, instance_id, body)
 
+    # --- entities ----------------------------------------------------------------------------------------------------
+
+    async def signal_entity(self, entity: str, call: CallEntity) -> None:
+        """See `Management.signal_entity`. Without a live owner, the next one does it."""
+        await self._send(await self._connection.store(create=True), entity, call)
+
+    async def call_entity(self, entity: str, call: CallEntity, timeout_s: float | None) -> Payload:
+        """See `Management.call_entity`. Without a live owner it waits for the next one."""
+        store = await self._connection.store(create=True)
+        message_id, _ = await self._post(store, entity, call)
+        verdict = await self._verdict_within(store, message_id, timeout_s)
+        if verdict is None:
+            raise TimeoutError(no_answer(entity, call.operation, timeout_s or 0))
+        error = decode_verdict(verdict)
+        if error is not None:
+            raise error
+        return result_of(verdict)
+
+    async def get_entity(self, entity: str) -> EntityRow | None:
+        """See `Management.get_entity`."""
+        return await (await self._connection.store()).get_entity(entity)
+
+    async def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """See `Management.query_entities`."""
+        return await (await self._connection.store()).query_entities(query)
+
+    async def count_messages(self, target: str) -> int:
+        """See `Management.count_messages`."""
+        return len(await (await self._connection.store()).read_messages(target))
+
+    async def release_orphaned(self, row: EntityRow) -> bool:
+        """See `Management.release_orphaned`. Without a live owner, the next one does it."""
+        store = await self._connection.store()
+        section = await orphaned_section(store, row)
+        if section is not None:
+            await self._send(store, row.instance_id, ReleaseEntity(section))
+        return section is not None
+
     # --- messages ----------------------------------------------------------------------------------------------------
 
     async def _send(self, store: Store, target: str, body: MessageBody) -> None:
         """Post, and return when the owner has accepted it, or when it is durable and there is none."""
-        self._posted += 1
-        message_id = f"{self._prefix}.{self._posted:x}"
-        row = InboxRow(message_id, target, self._clock.now(), encode_body(body))
-        owned = await store.post([row])
+        message_id, owned = await self._post(store, target, body)
         waited_s, alive_s, delay_s = 0.0, 0.0, FIRST_LOOK_S
         while owned:
             await asyncio.sleep(delay_s)
@@ -217,6 +254,25 @@ class OutsideOperations:
                 )
             if alive_s > _ALIVE_CHECK_S:
                 alive_s, owned = 0.0, await store.post([])
+
+    async def _post(self, store: Store, target: str, body: MessageBody) -> tuple[str, bool]:
+        """Post a message; returns its id, and whether a live owner has been told."""
+        self._posted += 1
+        message_id = f"{self._prefix}.{self._posted:x}"
+        row = InboxRow(message_id, target, self._clock.now(), encode_body(body))
+        return message_id, await store.post([row])
+
+    async def _verdict_within(self, store: Store, message_id: str, timeout_s: float | None) -> bytes | None:
+        """The verdict on a message, however long it takes; None when it was not there in time."""
+        waited_s, delay_s = 0.0, FIRST_LOOK_S
+        while timeout_s is None or waited_s < timeout_s:
+            await asyncio.sleep(delay_s)
+            waited_s += delay_s
+            (verdict,) = await store.verdicts([message_id])
+            if verdict is not None:
+                return verdict
+            delay_s = min(2 * delay_s, LOOK_MAX_S)
+        return None
 
     # --- reads -------------------------------------------------------------------------------------------------------
 

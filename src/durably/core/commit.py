@@ -165,6 +165,34 @@ class ParkedMessage(NamedTuple):
     position: int = 0
 
 
+class EntityRow(NamedTuple):
+    """All that is stored of an entity; see `durably.core.entities.EntityState`.
+
+    Attributes:
+        instance_id: ``@name@key``.
+        name: Of its class or function, in lower case.
+        execution: Number of its timers.
+        created_at: When it got its first row.
+        updated_at: Of its last operation.
+        state: Payload, or None: it is locked or waits for its time, and does not exist.
+        version: Of the form of the state.
+        locked_by: The orchestration that has it locked, or None.
+        rest: msgpack of what else belongs to it.
+        checksum: Covers id, state, version and `rest`.
+    """
+
+    instance_id: str
+    name: str
+    execution: int
+    created_at: int
+    updated_at: int
+    state: bytes | None
+    version: int
+    locked_by: str | None
+    rest: bytes
+    checksum: bytes
+
+
 class Removal(NamedTuple):
     """An instance that is deleted: its row, and history and timers of its current execution.
 
@@ -188,6 +216,8 @@ class Batch(msgspec.Struct):
             and end in one batch).
         instances: Rows to insert or to replace as a whole; the instance keeps its place in the order of creation.
         changes: Rows to update.
+        entities: Rows of entities to insert or to replace.
+        entities_removed: Entities to delete, with their timers.
         timers_set: Timers to insert.
         timers_cleared: Timers to delete; one that is not there is ignored.
         inbox_put: Messages to keep.
@@ -206,6 +236,8 @@ class Batch(msgspec.Struct):
     executions_dropped: list[int] = []
     instances: list[InstanceRow] = []
     changes: list[InstanceChange] = []
+    entities: list[EntityRow] = []
+    entities_removed: list[Removal] = []
     timers_set: list[TimerRow] = []
     timers_cleared: list[TimerKey] = []
     inbox_put: list[InboxRow] = []

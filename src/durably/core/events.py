@@ -244,6 +244,13 @@ class TurnInterrupted(Event, tag=15):
     parked: bool = False
 
 
+class LockGranted(Event, tag=44):
+    """One of the entities of the lock `seq` is locked. User code sees the last one only, as completion of the lock."""
+
+    seq: int
+    entity: str
+
+
 # --- what user code decided --------------------------------------------------------------------------------------
 
 
@@ -313,6 +320,38 @@ class StartSent(Event, tag=25):
     version: str | None = None
     tags: dict[str, str] | None = None
     start_at: int | None = None
+
+
+class EntityCalled(Event, tag=40):
+    """An operation of an entity was called; `entity` is its id as text."""
+
+    seq: int
+    entity: str
+    operation: str
+    input: Payload
+
+
+class EntitySignaled(Event, tag=41):
+    """An operation of an entity was asked for, and nobody waits for its result; not before `due_at`, if there is one."""
+
+    seq: int
+    entity: str
+    operation: str
+    input: Payload
+    due_at: int | None = None
+
+
+class LockRequested(Event, tag=42):
+    """The code asked for a critical section: these entities, one after the other in this order, which all callers use."""
+
+    seq: int
+    entities: tuple[str, ...]
+
+
+class LockReleased(Event, tag=43):
+    """The critical section that the lock `seq` began is over."""
+
+    seq: int
 
 
 class ActionCanceled(Event, tag=26):
@@ -434,6 +473,7 @@ Arrival: TypeAlias = (
     | Rewound
     | AttemptInterrupted
     | TurnInterrupted
+    | LockGranted
 )
 """Events that record something from outside."""
 
@@ -444,6 +484,10 @@ Action: TypeAlias = (
     | EventAwaited
     | EventSent
     | StartSent
+    | EntityCalled
+    | EntitySignaled
+    | LockRequested
+    | LockReleased
     | ActionCanceled
     | RetryDeclined
     | CustomStatusSet
@@ -469,6 +513,10 @@ ACTIONS: frozenset[type[Event]] = frozenset(
         EventAwaited,
         EventSent,
         StartSent,
+        EntityCalled,
+        EntitySignaled,
+        LockRequested,
+        LockReleased,
         ActionCanceled,
         RetryDeclined,
         CustomStatusSet,
@@ -485,7 +533,17 @@ ACTIONS: frozenset[type[Event]] = frozenset(
 """Decisions: what a replay compares."""
 
 NUMBERED: frozenset[type[Event]] = frozenset(
-    (TaskScheduled, ChildScheduled, TimerCreated, EventAwaited, EventSent, StartSent)
+    (
+        TaskScheduled,
+        ChildScheduled,
+        TimerCreated,
+        EventAwaited,
+        EventSent,
+        StartSent,
+        EntityCalled,
+        EntitySignaled,
+        LockRequested,
+    )
 )
 """Actions with a number of their own; the others refer to one of these, or have none."""
 

@@ -20,6 +20,8 @@ from durably.core.events import (
     CompensationStarted,
     ContinuedAsNew,
     CustomStatusSet,
+    EntityCalled,
+    EntitySignaled,
     Event,
     EventAwaited,
     EventRaised,
@@ -32,6 +34,9 @@ from durably.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    LockGranted,
+    LockReleased,
+    LockRequested,
     PatchApplied,
     Payload,
     RetryDeclined,
@@ -53,7 +58,7 @@ from durably.core.messages import TIMER_DUE, TIMER_RETRY, TIMER_TIMEOUT
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import FailureDetails, InvariantError
 
-OpenAction = TaskScheduled | ChildScheduled | TimerCreated | EventAwaited
+OpenAction = TaskScheduled | ChildScheduled | TimerCreated | EventAwaited | EntityCalled | LockRequested
 
 _RUNNING = RuntimeStatus.Running.value
 
@@ -74,6 +79,30 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     deadline: int | None
 
 
+class Section(msgspec.Struct, frozen=True, gc=False):
+    """The critical section of an execution.
+
+    Attributes:
+        seq: The lock that began it.
+        entities: What it locks, in this order.
+        granted: So many of them are locked. The next one has been asked for.
+    """
+
+    seq: int
+    entities: tuple[str, ...]
+    granted: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """True when all are locked."""
+        return self.granted == len(self.entities)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The entities that are locked, and the one that was asked last."""
+        return self.entities[: self.granted + 1]
+
+
 class InstanceState(msgspec.Struct, eq=False):
     """One execution of an instance, as its history says.
 
@@ -89,6 +118,7 @@ class InstanceState(msgspec.Struct, eq=False):
         undos: What sagas have recorded and not undone, by number, in the order in which it was done.
         compensating: What sagas that undo their steps failed with, by saga.
         interrupted: The newest `AttemptInterrupted` of each call that has one; kept when the call ends.
+        section: The critical section that the code has, or waits for.
     """
 
     instance_id: str
@@ -110,6 +140,7 @@ class InstanceState(msgspec.Struct, eq=False):
     undos: dict[int, UndoAdded] = {}
     compensating: dict[int, FailureDetails] = {}
     interrupted: dict[int, AttemptInterrupted] | None = None
+    section: Section | None = None
 
     @classmethod
     def fold(cls, instance_id: str, history: Iterable[HistoryEvent]) -> InstanceState:
@@ -305,10 +336,35 @@ def _given_up(state: InstanceState, event: ActionCanceled) -> None:
     action = state.take(event.seq, event)
     if type(action) is ChildScheduled and (attempt is None or attempt.retry_at is None):
         state.let_go.append((action, 1 if attempt is None else attempt.number))
+    elif type(action) is LockRequested:
+        state.section = None
+
+
+def _entity_called(state: InstanceState, event: EntityCalled) -> None:
+    state.open[event.seq] = event
+
+
+def _lock_requested(state: InstanceState, event: LockRequested) -> None:
+    state.open[event.seq] = event
+    state.section = Section(event.seq, event.entities)
+
+
+def _lock_granted(state: InstanceState, event: LockGranted) -> None:
+    section = state.section
+    if section is None or section.seq != event.seq or event.entity not in section.asked[section.granted :]:
+        text = f"a lock of '{event.entity}' for #{event.seq}, which does not wait for it"
+        raise InvariantError("I6", state.instance_id, text)
+    state.section = Section(section.seq, section.entities, section.granted + 1)
+
+
+def _lock_released(state: InstanceState, event: LockReleased) -> None:
+    del event
+    state.section = None
 
 
 def _nothing(
-    state: InstanceState, event: CancelRequested | EventSent | StartSent | TurnInterrupted | PatchApplied
+    state: InstanceState,
+    event: CancelRequested | EventSent | StartSent | EntitySignaled | TurnInterrupted | PatchApplied,
 ) -> None:
     del state, event  # recorded for replay; the state does not depend on it
 
@@ -333,6 +389,8 @@ def _rewound(state: InstanceState, event: Rewound) -> None:
     """Nobody's time ran while the instance had failed, and what runs again begins now."""
     state.lineage = event.lineage
     state.custom_status = event.custom_status
+    if state.section is not None:  # the failure released it: it is asked for anew
+        state.section = Section(state.section.seq, state.section.entities)
     for seq, action in state.open.items():
         attempt = state.attempts.get(seq)
         if isinstance(action, TimerCreated | EventAwaited):
@@ -424,6 +482,11 @@ TRANSITIONS: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     CancelRequested: _nothing,
     EventSent: _nothing,
     StartSent: _nothing,
+    EntityCalled: _entity_called,
+    EntitySignaled: _nothing,
+    LockRequested: _lock_requested,
+    LockGranted: _lock_granted,
+    LockReleased: _lock_released,
     ExecutionSuspended: _suspended,
     ExecutionResumed: _resumed,
     ExecutionTerminated: _terminated,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from durably.core.commit import HistoryRow, InboxRow, InstanceRow, TimerRow
 from durably.core.events import (
-    AttemptStarted,
+    NUMBERED,
     EventAwaited,
     ExecutionStarted,
     HistoryEvent,
@@ -107,13 +107,7 @@ def _check_order(instance_id: str, events: Sequence[HistoryEvent]) -> None:
 
 
 def _scheduled_seq(event: HistoryEvent) -> int | None:
-    if isinstance(event, AttemptStarted):
-        return None
-    return getattr(event, "seq", None) if type(event).__name__.endswith(_SCHEDULING) else None
-
-
-_SCHEDULING = ("Scheduled", "TimerCreated", "EventAwaited", "Sent")
-"""Ends of the names of events that number an action."""
+    return getattr(event, "seq", None) if type(event) in NUMBERED else None
 
 
 def _check_row(row: InstanceRow, state: InstanceState) -> None:

@@ -206,6 +206,63 @@ class Discard(Body, tag=15):
     message_id: str | None = None
 
 
+class CallEntity(Body, tag=20):
+    """Perform an operation of an entity.
+
+    Attributes:
+        operation: Its name.
+        input: Its input.
+        caller: The call that waits for the result, or None.
+        sender: The orchestration or entity it comes from; messages of one sender are dealt with in order. None: a client.
+        section: The critical section in which an orchestration makes it, or None.
+        due_at: Not before this instant; None: now.
+        wanted: A client waits for the result: the verdict carries it.
+    """
+
+    operation: str
+    input: Payload
+    caller: ParentRef | None = None
+    sender: str | None = None
+    section: str | None = None
+    due_at: int | None = None
+    wanted: bool = False
+
+
+class LockEntity(Body, tag=21):
+    """Lock the entity for a critical section, as soon as nobody else has it.
+
+    Attributes:
+        section: See `durably.core.entities.section_id`.
+        holder: The lock that an orchestration asked for.
+    """
+
+    section: str
+    holder: ParentRef
+
+
+class ReleaseEntity(Body, tag=22):
+    """Give a lock back, or stop waiting for it. Ignored when the section neither has it nor waits."""
+
+    section: str
+
+
+class EntityDone(Body, tag=23):
+    """An operation ended: with a result, or with a failure."""
+
+    execution_id: str
+    seq: int
+    result: Payload
+    failure: FailureDetails | None = None
+
+
+class EntityLocked(Body, tag=24):
+    """An entity is locked for the lock `seq` of an execution."""
+
+    execution_id: str
+    seq: int
+    entity: str
+
+
 MessageBody: TypeAlias = (
     StartInstance
     | RaiseEvent
@@ -222,6 +279,11 @@ MessageBody: TypeAlias = (
     | Restart
     | Redrive
     | Discard
+    | CallEntity
+    | LockEntity
+    | ReleaseEntity
+    | EntityDone
+    | EntityLocked
 )
 
 
@@ -249,3 +311,7 @@ TIMER_TIMEOUT = 2
 """Kind of a timer row: the time-out of the running attempt of a task."""
 TIMER_START = 3
 """Kind of a timer row: the scheduled start of the instance; its seq is -1."""
+TIMER_SIGNAL = 4
+"""Kind of a timer row of an entity: a signal is due."""
+TIMER_IDLE = 5
+"""Kind of a timer row of an entity: it may have been idle for too long; its seq is -1."""

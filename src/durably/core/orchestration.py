@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from durably.core.calls import order_child, rewind_child, start_child
+from durably.core.entity_calls import ask_next, call_entity, release_all, signal_entity
 from durably.core.events import (
     OUTCOMES,
     Action,
@@ -22,6 +23,8 @@ from durably.core.events import (
     ChildScheduled,
     CompensationStarted,
     ContinuedAsNew,
+    EntityCalled,
+    EntitySignaled,
     Event,
     EventAwaited,
     EventRaised,
@@ -32,6 +35,9 @@ from durably.core.events import (
     ExecutionSuspended,
     ExecutionTerminated,
     HistoryEvent,
+    LockGranted,
+    LockReleased,
+    LockRequested,
     ParentRef,
     RetryDeclined,
     Rewound,
@@ -54,6 +60,8 @@ from durably.core.messages import (
     Cancel,
     ChildDone,
     Continue,
+    EntityDone,
+    EntityLocked,
     MessageBody,
     RaiseEvent,
     Resume,
@@ -136,6 +144,10 @@ class Commit(msgspec.Struct, eq=False):
                 return self._child_done(body)
             case TimerDue():
                 return self._timer_due(body)
+            case EntityDone():
+                return self._entity_done(body)
+            case EntityLocked():
+                return self._entity_locked(body)
             case RaiseEvent():
                 return self._raise_event(body)
             case Cancel():
@@ -176,6 +188,9 @@ class Commit(msgspec.Struct, eq=False):
             waits = attempt is not None and attempt.retry_at is not None
             if isinstance(action, ChildScheduled) and not waits and seq not in rewound.late:
                 self.messages.append(rewind_child(self.state, action, state.attempt_number(seq)))
+            elif isinstance(action, EntityCalled) and seq not in rewound.late:
+                self.messages.append(call_entity(state, action))
+        self.messages += ask_next(state)
 
     def _activity_done(self, body: ActivityDone) -> Arrival | None:
         state = self.state
@@ -215,6 +230,25 @@ class Commit(msgspec.Struct, eq=False):
                 execution_id = self.state.begun.execution_id
                 return msgspec.structs.replace(body, execution_id=execution_id, seq=seq, attempt=number)
         return body
+
+    def _entity_done(self, body: EntityDone) -> Arrival | None:
+        called = self.state.open.get(body.seq)
+        if type(called) is not EntityCalled or body.execution_id != self.state.begun.execution_id:
+            return None
+        if body.failure is None:
+            return self._succeeded(body.seq, body.result)
+        return self._failed(called, 1, body.failure)
+
+    def _entity_locked(self, body: EntityLocked) -> Arrival | None:
+        state = self.state
+        section = state.section
+        if section is None or section.seq != body.seq or body.execution_id != state.begun.execution_id:
+            return None  # it was given up meanwhile, and its release is on the way
+        self.record(LockGranted(body.seq, body.entity))
+        if state.section is not None and not state.section.complete:
+            self.messages += ask_next(state)
+            return None
+        return self._succeeded(body.seq, None) if body.seq in state.open else None
 
     def _is_current(self, seq: int, attempt: int) -> bool:
         at = self.state.attempts.get(seq)
@@ -370,6 +404,18 @@ class Commit(msgspec.Struct, eq=False):
                 self._event_sent(action)
             case StartSent():
                 self._start_sent(action)
+            case EntityCalled():
+                self.record(action)
+                self.messages.append(call_entity(self.state, action))
+            case EntitySignaled():
+                self.record(action)
+                self.messages.append(signal_entity(self.state, action))
+            case LockRequested():
+                self.record(action)
+                self.messages += ask_next(self.state)
+            case LockReleased():
+                self.messages += release_all(self.state)
+                self.record(action)
             case ActionCanceled():
                 self._action_canceled(action)
             case RetryDeclined():
@@ -446,6 +492,11 @@ class Commit(msgspec.Struct, eq=False):
             if action.fire_at is not None:
                 self.timers[seq, TIMER_DUE] = None
             return
+        if isinstance(action, EntityCalled):
+            return  # it is performed, and nobody is told
+        if isinstance(action, LockRequested):
+            self.messages += release_all(self.state)
+            return
         if attempt is not None and attempt.retry_at is not None:
             self.timers[seq, TIMER_RETRY] = None
             return
@@ -463,6 +514,7 @@ class Commit(msgspec.Struct, eq=False):
         for action in list(state.open.values()):
             self._undo(action, order)
             self.record(ActionCanceled(action.seq))
+        self.messages += release_all(self.state)
         self._tell_of_end(state.started.parent if state.started is not None else None)
 
     def _tell_of_end(self, parent: ParentRef | None) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from durably.core.commit import InboxRow, InstanceRow
+from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.errors import UsageError
 
 PAGE_SIZE_MAX = 1_000
@@ -120,6 +120,52 @@ Counts: TypeAlias = dict[tuple[str, str], int]
 def place_of_waiting(message: InboxRow) -> Place:
     """Where an instance stands whose start waits in the inbox."""
     return Place(message.at, WAITING + message.position)
+
+
+class EntityQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which entities to look for; None matches everything. Instants as in `InstanceQuery`.
+
+    Attributes:
+        name: In lower case.
+        prefix: The id as text begins with it.
+        updated_from: Last changed at or after.
+        updated_to: Last changed at or before.
+        with_transient: Also those that do not exist, and have a row because they are locked or waited for.
+        locked: Only those that are locked.
+        after: Only those behind this id.
+        page_size: 1 to `PAGE_SIZE_MAX`.
+    """
+
+    name: str | None = None
+    prefix: str | None = None
+    updated_from: int | None = None
+    updated_to: int | None = None
+    with_transient: bool = False
+    locked: bool = False
+    after: str = ""
+    page_size: int = 100
+
+    def __post_init__(self) -> None:
+        if type(self.page_size) is not int or not 1 <= self.page_size <= PAGE_SIZE_MAX:
+            raise UsageError(f"page_size is {self.page_size!r}: expected 1 to {PAGE_SIZE_MAX}")
+
+    def matches(self, row: EntityRow) -> bool:
+        """The reference: what every store must agree with (but for `after` and `page_size`)."""
+        return (
+            (self.name is None or row.name == self.name)
+            and (self.prefix is None or row.instance_id.startswith(self.prefix))
+            and (self.updated_from is None or row.updated_at >= self.updated_from)
+            and (self.updated_to is None or row.updated_at <= self.updated_to)
+            and (self.with_transient or row.state is not None)
+            and not (self.locked and row.locked_by is None)
+        )
+
+
+class EntitiesFound(NamedTuple):
+    """One page of a query: rows in order of their ids, and behind which id the next page begins (None: the last)."""
+
+    rows: list[EntityRow]
+    next_after: str | None
 
 
 def token_of(place: Place) -> str:

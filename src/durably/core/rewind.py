@@ -26,6 +26,7 @@ from durably.core.events import (
     ExecutionStarted,
     ExecutionSuspended,
     HistoryEvent,
+    LockGranted,
     PatchApplied,
     RetryDeclined,
     Rewound,
@@ -48,6 +49,7 @@ _UNSEEN = (
     AttemptStarted,
     ExecutionSuspended,
     ExecutionResumed,
+    LockGranted,
     PatchApplied,
     *_INTERRUPTIONS,
 )

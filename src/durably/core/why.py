@@ -14,9 +14,11 @@ from durably.core.events import (
     AttemptFailed,
     AttemptStarted,
     ChildScheduled,
+    EntityCalled,
     EventAwaited,
     ExecutionSuspended,
     HistoryEvent,
+    LockRequested,
     TaskScheduled,
     TimerCreated,
     TurnStarted,
@@ -139,6 +141,8 @@ class _Story:
                     now = event.at
                 case TaskScheduled() | ChildScheduled() | TimerCreated() | EventAwaited() | AttemptStarted():
                     self.since[event.seq] = now
+                case EntityCalled() | LockRequested():
+                    self.since[event.seq] = now
                 case AttemptFailed():
                     self.failures[event.seq] = event.failure
                 case ExecutionSuspended():
@@ -188,6 +192,11 @@ def _thing(action: OpenAction, scene: _Scene) -> _Thing:
         case EventAwaited():
             patience = _patience("giving up", due_at, now)
             return _Thing(1, began, f"event '{_one_line(action.name)}' {since}{patience}")
+        case EntityCalled():
+            doing = f"operation '{_one_line(action.operation)}' of entity '{_one_line(action.entity)}' #{action.seq}"
+            return _Thing(3, began, f"{doing} {since}")
+        case LockRequested():
+            return _Thing(3, began, f"{_lock(scene.state)} {since}")
         case TaskScheduled() | ChildScheduled():
             attempt = scene.state.attempts.get(action.seq)
             if attempt is not None and attempt.retry_at is not None:
@@ -204,6 +213,15 @@ def _thing(action: OpenAction, scene: _Scene) -> _Thing:
     child_id = attempt_id(action.instance_id, number)
     word, troubled = _state_of(scene.children.get(child_id))
     return _Thing(2 if troubled else 4, began, f"{label} with id '{child_id}'{word} {since}")
+
+
+def _lock(state: InstanceState) -> str:
+    """The entity that is asked for now; those before it in the order are locked already."""
+    section = state.section
+    if section is None or section.complete:
+        return "the lock of an entity"
+    held = f", with {section.granted} of {len(section.entities)} locked" if section.granted else ""
+    return f"the lock of entity '{_one_line(section.entities[section.granted])}'{held}"
 
 
 def _called(action: TaskScheduled | ChildScheduled) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from durably.core.events import Payload
 from durably.core.messages import MessageBody
 from durably.engine.residents import Delivery
 from durably.engine.waiters import refuse
@@ -24,7 +25,7 @@ class Commands:
         self._limit = limit
         self._deliver = deliver
         self._closed = closed
-        self._under_way: dict[asyncio.Future[None], Delivery] = {}
+        self._under_way: dict[asyncio.Future[Payload], Delivery] = {}
         self._for_places: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
@@ -36,17 +37,17 @@ class Commands:
         while len(self._under_way) >= self._limit and not self._closed():
             await self._wait_for_turn()
 
-    async def send(self, target: str, body: MessageBody) -> None:
-        """Deliver a message and return when it is answered.
+    async def send(self, target: str, body: MessageBody) -> Payload:
+        """Deliver a message and return when it is answered, with the result if there is one.
 
         Raises:
             Exception: The answer is an error.
         """
-        reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Payload] = asyncio.get_running_loop().create_future()
         delivery = self._under_way[reply] = Delivery(target, body, reply)
         self._deliver(delivery)
         try:
-            await reply
+            return await reply
         finally:
             del self._under_way[reply]
             if self._for_places:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from durably.core.commit import InboxRow, InstanceRow
+from durably.core.commit import EntityRow, InboxRow, InstanceRow
+from durably.core.entities import EntityState
 from durably.core.events import HistoryEvent
 from durably.core.history import decode_body, decode_rows
 from durably.core.messages import StartInstance
-from durably.core.status import RuntimeStatus
+from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import HistoryCorruptError, InstanceNotFoundError
 from durably.storage.api import Store
 
@@ -82,4 +83,21 @@ def pending_row(message: InboxRow) -> InstanceRow | None:
         parent_instance_id=None if start.parent is None else start.parent.instance_id,
         tags=msgspec.json.encode(start.tags) if start.tags else None,
         start_at=start.start_at,
+    )
+
+
+async def orphaned_section(store: Store, row: EntityRow) -> str | None:
+    """The critical section that has an entity locked, if its orchestration has ended or is gone; else None."""
+    holder = EntityState.of(row).holder
+    if holder is None:
+        return None
+    owner = await find(store, holder.instance_id)
+    return holder.section if owner is None or owner.status in TERMINAL else None
+
+
+def no_answer(entity: str, operation: str, timeout_s: float) -> str:
+    """What the caller of an operation is told who does not want to wait any longer."""
+    return (
+        f"Operation '{operation}' of entity '{entity}' has not ended within {timeout_s:g} s and may be performed later: the "
+        "entity may be locked (see client.get_entity), or no host serves the hub; ask again, or give it more time"
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
 from durably.clock import Clock
 from durably.core.commit import (
     Batch,
+    EntityRow,
     HistoryRow,
     InboxRow,
     InstanceChange,
@@ -20,8 +22,10 @@ from durably.core.commit import (
     TimerRow,
     Tombstone,
 )
+from durably.core.events import Payload
 from durably.core.history import chain, encode_body, encode_events, encode_failure
 from durably.core.orchestration import Commit
+from durably.engine.entity_residents import EntityResident
 from durably.engine.options import EngineOptions
 from durably.engine.residents import Delivery, Resident, encode_bases
 from durably.errors import InvariantError, StoreRefusedError, StoreUnavailableError
@@ -72,12 +76,15 @@ class Gathering:
         kept: Messages that outlive this batch: they get a row in the inbox.
         consumed: Ids of inbox rows that were dealt with.
         tombstones: Ids to remember.
-        replies: Callers to answer once it is durable: with None, or with an error.
+        replies: Callers to answer once it is durable: with an error or a result.
         settled: Activity results that it makes durable: key and attempt.
         parked: Messages to set aside.
         unparked: Ids of messages set aside that go back to the inbox.
         parked_dropped: Ids of messages set aside that are deleted.
+        entities: Entities whose rows are written.
+        entity_timers: What becomes of their timers; None: cleared.
         vanishing: Ids that are removed; until it is durable, nobody may read their rows.
+        operations: Of entities, performed in it.
         size: Bytes of payload, roughly.
     """
 
@@ -88,12 +95,15 @@ class Gathering:
         self.kept: list[Delivery] = []
         self.consumed: list[str] = []
         self.tombstones: list[Tombstone] = []
-        self.replies: list[tuple[asyncio.Future[None], Exception | None]] = []
+        self.replies: list[tuple[asyncio.Future[Any], Exception | None, Payload]] = []
         self.settled: list[tuple[tuple[str, int], int]] = []
         self.parked: list[ParkedMessage] = []
         self.unparked: list[str] = []
         self.parked_dropped: list[str] = []
+        self.entities: list[EntityResident] = []
+        self.entity_timers: dict[TimerKey, TimerRow | None] = {}
         self.vanishing: list[str] = []
+        self.operations = 0
         self.size = 0
 
     @property
@@ -157,6 +167,7 @@ class Committer:
             or self.gathering.replies
             or self.gathering.consumed
             or self.gathering.removed
+            or self.gathering.entities
         )
 
     @property
@@ -282,6 +293,10 @@ class Committer:
                 self._instance_rows(staged, instances, changes)
             except (UnicodeError, TypeError, ValueError, OverflowError) as error:
                 raise _UnsealableError(staged, error) from error
+        entities: list[EntityRow] = []
+        entities_removed: list[Removal] = []
+        if gathering.entities:
+            _entity_rows(gathering, entities, entities_removed, timers_set, timers_cleared)
         inbox: list[InboxRow] = []
         now = self._clock.now()
         for delivery in self._keep():
@@ -292,6 +307,7 @@ class Committer:
             if not staged.dropped:
                 staged.resident.batches += 1
         written = history or instances or changes or timers_set or timers_cleared or inbox
+        written = written or entities or entities_removed
         if not (written or gathering.deletes or gathering.parks):
             return None
         return Batch(
@@ -301,6 +317,8 @@ class Committer:
             executions_dropped=gathering.executions_dropped,
             instances=instances,
             changes=changes,
+            entities=entities,
+            entities_removed=entities_removed,
             timers_set=timers_set,
             timers_cleared=timers_cleared,
             inbox_put=inbox,
@@ -370,6 +388,35 @@ def _timer_rows(
             timers_cleared.append(TimerKey(resident.execution, seq, kind))
         else:
             timers_set.append(TimerRow(resident.execution, seq, kind, due_at, resident.instance_id))
+
+
+def _entity_rows(
+    gathering: Gathering,
+    rows: list[EntityRow],
+    removed: list[Removal],
+    timers_set: list[TimerRow],
+    timers_cleared: list[TimerKey],
+) -> None:
+    """The rows of entities as they are now; one that is gone takes its timers along."""
+    gone: set[int] = set()
+    for resident in gathering.entities:
+        resident.staged = False
+        resident.batches += 1
+        state = resident.state
+        if not state.gone:
+            rows.append(state.row())
+            resident.stored = True
+            continue
+        gone.add(state.execution)
+        if resident.stored:
+            removed.append(Removal(resident.instance_id, state.execution))
+        resident.forget()
+    for key, row in gathering.entity_timers.items():
+        if row is None or key.execution in gone:
+            gathering.entity_timers[key] = None
+            timers_cleared.append(key)
+        else:
+            timers_set.append(row)
 
 
 def instance_row(resident: Resident, *, in_flight: bool) -> InstanceRow:

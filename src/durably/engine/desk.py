@@ -10,7 +10,7 @@ import msgspec
 
 from durably.clock import Clock
 from durably.core.commit import Tombstone
-from durably.core.events import Arrival, ExecutionFailed, ExecutionStarted, ParentRef, TaskScheduled
+from durably.core.events import Arrival, ExecutionFailed, ExecutionStarted, ParentRef, Payload, TaskScheduled
 from durably.core.messages import ActivityDone, ChildDone, Continue, RaiseEvent, StartInstance
 from durably.core.orchestration import Commit
 from durably.core.verdicts import encode_verdict
@@ -36,7 +36,7 @@ class Desk:
         unknown_wait: bool,
         versions_wait: bool,
     ) -> None:
-        self._unknown_wait = unknown_wait
+        self.unknown_wait = unknown_wait
         self._versions_wait = versions_wait
         self.executor = executor
         self.committer = committer
@@ -74,7 +74,7 @@ class Desk:
         """Call back when what has been gathered is durable; not at all when it never will be."""
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         told.add_done_callback(lambda _: callback())
-        self.committer.gathering.replies.append((told, None))
+        self.committer.gathering.replies.append((told, None, None))
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -82,17 +82,17 @@ class Desk:
         """Answer the sender, if one waits, once the batch is durable."""
         gathering = self.committer.gathering
         if delivery.reply is not None:
-            gathering.replies.append((delivery.reply, error))
+            gathering.replies.append((delivery.reply, error, None))
             delivery.reply = None
         row = delivery.row
         if row is not None and delivery.stored and row[0] != INTERNAL:
             gathering.tombstones.append(Tombstone(row, self.clock.now(), encode_verdict(error)))
 
-    def consumed(self, delivery: Delivery, error: Exception | None = None) -> None:
+    def consumed(self, delivery: Delivery, error: Exception | None = None, result: Payload = None) -> None:
         """The message has had its effect, or never will: answer its sender and drop its row with this commit."""
         gathering = self.committer.gathering
         if delivery.reply is not None:
-            gathering.replies.append((delivery.reply, error))
+            gathering.replies.append((delivery.reply, error, result))
             delivery.reply = None
         body = delivery.body
         if type(body) is ActivityDone:
@@ -108,7 +108,8 @@ class Desk:
             if delivery.stored:
                 gathering.consumed.append(row)
                 if row[0] != INTERNAL:
-                    gathering.tombstones.append(Tombstone(row, self.clock.now(), encode_verdict(error)))
+                    verdict = encode_verdict(error, result)
+                    gathering.tombstones.append(Tombstone(row, self.clock.now(), verdict))
             else:
                 self.around.forget(delivery)
 
@@ -238,7 +239,7 @@ class Desk:
         """True when an instance of this orchestrator and version has to wait for a host that has code for it."""
         if self.executor.runs(name, version):
             return False
-        return self._versions_wait if self._is_of_other_version(name) else self._unknown_wait
+        return self._versions_wait if self._is_of_other_version(name) else self.unknown_wait
 
     def no_code(self, name: str, version: str | None) -> str:
         """Why an instance waits for another host, or another deployment."""

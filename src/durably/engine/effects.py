@@ -42,6 +42,16 @@ class Effects:
             resident.over = True
             self._tell_waiters(commit)
 
+    def release_entities(self, gathering: Gathering) -> None:
+        """Perform the effects of what entities did."""
+        for resident in gathering.entities:
+            resident.batches -= 1
+        for key, row in gathering.entity_timers.items():
+            if row is None:
+                self._timers.disarm(*key)
+            else:
+                self._timers.arm(row)
+
     def settle(self, gathering: Gathering) -> None:
         """The results that a batch made durable need not be kept any more."""
         for key, attempt in gathering.settled:
@@ -54,10 +64,10 @@ class Effects:
     @staticmethod
     def answer(gathering: Gathering) -> None:
         """Answer those who asked for what a batch made durable."""
-        for reply, error in gathering.replies:
+        for reply, error, result in gathering.replies:
             if not reply.done():
                 if error is None:
-                    reply.set_result(None)
+                    reply.set_result(result)
                 else:
                     reply.set_exception(error)
 

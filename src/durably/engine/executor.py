@@ -12,10 +12,12 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from durably.core.entities import EntityId
 from durably.core.events import Action, Arrival, ExecutionStarted, HistoryEvent, Payload
 from durably.core.messages import ActivityDone
+from durably.core.operations import Operation, OperationOutcome
 
-FunctionKind = Literal["orchestrator", "activity"]
+FunctionKind = Literal["orchestrator", "activity", "entity"]
 
 
 class ActivityCall(msgspec.Struct, frozen=True, eq=False):
@@ -63,6 +65,34 @@ class Run(Protocol):
         ...
 
 
+class EntityCode(Protocol):
+    """The live code of one entity."""
+
+    @property
+    def idle_ttl_us(self) -> int | None:
+        """The entity is deleted when no operation came for so long; None: never."""
+        ...
+
+    def reads_only(self, operation: str) -> bool:
+        """True when the operation changes nothing, so that it need not wait for its turn."""
+        ...
+
+    def operate(
+        self, state: Payload, version: int, operation: Operation
+    ) -> OperationOutcome | Coroutine[Any, Any, OperationOutcome]:
+        """Perform one operation on a state; a coroutine when the code has to wait for something.
+
+        Never raises for what user code does: that is a failure, with the state as it was. Operations come one after the
+        other, except those that only read, which may come while another one waits.
+
+        Args:
+            state: Of the entity; None: it does not exist.
+            version: Of the form of the state.
+            operation: What to do.
+        """
+        ...
+
+
 class Executor(Protocol):
     """How the engine reaches user code."""
 
@@ -97,6 +127,10 @@ class Executor(Protocol):
             NonDeterminismError: The code decides otherwise than the history says; the text is a readable diff. The run
                 is torn down.
         """
+        ...
+
+    def entity(self, entity_id: EntityId) -> EntityCode:
+        """The code of an entity; ask `serves` first."""
         ...
 
     def concurrency(self, name: str) -> int | None:

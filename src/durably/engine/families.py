@@ -32,7 +32,7 @@ _AT_ONCE = 100
 
 _LIVE = frozenset(status.value for status in RuntimeStatus) - TERMINAL
 
-Send = Callable[[str, MessageBody], Awaitable[None]]
+Send = Callable[[str, MessageBody], Awaitable[object]]
 """Sends a message to an instance and returns when what it did is durable."""
 
 
@@ -97,7 +97,7 @@ async def order_family(
     send: Send,
     instance_id: str,
     order: Terminate | Purge,
-    obey: Callable[[], Awaitable[None]],
+    obey: Callable[[], Awaitable[object]],
 ) -> None:
     """Give an order to an instance and to all its descendants; return when they have obeyed.
 

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from durably.clock import Clock, Random, SystemClock, SystemRandom
+from durably.core.events import Payload
 from durably.core.messages import ActivityDone, MessageBody
 from durably.engine.activities import ActivityPool
 from durably.engine.commands import Commands
@@ -224,8 +225,8 @@ class Host:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    async def submit(self, target: str, body: MessageBody) -> None:
-        """Send a message to an instance and return when what it did is durable.
+    async def submit(self, target: str, body: MessageBody) -> Payload:
+        """Send a message to an instance or entity and return when what it did is durable, with the result if it has one.
 
         Raises:
             HubClosedError: The host is stopping.
@@ -238,7 +239,7 @@ class Host:
         await self._commands.wait_for_place()
         if self._refuses:
             raise self.failure or HubClosedError(f"The host of {self.store.url} is stopping; ask another one")
-        await self._commands.send(target, body)
+        return await self._commands.send(target, body)
 
     @property
     def _refuses(self) -> bool:

@@ -47,7 +47,7 @@ class Janitor:
     def __init__(
         self,
         store: Store,
-        submit: Callable[[str, MessageBody], Awaitable[None]],
+        submit: Callable[[str, MessageBody], Awaitable[object]],
         pause: Callable[[int], Awaitable[None]],
         clock: Clock,
         keep_us: int,

@@ -7,15 +7,17 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import TypeVar
 
-from durably.core.commit import InstanceRow
+from durably.core.commit import EntityRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
 from durably.core.history import decode_failure
 from durably.core.messages import (
+    CallEntity,
     Cancel,
     Discard,
     Purge,
     RaiseEvent,
     Redrive,
+    ReleaseEntity,
     Restart,
     Resume,
     Rewind,
@@ -24,9 +26,9 @@ from durably.core.messages import (
     Terminate,
 )
 from durably.core.parked import ParkedFound, ParkedQuery
-from durably.core.query import Counts, Found, InstanceQuery
+from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome
-from durably.engine.committed import find, read_events
+from durably.engine.committed import find, no_answer, orphaned_section, read_events
 from durably.engine.desk import not_registered
 from durably.engine.families import order_family
 from durably.engine.host import Host
@@ -110,6 +112,54 @@ class Operations:
         except InstanceNotFoundError:
             return False
         return True
+
+    async def signal_entity(self, entity: str, call: CallEntity) -> None:
+        """See `Management.signal_entity`."""
+        host = self._host
+        if not host.has_room:
+            await host.wait_for_room()
+        await host.submit(entity, call)
+
+    async def call_entity(self, entity: str, call: CallEntity, timeout_s: float | None) -> Payload:
+        """See `Management.call_entity`."""
+        host = self._host
+        if not host.has_room:
+            await host.wait_for_room()
+        if timeout_s is None:
+            return await host.submit(entity, call)
+        task = asyncio.ensure_future(host.submit(entity, call))
+        late: list[bool] = []
+        wakeup = host.clock.call_later(
+            int(timeout_s * 1_000_000), lambda: late.append(True) if task.cancel() else None
+        )
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if late and task.cancelled():
+                raise TimeoutError(no_answer(entity, call.operation, timeout_s)) from None
+            task.cancel()
+            raise
+        finally:
+            wakeup.cancel()
+
+    async def get_entity(self, entity: str) -> EntityRow | None:
+        """See `Management.get_entity`."""
+        return await self._host.store.get_entity(entity)
+
+    async def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """See `Management.query_entities`."""
+        return await self._host.store.query_entities(query)
+
+    async def count_messages(self, target: str) -> int:
+        """See `Management.count_messages`."""
+        return len(await self._host.store.read_messages(target))
+
+    async def release_orphaned(self, row: EntityRow) -> bool:
+        """See `Management.release_orphaned`."""
+        section = await orphaned_section(self._host.store, row)
+        if section is not None:
+            await self._host.submit(row.instance_id, ReleaseEntity(section))
+        return section is not None
 
     async def is_served(self) -> bool:
         """See `Management.is_served`."""

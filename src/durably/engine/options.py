@@ -36,6 +36,10 @@ class EngineOptions:
         max_commands: Client calls that may be under way at once; more wait in their callers.
         max_resident_instances: Live coroutines kept in memory; the longest idle ones beyond that are evicted and
             replayed when something arrives. 2 to 10 KiB each.
+        max_resident_entities: Entities kept in memory with their live objects; the longest idle ones beyond that are read
+            again when something arrives. 2 KiB each, and their state.
+        entity_operations_per_batch: Operations of entities in one batch. More would keep the orchestrations of the partition
+            waiting, since the code of entities runs on its loop.
         turns_per_batch: Turns of one instance in one batch. More would let a hot loop run far ahead of the disk.
         batch_bytes: A batch takes no more turns beyond this many bytes of payload; 1 MiB is a few milliseconds of disk.
         timer_horizon_s: Timers due later than this stay in the store until half of it has passed.
@@ -77,6 +81,8 @@ class EngineOptions:
     max_open_activities: int = 200_000
     max_commands: int = 10_000
     max_resident_instances: int = 20_000
+    max_resident_entities: int = 20_000
+    entity_operations_per_batch: int = 1_000
     turns_per_batch: int = 16
     batch_bytes: int = 1 << 20
     timer_horizon_s: float = 600.0

@@ -15,6 +15,7 @@ from durably.engine.committer import Committer, Gathering, Staged
 from durably.engine.company import Company
 from durably.engine.desk import Desk
 from durably.engine.effects import Effects
+from durably.engine.entities import Entities, Limits
 from durably.engine.executor import Executor
 from durably.engine.inbox import Inbox
 from durably.engine.lives import Lives
@@ -112,7 +113,10 @@ class Partition:
         self._parking = Parking(desk, lives, self._look_into_inbox)
         turns = Turns(desk, lives, self._parking, options.turns_per_batch, knock=self._trials.knock)
         admission = Admission(desk, lives, self._trials, self._parking, self._reads)
-        self._pump = Pump(desk, turns, admission, options, cautious=cautious, failed=self.fail)
+        self._entities = Entities(desk, self._parking, self._reads, Limits.of(options), random=share.random)
+        self._pump = Pump(
+            desk, turns, admission, self._entities, options, cautious=cautious, failed=self.fail
+        )
         self._recovery = Recovery(desk, turns, admission, self._trials, self._reads)
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -145,6 +149,7 @@ class Partition:
         self._tell_if_quiet()
         self._reads.close()
         self._around.close()
+        self._entities.close()
 
     async def landed(self) -> None:
         """After `close`: return when no batch is on its way, and tell those whom one that was applied concerns."""
@@ -169,7 +174,7 @@ class Partition:
         """True when nothing waits, gathers or is on its way."""
         around = self._around
         waits = around.mailbox.deliveries or around.mailbox.late or around.absent.waited_for
-        return self.closed or not (waits or self.committer.busy)
+        return self.closed or not (waits or self.committer.busy or not self._entities.quiet)
 
     @property
     def still(self) -> bool:
@@ -236,12 +241,14 @@ class Partition:
             if resident.over and not (resident.batches or resident.commit is not None or resident.queue):
                 resident.close()
                 around.leave(resident)
+        if gathering.entities:
+            self._effects.release_entities(gathering)
         if around.absent.settle():
             around.mailbox.arm()
         self._effects.settle(gathering)
         around.inbox.gone(gathering.consumed)
         around.absent.vanished(gathering.vanishing)
         self._effects.answer(gathering)
-        if around.mailbox.late:
+        if around.mailbox.late or self._entities.is_late:
             around.mailbox.arm()
         self._tell_if_quiet()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from durably.engine.admission import Admission
 from durably.engine.desk import Desk
+from durably.engine.entities import Entities
 from durably.engine.options import EngineOptions
 from durably.engine.residents import Resident
 from durably.engine.turns import Turns
@@ -22,6 +23,7 @@ class Pump:
         desk: What is shared with the other parts of a turn.
         turns: Applies messages.
         admission: Knows what to do about somebody who is not in memory.
+        entities: Take what is for them.
         options: Limits.
         cautious: Commit one instance at a time.
         failed: Takes the error of a turn, and whose turn it was; the partition object has to end with it.
@@ -32,6 +34,7 @@ class Pump:
         desk: Desk,
         turns: Turns,
         admission: Admission,
+        entities: Entities,
         options: EngineOptions,
         *,
         cautious: bool,
@@ -43,6 +46,7 @@ class Pump:
         self._clock = desk.clock
         self._turns = turns
         self._admission = admission
+        self._entities = entities
         self._options = options
         self._cautious = cautious
         self._failed = failed
@@ -55,7 +59,7 @@ class Pump:
         if not self._give_turns():
             return
         self._admission.read()
-        if self._committer.flush() and self._mailbox.late:
+        if self._committer.flush() and (self._mailbox.late or self._entities.is_late):
             self._mailbox.arm()  # a new batch gathers: those that had their share of the old one go on
         if len(self._residents) > self._evict_above:
             self._evict()
@@ -73,6 +77,9 @@ class Pump:
                 culprit = delivery.target
                 resident = residents.get(culprit)
                 if resident is None:
+                    if culprit[0] == "@":
+                        self._entities.take(delivery)
+                        continue
                     resident = self._admission.ask(delivery, now)
                     if resident is None:
                         continue
@@ -85,8 +92,9 @@ class Pump:
                 culprit = resident.instance_id
                 if resident.queue:
                     self._turn(resident, now)
+            self._entities.work(now)
         except Exception as error:  # noqa: BLE001 - a bug of ours has the consequence of a broken invariant
-            self._fail(error, culprit)
+            self._fail(error, self._entities.current or culprit)
             return False
         return True
 

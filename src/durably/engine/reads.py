@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from durably.clock import Clock
-from durably.core.commit import InboxRow, TimerRow
+from durably.core.commit import EntityRow, InboxRow, TimerRow
 from durably.errors import StoreUnavailableError
 from durably.storage.api import Lease, Snapshot, Store, StoredInstance
 
@@ -56,6 +56,10 @@ class Reads:
     async def instances(self, instance_ids: list[str]) -> list[StoredInstance | None]:
         """See `Store.read_instances`."""
         return await self._store.read_instances(self._lease, instance_ids)
+
+    async def entities(self, instance_ids: list[str]) -> list[EntityRow | None]:
+        """See `Store.read_entities`."""
+        return await self._store.read_entities(self._lease, instance_ids)
 
     async def inbox(self, after: int) -> list[InboxRow]:
         """See `Store.read_inbox`."""

@@ -9,7 +9,7 @@ from collections import deque
 import msgspec
 
 from durably.core.commit import InboxRow, InstanceRow
-from durably.core.events import ExecutionStarted, HistoryEvent, ParentRef, TurnInterrupted
+from durably.core.events import ExecutionStarted, HistoryEvent, ParentRef, Payload, TurnInterrupted
 from durably.core.history import chain_start, decode_body, decode_failure, decode_rows
 from durably.core.instance import InstanceState, turn_deliveries
 from durably.core.messages import MessageBody, StartInstance, unknown_call_of
@@ -28,7 +28,7 @@ class Delivery(msgspec.Struct, eq=False):
     Attributes:
         target: The instance.
         body: What it says.
-        reply: Whom to answer, with None or an error, once the commit that dealt with it is durable; or None.
+        reply: Whom to answer, with a result or an error, once the commit that dealt with it is durable; or None.
         row: Its id when it is (or is about to be) a row of the inbox, else None.
         stored: True once that row is part of a batch.
         at: When it was accepted, of one that came from the inbox.
@@ -36,7 +36,7 @@ class Delivery(msgspec.Struct, eq=False):
 
     target: str
     body: MessageBody
-    reply: asyncio.Future[None] | None = None
+    reply: asyncio.Future[Payload] | None = None
     row: str | None = None
     stored: bool = False
     at: int | None = None

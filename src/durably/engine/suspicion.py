@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
+from durably.core.entities import EntityId
 from durably.core.events import Action, Arrival, ExecutionStarted, HistoryEvent
 from durably.core.messages import ActivityDone
-from durably.engine.executor import ActivityCall, Executor, FunctionKind, Run
+from durably.engine.executor import ActivityCall, EntityCode, Executor, FunctionKind, Run
 from durably.storage.api import WorkLog
 
 _TURN = -1
@@ -186,6 +187,10 @@ class WatchedExecutor:
         finally:
             self._suspicion.over(place)
         return _WatchedRun(run, instance_id, self._suspicion)
+
+    def entity(self, entity_id: EntityId) -> EntityCode:
+        """See `Executor.entity`."""
+        return self._executor.entity(entity_id)
 
     def concurrency(self, name: str) -> int | None:
         """See `Executor.concurrency`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from durably.codec.convert import PAYLOAD_BYTES_MAX, Converter, JsonConverter
+from durably.core.entities import EntityId
 from durably.core.events import ExecutionStarted, HistoryEvent
 from durably.core.ids import task_key
 from durably.core.messages import ActivityDone
@@ -23,6 +24,7 @@ from durably.executors.worker_channel import Attempt
 from durably.executors.worker_main import is_importing
 from durably.program.activity_context import ActivityContext
 from durably.program.addresses import Address, address_of, converter_address
+from durably.program.entity_run import EntityRun
 from durably.program.failures import describe
 from durably.program.registry import ActivityFunction, OrchestratorFunction, Registry
 from durably.program.replay import replay
@@ -84,6 +86,8 @@ class NativeExecutor:
 
     def serves(self, kind: FunctionKind, name: str) -> bool:
         """See `Executor.serves`."""
+        if kind == "entity":
+            return self._registry.entity(name) is not None
         if kind == "activity":
             return self._activity(name) is not None
         return name == UNDO or self._registry.orchestrator(name) is not None
@@ -142,6 +146,17 @@ class NativeExecutor:
 
     def _code(self, name: str, version: str | None) -> OrchestratorFunction | None:
         return UNDOING if name == UNDO else self._versioning.choose(self._registry.versions(name), version)
+
+    def entity(self, entity_id: EntityId) -> EntityRun:
+        """See `Executor.entity`.
+
+        Raises:
+            UnknownFunctionError: No such entity is registered; ask `serves` first.
+        """
+        function = self._registry.entity(entity_id.name)
+        if function is None:
+            raise UnknownFunctionError(_unknown("Entity", entity_id.name, self._registry.names("entity")))
+        return EntityRun(function, entity_id, self._registry, self._converter)
 
     # --- activities --------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from durably.core.events import ChildScheduled, StartSent, TaskScheduled
 from durably.core.ids import check_tags, check_text
 from durably.core.retry import RetrySpec
-from durably.errors import UsageError
+from durably.errors import LockingRulesViolationError, UsageError
 from durably.program.durations import microseconds
 from durably.program.futures import LoopFuture
 from durably.program.identity import Identity
@@ -121,9 +121,15 @@ class Calls(Identity):
         Raises:
             PayloadError: The input cannot become JSON.
             InvalidIdError: The id is not usable, or that of this instance or its parent.
+            LockingRulesViolationError: The code is in a critical section.
             UsageError: The execution has asked for too much.
         """
         registry, converter, decisions = self._registry, self._converter, self._decisions
+        if decisions.section is not None and decisions.section.entered:
+            raise LockingRulesViolationError(
+                f"Orchestration '{self.instance_id}' called a sub-orchestration in a critical section, which could wait for "
+                "what it locks: call it before or behind the block, or start it with ctx.start_orchestration"
+            )
         function = registry.orchestrator(fn, version) or registry.orchestrator(fn)
         name = registry.orchestrator_name(fn) if function is None else function.name
         if returns is DECLARED:

@@ -17,9 +17,10 @@ from durably.core.events import (
 )
 from durably.core.ids import check_instance_id, check_text
 from durably.errors import PayloadError, UsageError
-from durably.program.calls import DECLARED, Calls, Function
+from durably.program.calls import DECLARED, Function
 from durably.program.combinators import AsCompleted, FanOut, WhenAll, WhenAny, futures_of
 from durably.program.durations import microseconds
+from durably.program.entity_calls import EntityCalls
 from durably.program.futures import LoopFuture
 from durably.program.http import HTTP_ACTIVITY, TokenSource
 from durably.program.http_call import HttpCall, http_request
@@ -31,14 +32,15 @@ CUSTOM_STATUS_BYTES_MAX: Final = 16 * 1024
 """As in Durable Functions: the status is read by every query, so it is kept small."""
 
 
-class OrchestrationContext(Calls):
+class OrchestrationContext(EntityCalls):
     """The durable side of an orchestrator.
 
     Every method acts when it is called, not when its future is awaited. Futures may be awaited, passed to `asyncio`
     (`gather`, `wait_for`, `TaskGroup`, …), or cancelled, which gives the action up. An orchestrator must be deterministic:
     take time, chance and ids from here, and do I/O in activities.
 
-    It has the attributes of `Identity` (`instance_id`, `name`, `tags` and so on) and the methods of `Calls`.
+    It has the attributes of `Identity` (`instance_id`, `name`, `tags` and so on), and the methods of `Calls` and
+    `EntityCalls`.
     """
 
     __slots__ = ()

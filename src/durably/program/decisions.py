@@ -28,6 +28,23 @@ class Open(Protocol):
         ...
 
 
+class CriticalSection:
+    """Which entities the code has locked.
+
+    Attributes:
+        entities: By id as text.
+        calls: The number of the call that is under way, by entity.
+        entered: All of them are locked.
+    """
+
+    __slots__ = ("calls", "entered", "entities")
+
+    def __init__(self, entities: frozenset[str]) -> None:
+        self.entities = entities
+        self.calls: dict[str, int] = {}
+        self.entered = False
+
+
 class Decisions:
     """The journal of one execution, shared by its loop, its context and its tasks.
 
@@ -40,6 +57,7 @@ class Decisions:
         completed: How many durable tasks have completed.
         errors: What open actions failed with. Their tracebacks hold frames, which hold the tasks, which hold the errors:
             a circle that the teardown breaks.
+        section: The critical section that the code is in, or waits for: what may be done is up to it.
         closed: The code is being torn down, or was: nothing is recorded any more.
         sagas: How many there have been.
         undos: How many undos of sagas have been recorded.
@@ -59,6 +77,7 @@ class Decisions:
         "open",
         "patches",
         "sagas",
+        "section",
         "undos",
         "upcoming",
     )
@@ -74,6 +93,7 @@ class Decisions:
         self.undos = 0
         self.failed_undos: list[str] = []
         self.patches: dict[str, bool] = {}
+        self.section: CriticalSection | None = None
         self.upcoming = 0
         self._unnumbered = 0
         self.limit = actions_max

@@ -16,6 +16,8 @@ from durably.core.events import (
     CompensationStarted,
     ContinuedAsNew,
     CustomStatusSet,
+    EntityCalled,
+    EntitySignaled,
     Event,
     EventAwaited,
     EventRaised,
@@ -24,6 +26,8 @@ from durably.core.events import (
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionStarted,
+    LockReleased,
+    LockRequested,
     RetryDeclined,
     SagaEnded,
     StartSent,
@@ -93,7 +97,11 @@ def identity(action: Action) -> tuple[Any, ...]:
             return action.seq, action.name.casefold()
         case EventSent():
             return action.seq, action.instance_id, action.name.casefold()
-        case TimerCreated() | ActionCanceled() | RetryDeclined():
+        case EntityCalled() | EntitySignaled():
+            return action.seq, action.entity, action.operation
+        case LockRequested():
+            return action.seq, action.entities
+        case TimerCreated() | ActionCanceled() | RetryDeclined() | LockReleased():
             return (action.seq,)
         case UndoAdded():
             return action.number, action.saga, action.name
@@ -120,6 +128,14 @@ def label(event: Event) -> str:
             return f"wait for external event '{event.name}' (#{event.seq})"
         case EventSent():
             return f"event '{event.name}' sent to '{event.instance_id}' (#{event.seq})"
+        case EntityCalled():
+            return f"operation '{event.operation}' of entity '{event.entity}' (#{event.seq})"
+        case EntitySignaled():
+            return f"signal '{event.operation}' to entity '{event.entity}' (#{event.seq})"
+        case LockRequested():
+            return f"lock of {', '.join(event.entities)} (#{event.seq})"
+        case LockReleased():
+            return f"release of lock #{event.seq}"
         case ActionCanceled():
             return f"cancellation of #{event.seq}"
         case RetryDeclined():

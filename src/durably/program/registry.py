@@ -1,10 +1,11 @@
-"""What an app has registered: activities and orchestrators by name, and by themselves."""
+"""What an app has registered: activities, orchestrators and entities by name, and by themselves."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar
 
 from durably.codec.convert import Converter
@@ -13,7 +14,9 @@ from durably.core.ids import check_text
 from durably.errors import RegistrationError
 from durably.program.activity_context import ActivityContext
 from durably.program.addresses import check_process_function
-from durably.program.signatures import Signature, activity_plan, inner_function, orchestrator_input
+from durably.program.durations import microseconds
+from durably.program.entities import EntityFunction, Migration
+from durably.program.signatures import Signature, activity_plan, function_input, inner_function
 from durably.program.versions import version_key
 
 Kind = Literal["coroutine", "generator", "plain"]
@@ -122,7 +125,7 @@ class OrchestratorFunction(RegisteredFunction):
 
     def __init__(self, fn: Callable[..., Any], name: str, kind: Kind, version: str | None) -> None:
         super().__init__(fn, name, kind, version)
-        self._set_input(orchestrator_input(self.signature, name))
+        self._set_input(function_input(self.signature, f"Orchestrator '{name}'", "OrchestrationContext"))
 
 
 _R = TypeVar("_R", bound=RegisteredFunction)
@@ -145,6 +148,7 @@ class Registry:
         # By the function itself, or by its name: what `call_activity` looks into first.
         self.activity_of: dict[Any, ActivityFunction] = {}
         self._orchestrator_of: dict[Any, OrchestratorFunction] = {}
+        self._entities: dict[str, EntityFunction] = {}
 
     def add_activity(
         self,
@@ -212,6 +216,39 @@ class Registry:
         self._orchestrator_of.setdefault(fn, function)
         return function
 
+    def add_entity(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        read_only: Iterable[str] = (),
+        state_version: int = 0,
+        migrate: Migration | None = None,
+        idle_ttl: timedelta | float | None = None,
+    ) -> EntityFunction:
+        """Register an entity; see `durably.App.entity`.
+
+        Raises:
+            RegistrationError: The name is taken, or the class or function cannot be an entity.
+        """
+        if not callable(fn):
+            raise RegistrationError(f"Cannot register {fn!r} as entity: expected a class or a function")
+        given = getattr(fn, "__name__", "") if name is None else name
+        ttl = None if idle_ttl is None else microseconds(idle_ttl, "idle_ttl", least=1)
+        entity = EntityFunction(
+            fn, given, read_only=read_only, state_version=state_version, migrate=migrate, idle_ttl_us=ttl
+        )
+        if entity.name in self._entities:
+            raise RegistrationError(
+                f"Entity '{entity.name}' is registered twice: expected one for a name; pass another name='…'"
+            )
+        self._entities[entity.name] = entity
+        return entity
+
+    def entity(self, name: str) -> EntityFunction | None:
+        """The entity of a name in lower case; None when there is none."""
+        return self._entities.get(name)
+
     def activities(self) -> list[ActivityFunction]:
         """All activities of all versions."""
         return [function for versions in self._activities.values() for function in versions.values()]
@@ -250,8 +287,10 @@ class Registry:
         function = self.orchestrator(fn)
         return function.name if function is not None else name_of(fn)
 
-    def names(self, kind: Literal["orchestrator", "activity"]) -> list[str]:
+    def names(self, kind: Literal["orchestrator", "activity", "entity"]) -> list[str]:
         """All names of one kind, sorted."""
+        if kind == "entity":
+            return sorted(self._entities)
         return sorted(self._activities if kind == "activity" else self._orchestrators)
 
     def merge(self, other: Registry) -> None:
@@ -262,6 +301,12 @@ class Registry:
         """
         _check_clash(self._activities, other._activities, "Activity")
         _check_clash(self._orchestrators, other._orchestrators, "Orchestrator")
+        for name, entity in other._entities.items():
+            if name in self._entities and self._entities[name].fn is not entity.fn:
+                raise RegistrationError(
+                    f"Entity '{name}' is registered in both apps: expected one for a name; rename one of them"
+                )
+        self._entities |= {name: one for name, one in other._entities.items() if name not in self._entities}
         for name, activities in other._activities.items():
             self._activities.setdefault(name, {}).update(activities)
         for name, orchestrators in other._orchestrators.items():

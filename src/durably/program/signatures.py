@@ -14,8 +14,6 @@ from typing import Any, Final
 from durably.errors import RegistrationError
 from durably.program.activity_context import ActivityContext
 
-_CONTEXT_NAME: Final = re.compile(r"\bActivityContext\b")
-
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 _OPTIONAL_KINDS: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -83,16 +81,17 @@ class Signature:
             return Any
         return Any if isinstance(resolved, typing.TypeVar | str) else resolved
 
-    def is_context(self, parameter: inspect.Parameter) -> bool:
-        """True when the parameter is annotated as the context of an activity."""
+    def is_context(self, parameter: inspect.Parameter, kind: type) -> bool:
+        """True when the parameter is annotated as a context of a kind."""
         annotation = parameter.annotation
         if annotation is inspect.Parameter.empty:
             return False
         resolved = self._resolve(annotation)
-        if resolved is ActivityContext or ActivityContext in typing.get_args(resolved):
+        if resolved is kind or kind in typing.get_args(resolved):
             return True
         # Its import may be for type checkers only, in which case nothing can be resolved.
-        return isinstance(annotation, str) and resolved is Any and bool(_CONTEXT_NAME.search(annotation))
+        named = isinstance(annotation, str) and resolved is Any
+        return named and re.search(rf"\b{kind.__name__}\b", annotation) is not None
 
 
 _NEVER: Final = (typing.NoReturn, typing.Never)
@@ -113,8 +112,15 @@ def _locals_around(fn: Any, space: dict[str, Any], names: set[str]) -> dict[str,
     return {}
 
 
-def activity_plan(signature: Signature, name: str) -> tuple[str | None, str | None, bool, bool]:
-    """Where an activity takes its input and its context.
+def activity_plan(
+    signature: Signature, name: str, kind: type = ActivityContext
+) -> tuple[str | None, str | None, bool, bool]:
+    """Where an activity, or an operation of an entity, takes its input and its context.
+
+    Args:
+        signature: Without ``self``.
+        name: For people.
+        kind: The class of the context.
 
     Returns:
         Name of the parameter for the input or None; that of the context or None; whether the context comes first;
@@ -127,19 +133,19 @@ def activity_plan(signature: Signature, name: str) -> tuple[str | None, str | No
     inputs: list[inspect.Parameter] = []
     context_first = False
     for one in signature.parameters:
-        if context is None and one.kind not in _OPTIONAL_KINDS and signature.is_context(one):
+        if context is None and one.kind not in _OPTIONAL_KINDS and signature.is_context(one, kind):
             context, context_first = one, not inputs
         elif one.kind in _POSITIONAL and (not inputs or one.default is one.empty):
             inputs.append(one)
         elif one.kind not in _OPTIONAL_KINDS and one.default is one.empty:
             raise RegistrationError(
-                f"Activity '{name}' has the parameter '{one.name}', which nothing would fill: "
-                "expected (input), (input, ctx: ActivityContext) or (); pass more values as one dataclass or dict"
+                f"{_WHAT[kind is ActivityContext]} '{name}' has the parameter '{one.name}', which nothing would fill: "
+                f"expected (input), (input, ctx: {kind.__name__}) or (); pass more values as one dataclass or dict"
             )
     if len(inputs) > 1:
         raise RegistrationError(
-            f"Activity '{name}' has the parameters {', '.join(repr(one.name) for one in inputs)}: expected one input at most, "
-            "and a context that is annotated with ActivityContext; pass more values as one dataclass or dict"
+            f"{_WHAT[kind is ActivityContext]} '{name}' has the parameters {', '.join(repr(one.name) for one in inputs)}: expected one input at most, "
+            f"and a context that is annotated with {kind.__name__}; pass more values as one dataclass or dict"
         )
     return (
         inputs[0].name if inputs else None,
@@ -149,8 +155,16 @@ def activity_plan(signature: Signature, name: str) -> tuple[str | None, str | No
     )
 
 
-def orchestrator_input(signature: Signature, name: str) -> str | None:
-    """The name of the parameter that takes the input of an orchestrator, or None.
+_WHAT: Final = {True: "Activity", False: "Operation"}
+
+
+def function_input(signature: Signature, what: str, context: str) -> str | None:
+    """The name of the parameter that takes the input, of a function whose first one takes the context; or None.
+
+    Args:
+        signature: Of the function.
+        what: The function, for people.
+        context: The class of the context, for people.
 
     Raises:
         RegistrationError: No parameter for the context, or one that nothing would fill.
@@ -158,7 +172,7 @@ def orchestrator_input(signature: Signature, name: str) -> str | None:
     positional = [one for one in signature.parameters if one.kind in _POSITIONAL]
     if not positional and not any(one.kind is one.VAR_POSITIONAL for one in signature.parameters):
         raise RegistrationError(
-            f"Orchestrator '{name}' takes no context: expected (ctx) or (ctx, input); add 'ctx: OrchestrationContext' first"
+            f"{what} takes no context: expected (ctx) or (ctx, input); add 'ctx: {context}' first"
         )
     unfilled = [
         one.name
@@ -169,7 +183,7 @@ def orchestrator_input(signature: Signature, name: str) -> str | None:
     ]
     if unfilled:
         raise RegistrationError(
-            f"Orchestrator '{name}' has the parameter '{unfilled[0]}', which nothing would fill: "
+            f"{what} has the parameter '{unfilled[0]}', which nothing would fill: "
             "expected (ctx) or (ctx, input); pass more values as one dataclass or dict"
         )
     return positional[1].name if len(positional) > 1 else None

@@ -16,8 +16,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
+from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.query import (
+    Counts,
+    EntitiesFound,
+    EntityQuery,
+    Found,
+    FoundWithWaiting,
+    InstanceQuery,
+)
 
 
 class Capabilities(NamedTuple):
@@ -231,6 +238,10 @@ class Store(Protocol):
         """
         ...
 
+    def read_entities(self, lease: Lease, instance_ids: Sequence[str]) -> Awaitable[list[EntityRow | None]]:
+        """Read rows of entities, one answer per id in the same order. Sees every batch whose `commit` has completed."""
+        ...
+
     def read_timers(self, lease: Lease, after: int, until: int) -> Awaitable[list[TimerRow]]:
         """Timers with after < due_at <= until, by (due_at, execution, seq, kind)."""
         ...
@@ -284,6 +295,14 @@ class Store(Protocol):
 
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
         """The committed history of the current execution, in order; empty when there is no such instance."""
+        ...
+
+    async def get_entity(self, instance_id: str) -> EntityRow | None:
+        """The committed row of an entity, or None."""
+        ...
+
+    async def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """Entities that match, in order of their ids by code point. Each that existed throughout is seen exactly once."""
         ...
 
     async def query(self, query: InstanceQuery) -> Found:

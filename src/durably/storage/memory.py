@@ -10,8 +10,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
+from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.query import (
+    Counts,
+    EntitiesFound,
+    EntityQuery,
+    Found,
+    FoundWithWaiting,
+    InstanceQuery,
+)
 from durably.errors import HubClosedError, HubLockedError, HubNotFoundError, LeaseLostError, UsageError
 from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, StoredInstance
 from durably.storage.memory_hub import MemoryHub, MemoryWorkLog
@@ -179,6 +186,12 @@ class MemoryStore:
         """See `Store.read_instances`."""
         return self._later(self.hub.read_instances, instance_ids)
 
+    def read_entities(
+        self, lease: Lease, instance_ids: Sequence[str]
+    ) -> asyncio.Future[list[EntityRow | None]]:
+        """See `Store.read_entities`."""
+        return self._later(self.hub.read_entities, instance_ids)
+
     def read_timers(self, lease: Lease, after: int, until: int) -> asyncio.Future[list[TimerRow]]:
         """See `Store.read_timers`."""
         return self._later(self.hub.due, after, until)
@@ -224,6 +237,14 @@ class MemoryStore:
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
         return await self._later(self.hub.read_history, instance_id)
+
+    async def get_entity(self, instance_id: str) -> EntityRow | None:
+        """See `Store.get_entity`."""
+        return await self._later(self.hub.entities.get, instance_id)
+
+    async def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """See `Store.query_entities`."""
+        return await self._later(self.hub.query_entities, query)
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from durably.core.commit import (
     Batch,
+    EntityRow,
     HistoryRow,
     InboxRow,
     InstanceRow,
@@ -16,7 +17,16 @@ from durably.core.commit import (
     TimerRow,
     Tombstone,
 )
-from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery, Place, place_of_waiting
+from durably.core.query import (
+    Counts,
+    EntitiesFound,
+    EntityQuery,
+    Found,
+    FoundWithWaiting,
+    InstanceQuery,
+    Place,
+    place_of_waiting,
+)
 from durably.errors import InvariantError, LeaseLostError, StoreRefusedError
 from durably.storage.api import HubIdentity, Lease, Snapshot, StoredInstance
 
@@ -54,6 +64,7 @@ class MemoryHub:
         self.timers: dict[TimerKey, TimerRow] = {}
         self.inbox: dict[str, InboxRow] = {}  # by message id; in order of position
         self.tombstones: dict[str, Tombstone] = {}  # by message id
+        self.entities: dict[str, EntityRow] = {}  # by id
         self.parked: dict[str, ParkedMessage] = {}  # by message id; in order of position
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -122,6 +133,11 @@ class MemoryHub:
             self.timers[TimerKey(timer.execution, timer.seq, timer.kind)] = timer
         for key in batch.timers_cleared:
             self.timers.pop(key, None)
+        for entity in batch.entities:
+            self.entities[entity.instance_id] = entity
+        for removal in batch.entities_removed:
+            self.entities.pop(removal.instance_id, None)
+            self._drop_execution(removal.execution)
         self._put(batch.inbox_put)
         for message_id in batch.inbox_consumed:
             self.inbox.pop(message_id, None)
@@ -130,8 +146,8 @@ class MemoryHub:
         for tombstone in [one for one in self.tombstones.values() if one.at < batch.tombstones_before]:
             del self.tombstones[tombstone.message_id]
         self._park(batch)
-        used = [row.execution for row in batch.history] + [row.execution for row in batch.instances]
-        self.execution = max([self.execution, *used])
+        rows = (*batch.history, *batch.instances, *batch.entities)
+        self.execution = max([self.execution, *(row.execution for row in rows)])
 
     def _drop_execution(self, execution: int) -> None:
         self.history.pop(execution, None)
@@ -196,6 +212,16 @@ class MemoryHub:
             return None
         row = self.instances[instance_id][1]
         return StoredInstance(self._as_read(row), self._history_of(row), self.read_messages(instance_id))
+
+    def read_entities(self, instance_ids: Sequence[str]) -> list[EntityRow | None]:
+        """See `Store.read_entities`."""
+        return [self.entities.get(instance_id) for instance_id in instance_ids]
+
+    def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """See `Store.query_entities`."""
+        ids = sorted(one for one, row in self.entities.items() if one > query.after and query.matches(row))
+        page = [self.entities[one] for one in ids[: query.page_size]]
+        return EntitiesFound(page, page[-1].instance_id if len(ids) > len(page) else None)
 
     def due(self, after: int | None, until: int) -> list[TimerRow]:
         """Timers with after < due_at <= until, in their order; None: however old."""
@@ -332,6 +358,8 @@ def _refuse_unstorable(batch: Batch) -> None:
         batch.history,
         batch.instances,
         batch.changes,
+        batch.entities,
+        batch.entities_removed,
         batch.timers_set,
         batch.timers_cleared,
         batch.inbox_put,

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from durably.codec.keys import EncryptionKeys
 from durably.codec.wrap import Box
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
+from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, FoundWithWaiting, InstanceQuery
 from durably.errors import EncryptionKeyError, StoreRefusedError
 from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, Store, StoredInstance, WorkLog
 from durably.storage.wrapping import Wrapping
@@ -160,6 +160,11 @@ class WrappedStore:
         found = await self.inner.read_instances(lease, instance_ids)
         return [None if stored is None else self._wrapping.stored_instance(stored) for stored in found]
 
+    async def read_entities(self, lease: Lease, instance_ids: Sequence[str]) -> list[EntityRow | None]:
+        """See `Store.read_entities`."""
+        found = await self.inner.read_entities(lease, instance_ids)
+        return [None if row is None else self._wrapping.entity(row) for row in found]
+
     def read_timers(self, lease: Lease, after: int, until: int) -> Awaitable[list[TimerRow]]:
         """See `Store.read_timers`."""
         return self.inner.read_timers(lease, after, until)
@@ -215,6 +220,16 @@ class WrappedStore:
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
         return [self._wrapping.history(row) for row in await self.inner.read_history(instance_id)]
+
+    async def get_entity(self, instance_id: str) -> EntityRow | None:
+        """See `Store.get_entity`."""
+        row = await self.inner.get_entity(instance_id)
+        return None if row is None else self._wrapping.entity(row)
+
+    async def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """See `Store.query_entities`."""
+        found = await self.inner.query_entities(query)
+        return found._replace(rows=[self._wrapping.entity(row) for row in found.rows])
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""

@@ -1,9 +1,10 @@
 """Which bytes of which rows are wrapped, and what each belongs to.
 
 Encrypted is whatever user code, or an error, may have put something into: history, messages, inputs, outputs, custom status,
-failures, why an instance is blocked or parked, why a message was set aside, verdicts. Ids, names, versions, tags, status and
-instants stay readable: hubs are searched by them. Each encrypted value is bound to hub, kind and row, and does not open
-anywhere else. With a history row its checksum is encrypted too: it would tell whether a guess of the plain bytes is right.
+failures, states of entities, why an instance is blocked or parked, why a message was set aside, verdicts. Ids, names,
+versions, tags, status and instants stay readable: hubs are searched by them. Each encrypted value is bound to hub, kind and
+row, and does not open anywhere else. With a history row its checksum is encrypted too: it would tell whether a guess of the plain
+bytes is right.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from durably.codec.wrap import Box, WrapError, deflate, inflate, is_sealed, is_wrapped
 from durably.core.commit import (
     Batch,
+    EntityRow,
     HistoryRow,
     InboxRow,
     InstanceChange,
@@ -57,6 +59,7 @@ class Wrapping:
             history=[self._wrap_history(row) for row in batch.history],
             instances=[self._wrap_instance(row) for row in batch.instances],
             changes=[self._wrap_instance(change) for change in batch.changes],
+            entities=[self._wrap_entity(row) for row in batch.entities],
             inbox_put=self.messages(batch.inbox_put),
             tombstones=[self._wrap_tombstone(row) for row in batch.tombstones]
             if self._box
@@ -70,6 +73,7 @@ class Wrapping:
         return (
             any(changed(row.data) for row in batch.history)
             or any(changed(row.input) for row in batch.instances)
+            or any(changed(row.state) or changed(row.rest) for row in batch.entities)
             or any(changed(row.body) for row in (*batch.inbox_put, *batch.parked))
             or any(
                 changed(row.output) or changed(row.custom_status) or changed(row.failure)
@@ -111,6 +115,14 @@ class Wrapping:
         }
         return row._replace(**wrapped, **texts) if wrapped or texts else row
 
+    def _wrap_entity(self, row: EntityRow) -> EntityRow:
+        state = None if row.state is None else self._wrap(row.state, "entity", row.instance_id)
+        if self._box is None:
+            return row._replace(state=state, rest=self._wrap(row.rest, "", row.instance_id))
+        plain = b"%c%b%b" % (len(row.checksum), row.checksum, row.rest)
+        rest = self._wrap(plain, "entity rest", row.instance_id)
+        return row._replace(state=state, rest=rest, checksum=b"")
+
     def _wrap_tombstone(self, row: Tombstone) -> Tombstone:
         return (
             row._replace(verdict=self._wrap(row.verdict, "verdict", row.message_id)) if row.verdict else row
@@ -145,10 +157,10 @@ class Wrapping:
 
     def stored_instance(self, stored: StoredInstance) -> StoredInstance:
         """All rows of an instance as they are used."""
-        return StoredInstance(
-            self.instance(stored.row),
-            [self.history(row) for row in stored.history],
-            [self.message(row) for row in stored.inbox],
+        return stored._replace(
+            row=self.instance(stored.row),
+            history=[self.history(row) for row in stored.history],
+            inbox=[self.message(row) for row in stored.inbox],
         )
 
     def history(self, row: HistoryRow) -> HistoryRow:
@@ -183,6 +195,15 @@ class Wrapping:
             if text is not None
         }
         return row._replace(**unwrapped, **texts) if unwrapped or texts else row
+
+    def entity(self, row: EntityRow) -> EntityRow:
+        """The row of an entity as it is used."""
+        state = None if row.state is None else self._unwrap(row.state, "entity", row.instance_id)
+        rest = self._unwrap(row.rest, "entity rest", row.instance_id)
+        if not is_sealed(row.rest) or type(rest) is Unreadable:
+            return row._replace(state=state, rest=rest)
+        start = 1 + rest[0]
+        return row._replace(state=state, rest=rest[start:], checksum=rest[1:start])
 
     def parked(self, row: ParkedMessage) -> ParkedMessage:
         """A message that was set aside, as it is used."""

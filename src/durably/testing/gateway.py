@@ -10,7 +10,7 @@ from durably.errors import HubClosedError
 from durably.testing.life import Life
 from durably.testing.pace import Pace
 
-_FOLLOWING = frozenset(("wait", "outcome"))
+_FOLLOWING = frozenset(("wait", "outcome", "call_entity"))
 """Calls that are over when an instance is: whoever makes them wants time to pass. All others need none."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from durably.core.entities import EntityId
 from durably.core.events import (
     OUTCOMES,
     Action,
@@ -17,7 +18,7 @@ from durably.core.events import (
     TurnStarted,
 )
 from durably.core.messages import ActivityDone
-from durably.engine.executor import ActivityCall, Executor, FunctionKind, Run
+from durably.engine.executor import ActivityCall, EntityCode, Executor, FunctionKind, Run
 from durably.errors import NonDeterminismError
 from durably.testing.clock import VirtualClock
 from durably.testing.faults import Faults
@@ -120,6 +121,10 @@ class StagedExecutor:
         return _CheckedRun(run, list(history), self._executor, self._mismatch)
 
     # --- activities --------------------------------------------------------------------------------------------------
+
+    def entity(self, entity_id: EntityId) -> EntityCode:
+        """See `Executor.entity`."""
+        return self._executor.entity(entity_id)
 
     def concurrency(self, name: str) -> int | None:
         """See `Executor.concurrency`."""

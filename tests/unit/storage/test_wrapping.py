@@ -16,6 +16,7 @@ from durably.storage.wrapping import Wrapping
 CANARY = "canary"
 READABLE = {
     "instance_id", "execution_id", "name", "version", "status", "parent_instance_id", "tags", "bases", "message_id",
+    "locked_by",
     # lists of ids
     "inbox_consumed", "unparked", "parked_dropped",
 }  # fmt: skip
@@ -68,6 +69,7 @@ def test_rows_come_back_as_they_were_and_the_batch_is_left_alone(wrapping: Wrapp
     assert batch == whole_batch()
     assert [wrapping.history(row) for row in wrapped.history] == batch.history
     assert [wrapping.instance(row) for row in wrapped.instances] == batch.instances
+    assert [wrapping.entity(row) for row in wrapped.entities] == batch.entities
     assert [wrapping.message(row) for row in wrapped.inbox_put] == batch.inbox_put
     assert [wrapping.parked(row) for row in wrapped.parked] == batch.parked
     (tombstone,) = wrapped.tombstones

@@ -21,6 +21,8 @@ _BYTES = (
     ("instances", "custom_status"),
     ("instances", "failure"),
     ("payloads", "data"),
+    ("entities", "state"),
+    ("entities", "rest"),
 )
 _TEXTS = (("instances", "blocked"), ("instances", "parked"), ("parked_messages", "cause"))
 

@@ -188,7 +188,23 @@ BEGIN
 END;
 """
 
-_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6)
+_VERSION_7 = """
+CREATE TABLE entities (
+    instance_id TEXT NOT NULL PRIMARY KEY,      -- @name@key; also the order of pages
+    name TEXT NOT NULL,
+    execution INTEGER NOT NULL,                 -- number of its timers
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    state BLOB,                                 -- NULL: it is locked, or waits for its time, and does not exist
+    version INTEGER NOT NULL,
+    locked_by TEXT,
+    rest BLOB NOT NULL,                         -- see durably.core.entities
+    checksum BLOB NOT NULL
+);
+CREATE INDEX entities_locked ON entities (instance_id) WHERE locked_by IS NOT NULL;
+"""
+
+_SCRIPTS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
 
 VERSION = len(_SCRIPTS)
 """`PRAGMA user_version` of a hub that this code reads and writes."""

@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from durably.clock import SystemClock
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
-from durably.core.query import Counts, Found, FoundWithWaiting, InstanceQuery
+from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.query import (
+    Counts,
+    EntitiesFound,
+    EntityQuery,
+    Found,
+    FoundWithWaiting,
+    InstanceQuery,
+)
 from durably.errors import (
     DurablyError,
     HubClosedError,
@@ -23,7 +30,7 @@ from durably.errors import (
 )
 from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, StoredInstance
 from durably.storage.sqlite import connection as opening
-from durably.storage.sqlite import counting, limits, search, wakeup
+from durably.storage.sqlite import counting, entities, limits, search, wakeup
 from durably.storage.sqlite.files import INDEX, Identity
 from durably.storage.sqlite.lane import Health, Lane
 from durably.storage.sqlite.lock import HostLock
@@ -289,6 +296,10 @@ class SqliteStore:
         """See `Store.read_instances`."""
         return await self._reads("owner").submit(Reader.read_instances, instance_ids)
 
+    async def read_entities(self, lease: Lease, instance_ids: Sequence[str]) -> list[EntityRow | None]:
+        """See `Store.read_entities`."""
+        return await self._reads("owner").submit(entities.read, instance_ids)
+
     async def read_timers(self, lease: Lease, after: int, until: int) -> list[TimerRow]:
         """See `Store.read_timers`."""
         return await self._reads("owner").submit(Reader.read_timers, after, until)
@@ -338,6 +349,14 @@ class SqliteStore:
     async def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
         return await self._ask(Reader.read_history, instance_id)
+
+    async def get_entity(self, instance_id: str) -> EntityRow | None:
+        """See `Store.get_entity`."""
+        return await self._reads("anybody").submit(entities.get, instance_id)
+
+    async def query_entities(self, query: EntityQuery) -> EntitiesFound:
+        """See `Store.query_entities`."""
+        return await self._reads("anybody").submit(entities.find, query)
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""

@@ -13,6 +13,7 @@ import apsw
 from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceChange
 from durably.errors import InvariantError, LeaseLostError, StoreUnavailableError
 from durably.storage.api import Lease, Snapshot
+from durably.storage.sqlite import entities
 from durably.storage.sqlite.calls import cursor_executor, pragma
 from durably.storage.sqlite.connection import in_a_hurry
 from durably.storage.sqlite.payloads import put_aside, write
@@ -123,6 +124,8 @@ class Writer:
             highest = max(
                 max(map(_first, batch.history), default=0), max(map(_second, batch.instances), default=0)
             )
+            if batch.entities:
+                highest = max(highest, *(row.execution for row in batch.entities))
             execute(_FENCE, (batch.number, lease.epoch, highest))
             if self.connection.changes() != 1:
                 self._settle_refused(lease, batch)
@@ -150,6 +153,8 @@ class Writer:
             _SET_TIMERS.run(execute, batch.timers_set)
         if batch.timers_cleared:
             _CLEAR_TIMERS.run(execute, batch.timers_cleared)
+        if batch.entities or batch.entities_removed:
+            entities.write(execute, batch)
         if batch.inbox_put:
             _PUT_INBOX.run(execute, batch.inbox_put)
         if batch.inbox_consumed:

@@ -1,0 +1,510 @@
+"""The entities of a partition: one operation after the other, all of a batch made durable by one row.
+
+The way of a message: the partition hands it to `take`; `work` looks at everything that came, in order, and performs,
+delays, or lets it wait. What waits has a row in the inbox, so that it outlives the process in its order; only calls of
+clients of this process wait in memory, as their callers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any, NamedTuple
+
+import msgspec
+
+from durably.clock import Random
+from durably.core.commit import EntityRow, InboxRow, TimerKey, TimerRow
+from durably.core.entities import Delayed, EntityId, Holder
+from durably.core.history import encode_body
+from durably.core.messages import (
+    TIMER_IDLE,
+    TIMER_SIGNAL,
+    CallEntity,
+    Discard,
+    EntityDone,
+    EntityLocked,
+    LockEntity,
+    Redrive,
+    ReleaseEntity,
+    TimerDue,
+)
+from durably.core.operations import Operation, OperationOutcome
+from durably.engine.desk import Desk
+from durably.engine.entity_residents import EntityResident
+from durably.engine.executor import EntityCode
+from durably.engine.options import EngineOptions
+from durably.engine.parking import Parking
+from durably.engine.reads import Reads
+from durably.engine.residents import Delivery
+from durably.errors import (
+    EntityCorruptError,
+    EntityOperationFailedError,
+    FailureDetails,
+    InstanceNotFoundError,
+    UnknownFunctionError,
+)
+
+_log = logging.getLogger("durably.entity")
+
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""An operation that does not wait for anything ends before its task is put into a queue."""
+
+_IDLE_SEQ = -1
+"""Number of the timer that looks whether an entity is idle; signals have numbers from 0."""
+
+
+class Limits(NamedTuple):
+    """Attributes as in `EngineOptions`."""
+
+    operations_per_batch: int
+    batch_bytes: int
+    resident: int
+
+    @classmethod
+    def of(cls, options: EngineOptions) -> Limits:
+        """Those of the engine."""
+        return cls(options.entity_operations_per_batch, options.batch_bytes, options.max_resident_entities)
+
+
+class Entities:
+    """The entities of one partition, those in memory and the way to the others.
+
+    Args:
+        desk: What becomes of messages, and the batch that gathers.
+        parking: Takes messages that nobody can deal with.
+        reads: Reads rows.
+        limits: How much of everything.
+        random: Source of ids that operations ask for.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        parking: Parking,
+        reads: Reads,
+        limits: Limits,
+        *,
+        random: Random,
+    ) -> None:
+        self.residents: dict[str, EntityResident] = {}
+        self.current: str | None = None
+        """Whose messages are being dealt with."""
+        self._desk = desk
+        self._clock = desk.clock
+        self._token = random.token()
+        self._operations = 0
+        self._limits = limits
+        self._reads = reads
+        self._parking = parking
+        self._ready: dict[str, EntityResident] = {}
+        self._wanted: dict[str, list[Delivery]] = {}
+        self._reading: dict[str, list[Delivery]] = {}
+        self._ended: list[tuple[EntityResident, Delivery, asyncio.Task[OperationOutcome]]] = []
+        self._pumps = 0
+        self._busy = 0
+        self._evict_above = limits.resident
+        self._closed = False
+
+    # --- what the partition calls ------------------------------------------------------------------------------------
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a message; `work` deals with it."""
+        target = delivery.target
+        resident = self.residents.get(target)
+        if resident is not None:
+            resident.queue.append(delivery)
+            self._ready[target] = resident
+            return
+        reading = self._reading.get(target)
+        if reading is None:
+            reading = self._wanted.setdefault(target, [])
+        reading.append(delivery)
+
+    def work(self, now: int) -> None:
+        """Deal with what has come, as far as the batch has room for it; then read entities that are not in memory."""
+        self._pumps += 1
+        ended, self._ended = self._ended, []
+        for resident, delivery, task in ended:
+            self._end(resident, delivery, task, now)
+        ready, self._ready = self._ready, {}
+        for instance_id, resident in ready.items():
+            self.current = instance_id
+            resident.idle_since = self._pumps
+            if not self._work_on(resident, now):
+                self._ready[instance_id] = resident
+        self.current = None
+        if self._wanted:
+            self._read_wanted()
+        if len(self.residents) > self._evict_above:
+            self._evict()
+
+    @property
+    def is_late(self) -> bool:
+        """True when the batch was too full for all that has come."""
+        return bool(self._ready or self._ended)
+
+    @property
+    def quiet(self) -> bool:
+        """True when nothing is asked for, under way, or being read; what waits for a lock may wait on."""
+        return not (self._ready or self._wanted or self._reading or self._ended or self._busy)
+
+    def close(self) -> None:
+        """Stop at once. What operations under way would have done never happened."""
+        self._closed = True
+        for resident in self.residents.values():
+            if resident.busy is not None:
+                resident.busy.cancel()
+        self.residents.clear()
+        self._ready.clear()
+
+    # --- entities that are not in memory -----------------------------------------------------------------------------
+
+    def _read_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, {}
+        self._reading.update(wanted)
+        ids = list(wanted)
+
+        async def read() -> None:
+            rows = await self._reads.entities(ids)
+            if not self._closed:
+                for instance_id, row in zip(ids, rows, strict=True):
+                    self._settle_in(instance_id, row)
+                self._desk.around.mailbox.arm()
+
+        self._reads.begin(read)
+
+    def _settle_in(self, instance_id: str, row: EntityRow | None) -> None:
+        resident = self.residents[instance_id] = EntityResident(instance_id, row)
+        resident.corrupt = resident.corrupt or self._desk.around.condemned.get(instance_id)
+        resident.queue.extend(self._reading.pop(instance_id))
+        self._ready[instance_id] = resident
+
+    def _evict(self) -> None:
+        """Drop the longest idle ones: dict order is the order of their arrival, and a touched one moves back."""
+        excess = len(self.residents) - self._limits.resident * 9 // 10
+        for instance_id in list(self.residents):
+            if excess <= 0:
+                self._evict_above = self._limits.resident
+                return
+            resident = self.residents.pop(instance_id)
+            if resident.idle_since == self._pumps or not resident.idle:
+                self.residents[instance_id] = resident
+            else:
+                excess -= 1
+        # All are busy: looking again before there are a tenth more would cost more than they do.
+        self._evict_above = len(self.residents) * 11 // 10
+
+    # --- one entity --------------------------------------------------------------------------------------------------
+
+    def _work_on(self, resident: EntityResident, now: int) -> bool:
+        """Look at each message that has come; False when the batch is full before the end."""
+        queue = resident.queue
+        while queue:
+            gathering = self._desk.committer.gathering
+            full = gathering.operations >= self._limits.operations_per_batch
+            if full or gathering.size >= self._limits.batch_bytes:
+                return False
+            delivery = queue.popleft()
+            body = delivery.body
+            if resident.corrupt is not None and not isinstance(body, Redrive | Discard):
+                self._refuse(delivery, EntityCorruptError(resident.corrupt))
+            elif isinstance(body, CallEntity):
+                self._call(resident, delivery, body, now)
+            elif isinstance(body, LockEntity):
+                self._lock(resident, delivery, body, now)
+            elif isinstance(body, ReleaseEntity):
+                self._release(resident, delivery, body)
+            elif isinstance(body, TimerDue):
+                self._ring(resident, body, now)
+            elif isinstance(body, Redrive | Discard) and body.message_id is not None:
+                self._parking.message(delivery, body)
+            else:
+                self._desk.consumed(delivery, InstanceNotFoundError(resident.instance_id))
+        return True
+
+    def _call(self, resident: EntityResident, delivery: Delivery, call: CallEntity, now: int) -> None:
+        if delivery.reply is not None and delivery.reply.done():  # its caller has gone
+            self._desk.consumed(delivery)
+            return
+        if call.due_at is not None and call.due_at > now:
+            self._delay(resident, delivery, call, call.due_at)
+            return
+        try:
+            code = self._code(resident)
+        except UnknownFunctionError as error:
+            if self._desk.unknown_wait:
+                self._wait(resident, delivery)
+            else:
+                self._refuse(delivery, error)
+            return
+        if resident.may_run(call):
+            self._perform(resident, code, delivery, call, now)
+        elif code.reads_only(call.operation) and resident.may_read(call):
+            self._perform(resident, code, delivery, call, now, reads=True)
+        else:
+            self._wait(resident, delivery)
+
+    def _code(self, resident: EntityResident) -> EntityCode:
+        if resident.code is None:
+            entity_id = EntityId.parse(resident.instance_id)
+            executor = self._desk.executor
+            if not executor.serves("entity", entity_id.name):
+                known = ", ".join(executor.names("entity")) or "(none)"
+                raise UnknownFunctionError(
+                    f"Entity '{entity_id.name}' is not registered in this host: expected one of {known}; register it with "
+                    "@app.entity"
+                )
+            resident.code = executor.entity(entity_id)
+        return resident.code
+
+    def _wait(self, resident: EntityResident, delivery: Delivery) -> None:
+        """Let a message wait for its turn, durably; who only wants to know that it arrived is told so."""
+        resident.waiting.append(delivery)
+        body = delivery.body
+        if isinstance(body, CallEntity) and body.wanted and not delivery.stored and delivery.row is None:
+            return  # its caller holds it, and asks again where it has to
+        self._desk.around.keep(delivery)
+        if not (isinstance(body, CallEntity) and body.wanted):
+            self._desk.answer(delivery)
+
+    # --- operations --------------------------------------------------------------------------------------------------
+
+    def _perform(
+        self,
+        resident: EntityResident,
+        code: EntityCode,
+        delivery: Delivery,
+        call: CallEntity,
+        now: int,
+        *,
+        reads: bool = False,
+    ) -> None:
+        self._operations += 1
+        self._desk.committer.gathering.operations += 1
+        caller = call.sender
+        operation = Operation(call.operation, call.input, caller, now, f"{self._token}:{self._operations}")
+        state = resident.state
+        outcome = code.operate(state.state, state.version, operation)
+        if isinstance(outcome, OperationOutcome):
+            self._finish(resident, delivery, call, outcome, now)
+            return
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[OperationOutcome] = asyncio.Task(outcome, loop=loop, **_EAGER)
+        if task.done() and not task.cancelled():
+            self._finish(resident, delivery, call, task.result(), now)
+            return
+        if not call.wanted:
+            self._desk.around.keep(delivery)
+            self._desk.answer(delivery)
+        if not reads:
+            resident.busy = task
+        self._busy += 1
+        task.add_done_callback(lambda _: self._task_done(resident, delivery, task))
+
+    def _task_done(
+        self, resident: EntityResident, delivery: Delivery, task: asyncio.Task[OperationOutcome]
+    ) -> None:
+        if not self._closed:
+            self._busy -= 1
+            self._ended.append((resident, delivery, task))
+            self._desk.around.mailbox.arm()
+
+    def _end(
+        self,
+        resident: EntityResident,
+        delivery: Delivery,
+        task: asyncio.Task[OperationOutcome],
+        now: int,
+    ) -> None:
+        """An operation that took its time has ended."""
+        call = delivery.body
+        if not isinstance(call, CallEntity):
+            return
+        if resident.busy is task:
+            resident.busy = None
+        error = (
+            asyncio.CancelledError("the operation cancelled itself") if task.cancelled() else task.exception()
+        )
+        if error is None:
+            outcome = task.result()
+        else:
+            state = resident.state
+            failure = FailureDetails.of(error)
+            outcome = OperationOutcome(state.state, state.version, None, failure, [])
+        self._finish(resident, delivery, call, outcome, now)
+        if resident.busy is None:
+            resident.look_again()
+        self._ready[resident.instance_id] = resident
+
+    def _finish(
+        self,
+        resident: EntityResident,
+        delivery: Delivery,
+        call: CallEntity,
+        outcome: OperationOutcome,
+        now: int,
+    ) -> None:
+        desk, gathering = self._desk, self._desk.committer.gathering
+        state = resident.state
+        if outcome.failure is None:
+            reads = resident.code is not None and resident.code.reads_only(call.operation)
+            if not reads:
+                self._change(resident, outcome, now)
+            for target, body in outcome.messages:
+                desk.around.send(target, body)
+        elif call.caller is None and not call.wanted:
+            _log.error(
+                "signal '%s' to entity '%s' failed, and its state is as it was: %s: %s",
+                call.operation,
+                state.instance_id,
+                outcome.failure.type,
+                outcome.failure.message,
+            )
+        if outcome.result is not None:
+            gathering.size += len(outcome.result)
+        self._tell(delivery, call, outcome.result, outcome.failure)
+
+    def _change(self, resident: EntityResident, outcome: OperationOutcome, now: int) -> None:
+        state = resident.state
+        if outcome.state is state.state and outcome.version == state.version and state.state is None:
+            return  # it did not exist, and does not
+        state.state, state.version = outcome.state, outcome.version
+        state.updated_at = max(now, state.updated_at)
+        if outcome.state is not None:
+            self._desk.committer.gathering.size += len(outcome.state)
+        self._stage(resident, now)
+        ttl = None if resident.code is None else resident.code.idle_ttl_us
+        if ttl is not None and state.state is not None and state.idle_timer is None:
+            self._set_idle_timer(resident, state.updated_at + ttl)
+
+    def _tell(
+        self, delivery: Delivery, call: CallEntity, result: bytes | None, failure: FailureDetails | None
+    ) -> None:
+        """The operation had its effect, or has failed: whoever waits for it is told with this commit."""
+        desk = self._desk
+        if call.caller is not None:
+            done = EntityDone(call.caller.execution_id, call.caller.seq, result, failure)
+            desk.around.send(call.caller.instance_id, done)
+        error = None
+        if call.wanted and failure is not None:
+            error = EntityOperationFailedError(failure, delivery.target, call.operation)
+        desk.consumed(delivery, error, result if call.wanted else None)
+
+    def _refuse(self, delivery: Delivery, error: Exception) -> None:
+        """Nothing can be done: whoever asked is told; a signal that nobody waits for is set aside."""
+        call = delivery.body
+        if not isinstance(call, CallEntity | LockEntity):
+            self._desk.consumed(delivery)
+        elif isinstance(call, CallEntity) and call.sender is None:
+            self._desk.consumed(delivery, error)
+        elif isinstance(call, CallEntity) and call.caller is not None:
+            done = EntityDone(call.caller.execution_id, call.caller.seq, None, FailureDetails.of(error))
+            self._desk.around.send(call.caller.instance_id, done)
+            self._desk.consumed(delivery)
+        else:
+            around, now = self._desk.around, self._clock.now()
+            row = InboxRow(delivery.row or around.inbox.new_id(), delivery.target, now, encode_body(call))
+            self._parking.set_aside(row, str(error), now)
+            self._desk.consumed(delivery)
+
+    # --- locks -------------------------------------------------------------------------------------------------------
+
+    def _lock(self, resident: EntityResident, delivery: Delivery, request: LockEntity, now: int) -> None:
+        state = resident.state
+        if state.holder is not None and state.holder.section == request.section:
+            self._desk.consumed(delivery)
+            return
+        if state.holder is not None or resident.busy is not None or resident.waiting:
+            self._wait(resident, delivery)
+            return
+        holder = request.holder
+        state.holder = Holder(request.section, holder.instance_id, now)
+        self._stage(resident, now)
+        granted = EntityLocked(holder.execution_id, holder.seq, resident.instance_id)
+        self._desk.around.send(holder.instance_id, granted)
+        self._desk.consumed(delivery)
+
+    def _release(self, resident: EntityResident, delivery: Delivery, release: ReleaseEntity) -> None:
+        state = resident.state
+        for request in resident.give_up(release):
+            self._desk.consumed(request)
+        if state.holder is not None and state.holder.section == release.section:
+            state.holder = None
+            self._stage(resident, state.updated_at)
+            resident.look_again()
+        self._desk.consumed(delivery)
+
+    # --- times -------------------------------------------------------------------------------------------------------
+
+    def _delay(self, resident: EntityResident, delivery: Delivery, call: CallEntity, due_at: int) -> None:
+        state = resident.state
+        seq = state.next_seq
+        state.next_seq = seq + 1
+        state.delayed[seq] = Delayed(seq, due_at, msgspec.structs.replace(call, due_at=None))
+        self._stage(resident, self._clock.now())
+        self._set_timer(resident, seq, TIMER_SIGNAL, due_at)
+        self._desk.consumed(delivery)
+
+    def _ring(self, resident: EntityResident, due: TimerDue, now: int) -> None:
+        state = resident.state
+        if due.execution != state.execution:
+            return  # of an entity that is gone, and its row with it
+        if due.kind == TIMER_SIGNAL:
+            delayed = state.delayed.pop(due.seq, None)
+            if delayed is not None:
+                self._clear_timer(resident, due.seq, TIMER_SIGNAL)
+                self._stage(resident, now)
+                delivery = Delivery(resident.instance_id, delayed.call)
+                self._desk.around.keep(delivery)
+                resident.queue.append(delivery)
+        elif due.kind == TIMER_IDLE and state.idle_timer is not None:
+            self._look_whether_idle(resident, now)
+
+    def _look_whether_idle(self, resident: EntityResident, now: int) -> None:
+        """Operations do not move the timer, which would cost a row each: it looks again as late as the last one says."""
+        state = resident.state
+        self._clear_timer(resident, _IDLE_SEQ, TIMER_IDLE)
+        state.idle_timer = None
+        self._stage(resident, now)
+        try:
+            ttl = self._code(resident).idle_ttl_us
+        except UnknownFunctionError:
+            return
+        if ttl is None or state.state is None:
+            return
+        busy = resident.busy is not None or resident.waiting or state.holder is not None
+        if busy or state.updated_at + ttl > now:
+            self._set_idle_timer(
+                resident, max(now, state.updated_at) + ttl if busy else state.updated_at + ttl
+            )
+            return
+        state.state = None
+        state.updated_at = now
+
+    def _set_idle_timer(self, resident: EntityResident, due_at: int) -> None:
+        resident.state.idle_timer = due_at
+        self._set_timer(resident, _IDLE_SEQ, TIMER_IDLE, due_at)
+
+    def _set_timer(self, resident: EntityResident, seq: int, kind: int, due_at: int) -> None:
+        key = TimerKey(resident.state.execution, seq, kind)
+        row = TimerRow(*key, due_at, resident.instance_id)
+        self._desk.committer.gathering.entity_timers[key] = row
+
+    def _clear_timer(self, resident: EntityResident, seq: int, kind: int) -> None:
+        key = TimerKey(resident.state.execution, seq, kind)
+        self._desk.committer.gathering.entity_timers[key] = None
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def _stage(self, resident: EntityResident, now: int) -> None:
+        """Have the row written with the batch that gathers."""
+        state = resident.state
+        if not state.execution:
+            state.execution = self._desk.around.new_execution()
+            state.created_at = now
+            state.updated_at = max(now, state.updated_at)
+        if not resident.staged:
+            resident.staged = True
+            self._desk.committer.gathering.entities.append(resident)
