@@ -3,8 +3,8 @@
 Encrypted is whatever user code, or an error, may have put something into: history, messages, inputs, outputs, custom status,
 failures, states of entities, why an instance is blocked or parked, why a message was set aside, verdicts. Ids, names,
 versions, tags, status and instants stay readable: hubs are searched by them. Each encrypted value is bound to hub, kind and
-row, and does not open anywhere else. With a history row its checksum is encrypted too: it would tell whether a guess of the plain
-bytes is right.
+row, and does not open anywhere else. With the row of a history or an entity its checksum is encrypted too: it would tell
+whether a guess of the plain bytes is right.
 """
 
 from __future__ import annotations
