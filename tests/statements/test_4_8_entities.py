@@ -234,9 +234,7 @@ async def test_4_8_7_a_failed_call_raises_in_the_orchestration(hub: Deployment, 
     assert await host.client.get_entity(A) is None
 
 
-async def test_4_8_7_a_failed_signal_is_in_the_log(
-    hub: Deployment, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_4_8_7_a_failed_signal_is_in_the_log(hub: Deployment, caplog: pytest.LogCaptureFixture) -> None:
     async with hub.host(counters()) as host:
         with caplog.at_level(logging.ERROR, logger="durably.entity"):
             await host.client.signal_entity(A, "fail", 4)
@@ -280,7 +278,8 @@ async def test_4_8_8_none_and_zero_are_states(hub: Deployment) -> None:
 
     async with hub.host(app) as host:
         assert await host.client.call_entity("@box@", "look") is False
-        for nothing in (None, 0, "", [], {}):
+        empty: list[Any] = [None, 0, "", [], {}]
+        for nothing in empty:
             assert await host.client.call_entity("@box@", "put", nothing) is True
             (found,) = (await host.client.query_entities()).entities
             assert (found.exists, found.state) == (True, nothing)
@@ -376,7 +375,7 @@ async def test_4_8_12_a_batch_has_so_many_operations_at_most(hub: Deployment, li
             seen.append(batch.number)
             return commit(lease, batch)
 
-        host.engine.store.commit = watch  # type: ignore[method-assign]
+        host.engine.store.commit = watch
         await host.client.start("send", [*steps, ["call", "a", "add", 1]], instance_id="i")
         await reaches(host, "i", "Completed")
         assert await value(host) == 21

@@ -160,9 +160,7 @@ async def test_4_8_entities_are_found_page_by_page(hub: Deployment, clock: Manua
         token: str | None = None
         pages = 0
         while pages == 0 or token is not None:
-            page = await host.client.query_entities(
-                name="COUNTER", page_size=3, continuation_token=token
-            )
+            page = await host.client.query_entities(name="COUNTER", page_size=3, continuation_token=token)
             keys += [one.entity_id.key for one in page.entities]
             token, pages = page.continuation_token, pages + 1
         assert keys == [f"k{number}" for number in range(7)]
@@ -219,9 +217,7 @@ async def test_4_8_cleaning_releases_only_locks_without_owner(hub: Deployment) -
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("crash", [False, True])
-async def test_4_8_what_only_reads_does_not_wait_for_a_lock(
-    hub: Deployment, style: str, crash: bool
-) -> None:
+async def test_4_8_what_only_reads_does_not_wait_for_a_lock(hub: Deployment, style: str, crash: bool) -> None:
     app = counters(style)
     host = await hub.start(app)
     await host.client.call_entity(A, "add", 5)

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from durably import App, AppHost, EntityId, LockingRulesViolationError, OrchestrationContext
+from durably import (
+    App,
+    AppHost,
+    EntityId,
+    EntityOperationFailedError,
+    LockingRulesViolationError,
+    OrchestrationContext,
+)
 from tests.support.counters import STYLES, A, B, C, counters, holder, value
 from tests.support.hubs import Deployment
 from tests.support.waiting import eventually, is_quiet, reaches
@@ -165,9 +172,7 @@ async def eventually_holds(host: AppHost) -> None:
 
 @pytest.mark.parametrize("crash", [False, True])
 @pytest.mark.parametrize("ending", ["terminate", "cancel"])
-async def test_4_8_15_what_was_only_asked_for_is_given_up(
-    hub: Deployment, crash: bool, ending: str
-) -> None:
+async def test_4_8_15_what_was_only_asked_for_is_given_up(hub: Deployment, crash: bool, ending: str) -> None:
     app = counters()
     host = await hub.start(app)
     await holds(host, "first", "b")
@@ -193,7 +198,7 @@ async def test_4_8_15_an_error_raised_in_the_block_during_replay_releases_too(hu
         try:
             async with ctx.lock_entities(A, B):
                 await ctx.call_entity(A, "fail", 1)
-        except Exception as error:
+        except EntityOperationFailedError as error:
             await ctx.wait_for_external_event("go")
             return str(error)
         return "no error"
@@ -295,9 +300,7 @@ async def test_4_8_16_others_wait_and_come_in_the_order_of_their_arrival(hub: De
 
 
 @pytest.mark.parametrize("ticks", range(0, 60, 3))
-async def test_4_8_17_a_crash_at_any_moment_leaves_no_lock_without_owner(
-    hub: Deployment, ticks: int
-) -> None:
+async def test_4_8_17_a_crash_at_any_moment_leaves_no_lock_without_owner(hub: Deployment, ticks: int) -> None:
     """The process dies between start and end of two critical sections that lock the same entities."""
     app = counters()
     host = await hub.start(app)

@@ -90,8 +90,7 @@ async def hold(ctx: OrchestrationContext, how: dict[str, Any]) -> list[int]:
     async with ctx.lock_entities(*(EntityId("counter", key) for key in keys)):
         ctx.set_custom_status("locked")
         end = await ctx.wait_for_external_event("go")
-        for key in dict.fromkeys(keys):
-            made.append(await ctx.call_entity(EntityId("counter", key), "add", 1))
+        made += [await ctx.call_entity(EntityId("counter", key), "add", 1) for key in dict.fromkeys(keys)]
         if end == "raise":
             raise ValueError("inside the block")
         if end == "again":
@@ -109,8 +108,8 @@ async def noted(ctx: OrchestrationContext) -> str:
 
 async def value(host: AppHost, entity: EntityId = A) -> int | None:
     """What is committed; None when it does not exist."""
-    state = await host.client.read_entity(entity)
-    return state["value"] if isinstance(state, dict) else state
+    state: Any = await host.client.read_entity(entity)
+    return state["value"] if type(state) is dict else state  # pyright: ignore[reportUnknownVariableType]
 
 
 async def holder(host: AppHost, entity: EntityId = A) -> str | None:
