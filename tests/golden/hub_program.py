@@ -86,3 +86,11 @@ async def eternal(ctx: OrchestrationContext, round_: int) -> int:
         return round_ + await ctx.wait_for_external_event("More", int)
     ctx.continue_as_new(round_ + 1)
     return 0
+
+
+@app.entity
+class Tally:
+    value: int = 0
+
+    def add(self, amount: int) -> None:
+        self.value += amount

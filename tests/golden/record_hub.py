@@ -46,6 +46,8 @@ async def fill() -> None:
         await client.start("eternal", 0, instance_id="eternal")
         await client.raise_event("eternal", "Other", "carried")
         await client.start("chain", 1, instance_id="later", start_at=3)
+        await client.signal_entity("@tally@a", "add", 5)
+        await client.signal_entity("@tally@a", "add", 2, at=3)
         await asyncio.sleep(0.5)  # the first attempts have failed, the children wait
         os.kill(os.getpid(), signal.SIGKILL)
 

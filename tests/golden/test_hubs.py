@@ -35,6 +35,9 @@ COMPLETED = {
     "eternal": 8,
     "later": 8,
 }
+ENTITIES_SINCE = 7
+"""The schema version that brought them."""
+
 OTHERS = {"fails": "Failed", "terminated": "Terminated"}
 
 
@@ -51,6 +54,18 @@ def test_a_hub_of_each_schema_version_is_kept() -> None:
     assert versions == list(range(1, schema.VERSION + 1)), (
         "record one: python -m tests.golden.record_hub v<VERSION>"
     )
+
+
+def test_entities_of_an_old_hub_are_as_they_were_and_go_on(hub: Path, request: pytest.FixtureRequest) -> None:
+    since = int(request.node.callspec.id.removeprefix("v")) >= ENTITIES_SINCE
+    asyncio.run(_look_at_entity(hub, {"value": 7} if since else None))
+
+
+async def _look_at_entity(hub: Path, expected: object) -> None:
+    async with app.host(f"sqlite:///{hub}") as host:
+        async with asyncio.timeout(60):
+            while await host.client.read_entity("@tally@a") != expected:  # noqa: ASYNC110 - a signal is due soon
+                await asyncio.sleep(0.01)
 
 
 def test_every_instance_of_an_old_hub_ends_as_it_would_have(hub: Path) -> None:
