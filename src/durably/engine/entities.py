@@ -93,7 +93,8 @@ class Entities:
         """Whose messages are being dealt with."""
         self._desk = desk
         self._clock = desk.clock
-        self._token = random.token()
+        self._random = random
+        self._token = ""
         self._operations = 0
         self._limits = limits
         self._reads = reads
@@ -281,6 +282,7 @@ class Entities:
         *,
         reads: bool = False,
     ) -> None:
+        self._token = self._token or self._random.token()
         self._operations += 1
         self._desk.committer.gathering.operations += 1
         caller = call.sender

@@ -12,6 +12,7 @@ from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, Instance
 from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, FoundWithWaiting, InstanceQuery
 from durably.errors import EncryptionKeyError, StoreRefusedError
 from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, Store, StoredInstance, WorkLog
+from durably.storage.limits import history_max
 from durably.storage.wrapping import Wrapping
 
 COMPRESS_ABOVE = 4_096
@@ -40,7 +41,8 @@ class WrappedStore:
         self._keys = keys
         self._above = compress_above
         self._entropy = entropy
-        self._wrapping = Wrapping(compress_above)
+        self._history_max = history_max()
+        self._wrapping = Wrapping(compress_above, history_max=self._history_max)
 
     @property
     def encrypts(self) -> bool:
@@ -91,7 +93,7 @@ class WrappedStore:
                 )
             await self.inner.add_key(keys.active, keys.proof(keys.active, identity.hub_id))
             self._check(keys, await self.inner.identity())  # somebody else may have been first
-        self._wrapping = Wrapping(self._above, box)
+        self._wrapping = Wrapping(self._above, box, history_max=self._history_max)
 
     def _check(self, keys: EncryptionKeys, identity: HubIdentity) -> None:
         missing = [key_id for key_id in identity.keys if not keys.knows(key_id)]

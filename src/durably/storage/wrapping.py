@@ -27,6 +27,7 @@ from durably.core.commit import (
     Unreadable,
 )
 from durably.storage.api import Snapshot, StoredInstance
+from durably.storage.limits import HISTORY_MIB_DEFAULT, too_large
 
 SEALED_TEXT = "sealed:"
 """What encrypted text begins with; Base64 of encrypted bytes follows."""
@@ -42,9 +43,13 @@ class Wrapping:
     Args:
         compress_above: Bytes from which on compressing is tried; 0: never.
         box: Encrypts; None: nothing is encrypted.
+        history_max: Bytes of a history that are brought into memory at most: what is stored may be far smaller.
     """
 
-    def __init__(self, compress_above: int, box: Box | None = None) -> None:
+    def __init__(
+        self, compress_above: int, box: Box | None = None, *, history_max: int = HISTORY_MIB_DEFAULT << 20
+    ) -> None:
+        self._history_max = history_max
         self._above = compress_above
         self._box = box
 
@@ -157,10 +162,17 @@ class Wrapping:
 
     def stored_instance(self, stored: StoredInstance) -> StoredInstance:
         """All rows of an instance as they are used."""
-        return stored._replace(
-            row=self.instance(stored.row),
-            history=[self.history(row) for row in stored.history],
-            inbox=[self.message(row) for row in stored.inbox],
+        history: list[HistoryRow] = []
+        size, oversize = 0, stored.oversize
+        for row in stored.history:
+            history.append(self.history(row))
+            size += len(history[-1].data)
+            if size > self._history_max and oversize is None:
+                del history[1:]
+                oversize = too_large(size, self._history_max)
+                break
+        return StoredInstance(
+            self.instance(stored.row), history, [self.message(row) for row in stored.inbox], oversize
         )
 
     def history(self, row: HistoryRow) -> HistoryRow:

@@ -28,6 +28,6 @@ def history_places(hub: Path, instance_id: str, row: int) -> range:
         ).fetchall()
     ((data,),) = found
     content = hub.read_bytes()
-    assert content.count(data) == 1, "the row is not in one piece, or not alone"
+    assert content.count(data) == 1, f"{content.count(data)} copies of the {len(data)} bytes are in one piece"
     start = content.index(data)
     return range(start, start + len(data))

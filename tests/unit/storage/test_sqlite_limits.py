@@ -12,7 +12,8 @@ import apsw
 import pytest
 
 from durably.errors import UsageError
-from durably.storage.sqlite import limits, reader
+from durably.storage import limits
+from durably.storage.sqlite import reader
 from durably.storage.sqlite.store import SqliteStore
 from durably.testing.store_scene import Scene, StoreHooks, history_row, instance_row
 

@@ -10,7 +10,7 @@ import apsw
 
 from durably.core.commit import HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
 from durably.storage.api import HubIdentity, Snapshot, StoredInstance
-from durably.storage.sqlite import limits
+from durably.storage.limits import too_large
 from durably.storage.sqlite.calls import Execute, executor, one_moment
 from durably.storage.sqlite.payloads import column
 from durably.storage.sqlite.statements import ManyKeys
@@ -185,20 +185,12 @@ def _assemble(
         elif len(kept) > 1:
             del kept[1:]
         if size > history_max:
-            stored[execution] = stored[execution]._replace(oversize=_too_large(size, history_max))
+            stored[execution] = stored[execution]._replace(oversize=too_large(size, history_max))
     by_id = {instance.row.instance_id: instance.inbox for instance in stored.values()}
     for columns in inbox:
         if columns[1] in by_id:  # a start that nobody has taken in yet has no instance
             by_id[columns[1]].append(InboxRow._make(columns))
     return list(stored.values())
-
-
-def _too_large(size: int, history_max: int) -> str:
-    return (
-        f"Its history has {size / 2**20:.0f} MiB, and this host brings {history_max / 2**20:.0f} MiB into memory at most "
-        f"({limits.HISTORY_MIB}): start a host that has the memory with a higher limit and redrive the instance, or "
-        "terminate it. Code that runs for long continues as new now and then"
-    )
 
 
 def _timers(execute: Execute, where: str, *instants: int) -> list[TimerRow]:

@@ -28,9 +28,10 @@ from durably.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from durably.storage import limits
 from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, StoredInstance
 from durably.storage.sqlite import connection as opening
-from durably.storage.sqlite import counting, entities, limits, search, wakeup
+from durably.storage.sqlite import counting, entities, search, wakeup
 from durably.storage.sqlite.files import INDEX, Identity
 from durably.storage.sqlite.lane import Health, Lane
 from durably.storage.sqlite.lock import HostLock

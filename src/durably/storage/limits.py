@@ -1,4 +1,4 @@
-"""What the provider takes on at most."""
+"""What a provider takes on at most."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def history_max() -> int:
     if not text.isdecimal() or not int(text):
         raise UsageError(f"Environment variable {HISTORY_MIB} is {text!r}: expected a whole number above 0")
     return int(text) << 20
+
+
+def too_large(size: int, most: int) -> str:
+    """What is wrong with a history of so many bytes; see `StoredInstance.oversize`."""
+    return (
+        f"Its history has {size / 2**20:.0f} MiB or more, and this host brings {most / 2**20:.0f} MiB into memory at most "
+        f"({HISTORY_MIB}): start a host that has the memory with a higher limit and redrive the instance, or "
+        "terminate it. Code that runs for long continues as new now and then"
+    )
