@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from durably.core.commit import (
     Batch,
+    EntityRow,
     HistoryRow,
     InboxRow,
     InstanceChange,
@@ -23,7 +24,7 @@ from durably.core.commit import (
     TimerRow,
     Tombstone,
 )
-from durably.core.query import FIRST, InstanceQuery, Place
+from durably.core.query import FIRST, EntityQuery, InstanceQuery, Place
 from durably.errors import DurablyError
 from durably.storage.api import Lease, Store
 from durably.storage.memory import MemoryHub, MemoryStore
@@ -84,6 +85,21 @@ changes = st.builds(
     in_flight=st.booleans(),
     start_at=st.none() | instants,
 )
+entity_ids = st.sampled_from(["@x@", "@x@a", "@x@b", "@y@a"])
+# An execution belongs to one entity, and none of them to an instance.
+entity_rows = st.builds(
+    EntityRow,
+    instance_id=entity_ids,
+    name=st.sampled_from(["x", "y"]),
+    execution=st.integers(20, 23),
+    created_at=instants,
+    updated_at=instants,
+    state=payloads,
+    version=st.integers(0, 2),
+    locked_by=st.none() | ids,
+    rest=st.binary(max_size=3),
+    checksum=st.binary(max_size=3),
+)
 inbox_rows = st.builds(
     InboxRow,
     message_id=messages,
@@ -108,8 +124,17 @@ batches = st.fixed_dictionaries(
         "executions_dropped": few(executions),
         "instances": few(instance_rows),
         "changes": few(changes),
+        "entities": few(entity_rows),
+        "entities_removed": few(st.builds(Removal, entity_ids, st.integers(20, 23))),
         "timers_set": few(
-            st.builds(TimerRow, executions, st.integers(0, 2), st.integers(0, 1), instants, ids)
+            st.builds(
+                TimerRow,
+                executions | st.integers(20, 23),
+                st.integers(0, 2),
+                st.integers(0, 1),
+                instants,
+                ids,
+            )
         ),
         "timers_cleared": few(st.builds(TimerKey, executions, st.integers(0, 2), st.integers(0, 1))),
         "inbox_put": few(inbox_rows),
@@ -145,12 +170,23 @@ queries = st.builds(
     payloads=st.booleans(),
     page_size=st.integers(1, 3),
 )
+entity_queries = st.builds(
+    EntityQuery,
+    name=st.none() | st.sampled_from(["x", "y", "z"]),
+    prefix=st.none() | st.sampled_from(["", "@x", "@x@a"]),
+    updated_from=st.none() | instants,
+    updated_to=st.none() | instants,
+    with_transient=st.booleans(),
+    locked=st.booleans(),
+    page_size=st.integers(1, 3),
+)
 steps = st.one_of(
     st.tuples(st.just("commit"), batches),
     st.tuples(st.just("commit"), batches),
     st.tuples(st.just("post"), few(inbox_rows)),
     st.tuples(st.just("again"), st.just({})),
     st.tuples(st.just("query"), queries),
+    st.tuples(st.just("entities"), entity_queries),
 )
 
 
@@ -216,6 +252,19 @@ class Twins:
         assert sum(map(len, first)) == sum((await self.stores[0].count(query)).values())
         assert await self.stores[0].count(query) == await self.stores[1].count(query)
 
+    async def query_entities(self, query: EntityQuery) -> None:
+        first, second = [await self._entities(store, query) for store in self.stores]
+        assert first == second
+
+    async def _entities(self, store: Store, query: EntityQuery) -> list[list[EntityRow]]:
+        pages: list[list[EntityRow]] = []
+        after: str | None = ""
+        while after is not None:
+            page = await store.query_entities(msgspec.structs.replace(query, after=after))
+            pages.append(page.rows)
+            after = page.next_after
+        return pages
+
     async def _pages(self, store: Store, query: InstanceQuery) -> list[list[InstanceRow]]:
         pages: list[list[InstanceRow]] = []
         after: Place | None = FIRST
@@ -247,6 +296,7 @@ class Twins:
                 row._replace(position=0)
                 for row in (await store.query_with_waiting(InstanceQuery(page_size=3))).waiting
             ],
+            "entities": await self._entities(store, EntityQuery(with_transient=True, page_size=2)),
             "histories": [await store.read_history(instance_id) for instance_id in _IDS],
             "single": [await store.get_instance(instance_id) for instance_id in _IDS],
         }
@@ -278,6 +328,8 @@ async def _play(path: str, drawn: list[tuple[str, Any]]) -> None:
                     await twins.post(argument)
                 case "again":
                     await twins.again()
+                case "entities":
+                    await twins.query_entities(argument)
                 case _:
                     await twins.query(argument)
         await twins.compare()

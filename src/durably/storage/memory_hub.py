@@ -129,15 +129,15 @@ class MemoryHub:
         for change in batch.changes:
             place, row = self.instances[change.instance_id]
             self.instances[change.instance_id] = (place, row._replace(**change._asdict()))
-        for timer in batch.timers_set:
-            self.timers[TimerKey(timer.execution, timer.seq, timer.kind)] = timer
-        for key in batch.timers_cleared:
-            self.timers.pop(key, None)
         for entity in batch.entities:
             self.entities[entity.instance_id] = entity
         for removal in batch.entities_removed:
             self.entities.pop(removal.instance_id, None)
             self._drop_execution(removal.execution)
+        for timer in batch.timers_set:
+            self.timers[TimerKey(timer.execution, timer.seq, timer.kind)] = timer
+        for key in batch.timers_cleared:
+            self.timers.pop(key, None)
         self._put(batch.inbox_put)
         for message_id in batch.inbox_consumed:
             self.inbox.pop(message_id, None)

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import pytest
 
-_TOPICS = ("hub", "commit", "rows", "inbox", "reads", "parking", "payload")
+_TOPICS = ("hub", "commit", "rows", "inbox", "reads", "parking", "payload", "entities")
 
 # Before they are imported: failed assertions show both sides then.
 pytest.register_assert_rewrite(*(f"durably.testing.{topic}_conformance" for topic in _TOPICS))
 
 from durably.testing.commit_conformance import CommitConformance  # noqa: E402
+from durably.testing.entities_conformance import EntitiesConformance  # noqa: E402
 from durably.testing.hub_conformance import HubConformance  # noqa: E402
 from durably.testing.inbox_conformance import InboxConformance  # noqa: E402
 from durably.testing.parking_conformance import ParkingConformance  # noqa: E402
@@ -38,5 +39,6 @@ class StoreConformance(
     ReadsConformance,
     ParkingConformance,
     PayloadConformance,
+    EntitiesConformance,
 ):
     """Every sentence of `durably.storage.api`, by topic. Subclass it and define the three hooks."""

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceChange, InstanceRow, TimerRow
+from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceChange, InstanceRow, TimerRow
 from durably.storage.api import Lease, Snapshot, Store
 
 FOREVER = 2**62
@@ -164,6 +164,23 @@ def instance_change(instance_id: str, **fields: Any) -> InstanceChange:
         start_at=None,
     )
     return change._replace(**fields)
+
+
+def entity_row(instance_id: str, execution: int = 1, **fields: Any) -> EntityRow:
+    """An entity that exists, and is not locked."""
+    row = EntityRow(
+        instance_id=instance_id,
+        name=instance_id.split("@")[1] if "@" in instance_id else instance_id,
+        execution=execution,
+        created_at=0,
+        updated_at=0,
+        state=b"state",
+        version=0,
+        locked_by=None,
+        rest=b"rest",
+        checksum=b"sum",
+    )
+    return row._replace(**fields)
 
 
 def message(message_id: str, instance_id: str = "a", at: int = 0, body: bytes = b"body") -> InboxRow:

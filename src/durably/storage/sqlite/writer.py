@@ -149,12 +149,12 @@ class Writer:
             _DROP_TIMERS.run(execute, batch.executions_dropped)
         if batch.instances or batch.changes:
             self._write_instances(batch)
+        if batch.entities or batch.entities_removed:
+            entities.write(execute, batch)
         if batch.timers_set:
             _SET_TIMERS.run(execute, batch.timers_set)
         if batch.timers_cleared:
             _CLEAR_TIMERS.run(execute, batch.timers_cleared)
-        if batch.entities or batch.entities_removed:
-            entities.write(execute, batch)
         if batch.inbox_put:
             _PUT_INBOX.run(execute, batch.inbox_put)
         if batch.inbox_consumed:
