@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from durably import (
-    App,
     AppHost,
     EntityId,
     EntityOperationFailedError,
@@ -315,43 +314,5 @@ async def test_4_8_17_a_crash_at_any_moment_leaves_no_lock_without_owner(hub: De
     host = await hub.recover(host, app)
     for name in ("x", "y"):
         await reaches(host, name, "Completed")
-    assert [await value(host, entity) for entity in (A, B)] == [2, 2]
-    await is_free(host)
-
-
-@pytest.mark.parametrize("crash", [False, True])
-async def test_4_8_17_a_rewind_of_what_failed_inside_a_block_locks_again(
-    hub: Deployment, crash: bool
-) -> None:
-    app = App()
-    app.include(counters())
-    broken = True
-
-    @app.activity
-    async def work() -> str:
-        if broken:
-            raise ValueError("broken")
-        return "done"
-
-    @app.orchestrator
-    async def flow(ctx: OrchestrationContext) -> list[Any]:
-        async with ctx.lock_entities(A, B):
-            first = await ctx.call_entity(A, "add", 1)
-            done = await ctx.call_activity(work)
-            return [first, done, await ctx.call_entity(B, "add", 1)]
-
-    host = await hub.start(app)
-    await host.client.start(flow, instance_id="i")
-    await reaches(host, "i", "Failed")
-    await is_free(host)
-    await holds(host, "other")
-    broken = False
-    await host.client.rewind("i")
-    await is_quiet(host)
-    assert (await holder(host, A), await holder(host, B)) == ("other", "other")
-    if crash:
-        host = await hub.recover(host, app)
-    await host.client.raise_event("other", "go", "return")
-    assert (await host.client.wait_for_completion("i")).output == [1, "done", 2]
     assert [await value(host, entity) for entity in (A, B)] == [2, 2]
     await is_free(host)

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 import msgspec
 
 from durably.core.calls import order_child, rewind_child, start_child
-from durably.core.entity_calls import ask_next, call_entity, release_all, signal_entity
+from durably.core.entity_calls import (
+    ask_next,
+    call_entity,
+    calls_held_back,
+    leave,
+    release_all,
+    signal_entity,
+)
 from durably.core.events import (
     OUTCOMES,
     Action,
@@ -189,7 +196,7 @@ class Commit(msgspec.Struct, eq=False):
             if isinstance(action, ChildScheduled) and not waits and seq not in rewound.late:
                 self.messages.append(rewind_child(self.state, action, state.attempt_number(seq)))
             elif isinstance(action, EntityCalled) and seq not in rewound.late:
-                self.messages.append(call_entity(state, action))
+                self.messages += call_entity(state, action)
         self.messages += ask_next(state)
 
     def _activity_done(self, body: ActivityDone) -> Arrival | None:
@@ -248,7 +255,10 @@ class Commit(msgspec.Struct, eq=False):
         if state.section is not None and not state.section.complete:
             self.messages += ask_next(state)
             return None
-        return self._succeeded(body.seq, None) if body.seq in state.open else None
+        if body.seq in state.open:
+            return self._succeeded(body.seq, None)
+        self.messages += calls_held_back(state)  # the code is in the block already: it was rewound
+        return None
 
     def _is_current(self, seq: int, attempt: int) -> bool:
         at = self.state.attempts.get(seq)
@@ -406,7 +416,7 @@ class Commit(msgspec.Struct, eq=False):
                 self._start_sent(action)
             case EntityCalled():
                 self.record(action)
-                self.messages.append(call_entity(self.state, action))
+                self.messages += call_entity(self.state, action)
             case EntitySignaled():
                 self.record(action)
                 self.messages.append(signal_entity(self.state, action))
@@ -414,7 +424,7 @@ class Commit(msgspec.Struct, eq=False):
                 self.record(action)
                 self.messages += ask_next(self.state)
             case LockReleased():
-                self.messages += release_all(self.state)
+                self.messages += leave(self.state)
                 self.record(action)
             case ActionCanceled():
                 self._action_canceled(action)
