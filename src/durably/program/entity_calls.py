@@ -29,6 +29,13 @@ class EntityTask(CallTask):
     entity: str
     operation: str
 
+    def cancel(self, msg: Any | None = None) -> bool:
+        """See `DurableTask.cancel`. The operation is performed nevertheless, before whatever is asked of its entity next."""
+        if not super().cancel(msg):
+            return False
+        self._over()
+        return True
+
     def settle_error(self, error: BaseException) -> None:
         self._over()
         super().settle_error(error)
