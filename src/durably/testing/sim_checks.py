@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from durably.app import App, AppHost
 from durably.core.commit import Batch, InstanceRow, TimerRow
+from durably.core.entities import is_entity
 from durably.core.events import HistoryEvent, Rewound, TaskScheduled
 from durably.core.history import decode_rows
 from durably.core.instance import InstanceState
@@ -15,6 +16,7 @@ from durably.core.status import TERMINAL
 from durably.engine.residents import decode_bases
 from durably.errors import DurablyError, InvariantError
 from durably.executors.native import NativeExecutor, NativeOptions
+from durably.testing.sim_entity_checks import check_entities, check_section
 from durably.testing.sim_scene import Scene
 
 _RETRYING = ("unlucky", "mended", "saga")
@@ -71,6 +73,7 @@ class Checks:
                 if row.execution in touched or instance_id in names:
                     self._check(instance_id)
             self._check_orphans()
+            check_entities(self._scene.hub)
         except DurablyError as error:
             self._scene.give_up(error)
 
@@ -88,6 +91,7 @@ class Checks:
                 raise InvariantError("C12", instance_id, f"it was {before} and is {row.status} now")
         elif events and row.parked is None and row.blocked is None:
             self._judge.replay(events).close()  # I10: the same code decides the same
+            check_section(self._scene.hub, instance_id, events)
 
         self._check_bases(row, events)
 
@@ -112,7 +116,7 @@ class Checks:
             if execution not in executions and self._scene.hub.history[execution]:
                 raise InvariantError("C11", "?", f"execution {execution} has a history and no instance")
         for timer in self._scene.hub.timers.values():
-            if timer.execution not in executions:
+            if timer.execution not in executions and not is_entity(timer.instance_id):
                 raise InvariantError("C11", timer.instance_id, "it has a timer and no row")
 
     def check_residents(self, host: AppHost | None) -> None:

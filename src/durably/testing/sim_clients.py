@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from durably.app import AppHost
+from durably.app import App, AppHost
 from durably.core.commit import InboxRow
 from durably.core.history import encode_body
 from durably.core.messages import RaiseEvent
 from durably.core.status import TERMINAL
 from durably.errors import HubClosedError, InstanceNotFoundError, InstanceStateError, OperationError
 from durably.testing.sim_hosts import Hosts
+from durably.testing.sim_programs import expected
 from durably.testing.sim_scene import Scene
 
 _PROGRAMS = (
@@ -57,6 +58,11 @@ class Clients:
         self.ordered_to_end: set[str] = set()
         self.purged: set[str] = set()
         self._calls: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_at_rest(self) -> bool:
+        """True when the world may end as soon as all instances have."""
+        return True
 
     async def live(self, name: str) -> None:
         """Be one client, as long as the storm lasts."""
@@ -194,3 +200,25 @@ class Clients:
         finally:
             self._calls.discard(task)
         return True
+
+    def judge(self, app: App) -> None:
+        """What was acknowledged came to its end, once.
+
+        Raises:
+            AssertionError: It did not.
+        """
+        for instance_id, (program, size) in self.acknowledged.items():
+            found = self._scene.hub.instances.get(instance_id)
+            assert found is not None, f"{instance_id} was acknowledged and is lost (C1)"
+            row = found[1]
+            got = None if row.output is None else app.converter.decode(row.output, Any)
+            want = expected(program, size)
+            assert (row.status, got) == ("Completed", want), (
+                f"seed {self._scene.report.seed}: {instance_id} is {row.status} with {got}, expected {want}; {row.failure}"
+            )
+        for instance_id in self.ordered_to_end:
+            status = self._scene.hub.instances[instance_id][1].status
+            assert status in {"Terminated", "Canceled"}, f"{instance_id} was ordered to end and is {status}"
+        for instance_id in self.purged:
+            assert not self.family(instance_id), f"{self.family(instance_id)} outlived the purge (C11)"
+        assert not self._scene.hub.inbox, f"messages are left: {list(self._scene.hub.inbox)}"
