@@ -85,7 +85,9 @@ def test_reads_beyond_the_limit_wait_in_their_callers(
         await store.open()
         lane = store._reads("anybody")
         go_on = threading.Event()
-        held = lane.submit(lambda _: go_on.wait(60))
+        began = threading.Event()
+        held = lane.submit(lambda _: (began.set(), go_on.wait(60)))
+        assert await asyncio.to_thread(began.wait, 60)  # it waits in the queue no more
         reads = [asyncio.create_task(store.get_instance(f"i{n}")) for n in range(20)]
         for _ in range(5):
             await asyncio.sleep(0)
