@@ -202,13 +202,16 @@ class OutsideOperations:
         """See `Management.call_entity`. Without a live owner it waits for the next one."""
         store = await self._connection.store(create=True)
         message_id, _ = await self._post(store, entity, call)
-        verdict = await self._verdict_within(store, message_id, timeout_s)
-        if verdict is None:
-            raise TimeoutError(no_answer(entity, call.operation, timeout_s or 0))
-        error = decode_verdict(verdict)
-        if error is not None:
-            raise error
-        return result_of(verdict)
+        looks = _Looks(store, message_id)
+        while True:
+            verdict = await looks.next()
+            if verdict is not None:
+                error = decode_verdict(verdict)
+                if error is not None:
+                    raise error
+                return result_of(verdict)
+            if timeout_s is not None and looks.waited_s >= timeout_s:
+                raise TimeoutError(no_answer(entity, call.operation, timeout_s))
 
     async def get_entity(self, entity: str) -> EntityRow | None:
         """See `Management.get_entity`."""
@@ -235,25 +238,25 @@ class OutsideOperations:
     async def _send(self, store: Store, target: str, body: MessageBody) -> None:
         """Post, and return when the owner has accepted it, or when it is durable and there is none."""
         message_id, owned = await self._post(store, target, body)
-        waited_s, alive_s, delay_s = 0.0, 0.0, FIRST_LOOK_S
-        while owned:
-            await asyncio.sleep(delay_s)
-            (verdict,) = await store.verdicts([message_id])
+        if not owned:
+            return
+        checked_s, looks = 0.0, _Looks(store, message_id)
+        while True:
+            verdict = await looks.next()
             if verdict is not None:
                 error = decode_verdict(verdict)
                 if error is not None:
                     raise error
                 return
-            waited_s += delay_s
-            alive_s += delay_s
-            delay_s = min(2 * delay_s, LOOK_MAX_S)
-            if waited_s > self._patience_s:
+            if looks.waited_s > self._patience_s:
                 raise HubSilentError(
                     f"The host of {store.url} has not answered for {self._patience_s:g} s. The message to instance "
                     f"'{target}' is durable and will be dealt with: look at the instance, or at the host, before you repeat it"
                 )
-            if alive_s > _ALIVE_CHECK_S:
-                alive_s, owned = 0.0, await store.post([])
+            if looks.waited_s - checked_s > _ALIVE_CHECK_S:
+                checked_s = looks.waited_s
+                if not await store.post([]):
+                    return
 
     async def _post(self, store: Store, target: str, body: MessageBody) -> tuple[str, bool]:
         """Post a message; returns its id, and whether a live owner has been told."""
@@ -261,18 +264,6 @@ class OutsideOperations:
         message_id = f"{self._prefix}.{self._posted:x}"
         row = InboxRow(message_id, target, self._clock.now(), encode_body(body))
         return message_id, await store.post([row])
-
-    async def _verdict_within(self, store: Store, message_id: str, timeout_s: float | None) -> bytes | None:
-        """The verdict on a message, however long it takes; None when it was not there in time."""
-        waited_s, delay_s = 0.0, FIRST_LOOK_S
-        while timeout_s is None or waited_s < timeout_s:
-            await asyncio.sleep(delay_s)
-            waited_s += delay_s
-            (verdict,) = await store.verdicts([message_id])
-            if verdict is not None:
-                return verdict
-            delay_s = min(2 * delay_s, LOOK_MAX_S)
-        return None
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
@@ -305,3 +296,25 @@ class OutsideOperations:
     async def history(self, instance_id: str) -> list[HistoryEvent]:
         """See `Management.history`."""
         return await read_events(await self._connection.store(), instance_id)
+
+
+class _Looks:
+    """Looks for the verdict on a message, each twice as late as the one before.
+
+    Attributes:
+        waited_s: How long it has been looked for.
+    """
+
+    def __init__(self, store: Store, message_id: str) -> None:
+        self.waited_s = 0.0
+        self._store = store
+        self._message_id = message_id
+        self._delay_s = FIRST_LOOK_S
+
+    async def next(self) -> bytes | None:
+        """Wait, and look; None: there is none yet."""
+        await asyncio.sleep(self._delay_s)
+        self.waited_s += self._delay_s
+        self._delay_s = min(2 * self._delay_s, LOOK_MAX_S)
+        (verdict,) = await self._store.verdicts([self._message_id])
+        return verdict

@@ -33,6 +33,7 @@ from durably.core.messages import (
 from durably.core.operations import Operation, OperationOutcome
 from durably.engine.desk import Desk
 from durably.engine.entity_residents import EntityResident
+from durably.engine.eviction import evict
 from durably.engine.executor import EntityCode
 from durably.engine.options import EngineOptions
 from durably.engine.parking import Parking
@@ -183,19 +184,12 @@ class Entities:
         self._ready[instance_id] = resident
 
     def _evict(self) -> None:
-        """Drop the longest idle ones: dict order is the order of their arrival, and a touched one moves back."""
-        excess = len(self.residents) - self._limits.resident * 9 // 10
-        for instance_id in list(self.residents):
-            if excess <= 0:
-                self._evict_above = self._limits.resident
-                return
-            resident = self.residents.pop(instance_id)
-            if resident.idle_since == self._pumps or not resident.idle:
-                self.residents[instance_id] = resident
-            else:
-                excess -= 1
-        # All are busy: looking again before there are a tenth more would cost more than they do.
-        self._evict_above = len(self.residents) * 11 // 10
+        self._evict_above = evict(
+            self.residents,
+            self._limits.resident,
+            stays=lambda resident: resident.idle_since == self._pumps or not resident.idle,
+            drop=lambda _: None,
+        )
 
     # --- one entity --------------------------------------------------------------------------------------------------
 

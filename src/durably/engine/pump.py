@@ -8,6 +8,7 @@ from collections.abc import Callable
 from durably.engine.admission import Admission
 from durably.engine.desk import Desk
 from durably.engine.entities import Entities
+from durably.engine.eviction import evict
 from durably.engine.options import EngineOptions
 from durably.engine.residents import Resident
 from durably.engine.turns import Turns
@@ -130,19 +131,13 @@ class Pump:
         self._failed(error, culprit)
 
     def _evict(self) -> None:
-        """Drop the longest idle residents: dict order is the order of their arrival, and a touched one moves back."""
-        residents, limit = self._residents, self._options.max_resident_instances
-        excess = len(residents) - limit * 9 // 10
-        for instance_id in list(residents):
-            if excess <= 0:
-                self._evict_above = limit
-                return
-            resident = residents[instance_id]
-            if resident.idle_since == self._pumps or not resident.idle or instance_id in self._mailbox.late:
-                residents[instance_id] = residents.pop(instance_id)
-                continue
-            resident.close()
-            del residents[instance_id]
-            excess -= 1
-        # All are busy: looking again before there are a tenth more would cost more than they do.
-        self._evict_above = len(residents) * 11 // 10
+        self._evict_above = evict(
+            self._residents,
+            self._options.max_resident_instances,
+            stays=self._stays,
+            drop=Resident.close,
+        )
+
+    def _stays(self, resident: Resident) -> bool:
+        late = resident.instance_id in self._mailbox.late
+        return resident.idle_since == self._pumps or not resident.idle or late
