@@ -74,7 +74,9 @@ class EntityContext:
         self._input = input
         self._now = now
         self._token = token
-        self._chance: random.Random | None = None  # seeded when it is asked, which costs as much as a small operation
+        self._chance: random.Random | None = (
+            None  # seeded when it is asked, which costs as much as a small operation
+        )
         self._orchestrator_name = orchestrator_name
         self._converter = converter
         self._sent: list[tuple[str, MessageBody]] = []
