@@ -12,7 +12,7 @@ import pytest
 
 from durably import OperationError, UsageError
 from durably.http_api.durable.routes import durable_routes
-from durably.http_api.links import BASE
+from durably.http_api.links import BASE, RPC
 from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.security.access_keys import draw_key, is_well_formed
@@ -37,9 +37,9 @@ def in_scene(folder: Path, test: Test, **options: Any) -> None:
     asyncio.run(whole())
 
 
-def routes() -> list[tuple[str, str]]:
+def routes(base: str = BASE) -> list[tuple[str, str]]:
     """Method and a path of each route there is."""
-    table = durable_routes(Served(None, None, None, HUB), BASE)  # type: ignore[arg-type]
+    table = durable_routes(Served(None, None, None, HUB), base)  # type: ignore[arg-type]
     values = {
         "{instanceId}": "i",
         "{functionName}": "waits",
@@ -68,6 +68,8 @@ def test_no_route_answers_without_a_credential(tmp_path: Path) -> None:
                 assert "WWW-Authenticate" in answer.headers
             guessed = await scene.http.request(method, path, params={"code": draw_key()})
             assert guessed.status_code == 401
+        for method, path in [pair for grant in ("open", "c1.0.r.x") for pair in routes(f"{RPC}/{grant}")]:
+            assert (await scene.http.request(method, path)).status_code == 403, (method, path)
         assert (await scene.call("GET", "/instances/i")).json()["runtimeStatus"] in {"Pending", "Running"}
 
     in_scene(tmp_path, test)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from durably.http_api.refusals import Refusal
 from durably.security.access_keys import KeyRing
-from durably.security.capabilities import INSTANCE_VERBS, LIFE_S, START_VERBS, sign, verify
+from durably.security.capabilities import ANY_INSTANCE, INSTANCE_VERBS, LIFE_S, START_VERBS, sign, verify
 from durably.security.roles import ANYBODY, EVERYTHING, Principal
 
 LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -69,37 +69,45 @@ class Access:
                 403, "A page of another site asks for a change: expected one of this origin", "CrossSite"
             )
 
-    def principal(self, request: Request, instance_id: str | None) -> Principal:
-        """Whom the credential of a request stands for: a key, or a signed link to this instance.
+    def principal(self, request: Request, instance_id: str | None, grant: str | None = None) -> Principal:
+        """Whom the credential of a request stands for: a key, or a signed link.
 
         Args:
             request: The request.
             instance_id: The instance in its path; "" for a start, None for anything else.
+            grant: A capability that came in the path.
 
         Raises:
             Refusal: 401, there is a credential and it is not valid.
         """
         if self._keys is None:
             return EVERYTHING
-        token = request.query_params.get("sig")
-        if token is not None and instance_id is not None:
-            found = verify(self._keys().signing, self._hub, instance_id, token, self._now() / 1_000_000)
-            if found is not None:
-                return found
-            raise Refusal(
-                403, "The link is not valid for this, or not any more: ask for a new one", "InvalidLink"
-            )
+        ring = self._keys()
+        token = grant or request.query_params.get("sig")
+        if token:
+            return self._bearer(ring, token, instance_id)
         given = request.headers.get("x-functions-key") or request.query_params.get("code")
         if not given:
             return ANYBODY
-        key = self._keys().find(given)
+        key = ring.find(given)
         if key is None:
             raise _unauthorized("The key is not valid, or not any more")
         return key.principal()
 
+    def _bearer(self, ring: KeyRing, token: str, instance_id: str | None) -> Principal:
+        now_s = self._now() / 1_000_000
+        for meant in (instance_id, ANY_INSTANCE):
+            found = None if meant is None else verify(ring.signing, self._hub, meant, token, now_s)
+            if found is not None:
+                return found
+        raise Refusal(
+            403, "The link is not valid for this, or not any more: ask for a new one", "InvalidLink"
+        )
+
     def credential(self, instance_id: str) -> dict[str, str]:
         """What a link carries: see `durably.http_api.links.Credential`."""
-        if self._keys is None or (not instance_id and not self._templates):
+        is_template = instance_id in {"", ANY_INSTANCE}
+        if self._keys is None or (is_template and not self._templates):
             return {}
         signing = self._keys().signing
         if not signing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from durably.http_api.client import DurableClient
 from durably.http_api.durable.routes import durable_routes
 from durably.http_api.functions.function import LEVELS
 from durably.http_api.functions.routes import HttpFunctions
-from durably.http_api.links import BASE, Links, origin_of
+from durably.http_api.links import BASE, RPC, Links, origin_of
 from durably.http_api.refusals import Refusal, answer_of, refusal_of
 from durably.http_api.routing import Found, Table
 from durably.http_api.served import Served
@@ -51,7 +52,8 @@ class HostApp:
         route_prefix: str,
         outstanding_max: int,
     ) -> None:
-        self.table = Table(durable_routes(served, BASE))
+        twice = replace(served, json_twice=True)
+        self.table = Table([*durable_routes(served, BASE), *durable_routes(twice, f"{RPC}/{{grant}}")])
         self._served = served
         self._access = access
         self._functions = functions
@@ -106,7 +108,8 @@ class HostApp:
             if answer is not None:
                 return answer
         instance_id = _touched(found)
-        principal = self._access.principal(request, instance_id)
+        grant = None if found is None else found.parameters.get("grant")
+        principal = self._access.principal(request, instance_id, grant)
         if found is None:
             require(principal, "read", None)  # who may know nothing does not learn what is not there
             raise Refusal(404, f"There is nothing at {request.method} {request.url.path}", "NotFound")

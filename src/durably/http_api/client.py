@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from durably.client import Client
 from durably.errors import UsageError
@@ -41,6 +41,17 @@ class DurableClient(Client):
             instance_id: The instance; whether it exists is not looked up.
         """
         return _links(request).of_instance(instance_id)
+
+    def create_client_binding(self, request: Request) -> dict[str, Any]:
+        """What the official clients of Durable Functions are made of, ``DurableOrchestrationClient(json.dumps(...))``.
+
+        It holds a credential for all instances of the hub, for 90 days, where `HttpOptions.templates` allows that: keep it
+        to yourself.
+
+        Args:
+            request: The request that is being answered.
+        """
+        return _links(request).binding()
 
     def create_check_status_response(self, request: Request, instance_id: str) -> Response:
         """202 with these links, ``Location`` (status) and ``Retry-After`` (10 seconds). See above for the parameters."""

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 
+from durably.security.capabilities import ANY_INSTANCE
+
 BASE = "/runtime/webhooks/durabletask"
 """Where the management API is, as in Durable Functions."""
 
+RPC = "/durabletask"
+"""Where the official clients find the same API, with their credential in the path: they put none into the query."""
+
+OPEN = "open"
+"""In the place of that credential, on a host that asks for none."""
+
 Credential = Callable[[str], dict[str, str]]
-"""The parameters that let the holder of a link use it: of an instance, or of starts for ``""``."""
+"""The parameters that let the holder of a link use it: of an instance, of starts for ``""``, of all for `ANY_INSTANCE`."""
+
+_PLACEHOLDER = "INSTANCEID"
 
 _INSTANCE = {
     "statusQueryGetUri": "",
@@ -35,13 +46,16 @@ class Links:
     """
 
     def __init__(self, origin: str, hub: str, credential: Credential) -> None:
+        self._origin = origin
         self._base = f"{origin}{BASE}"
         self._hub = hub
         self._credential = credential
 
     def of_instance(self, instance_id: str) -> dict[str, str]:
         """The check-status payload: the id, and a link for each verb. ``{eventName}`` and ``{text}`` are left to fill in."""
-        proof = self._proof(instance_id)
+        return self._links(instance_id, self._proof(instance_id))
+
+    def _links(self, instance_id: str, proof: str) -> dict[str, str]:
         path = f"{self._base}/instances/{quote(instance_id, safe='')}"
         links = {"id": instance_id}
         for name, rest in _INSTANCE.items():
@@ -56,6 +70,24 @@ class Links:
         return {
             "createNewInstancePostUri": f"{start}{proof}",
             "createAndWaitOnNewInstancePostUri": f"{start}{wait}{proof}",
+        }
+
+    def binding(self) -> dict[str, Any]:
+        """What the official clients of Durable Functions are made of: the value of a durable client binding.
+
+        Their credential is good for all instances of the hub, since they fill in ids by themselves.
+        A host that gives no such credential away (`HttpOptions.templates`) leaves it out, and such a client is refused.
+        """
+        granted = self._credential(ANY_INSTANCE).get("sig")
+        proof = self._proof(ANY_INSTANCE)
+        return {
+            "taskHubName": self._hub,
+            "creationUrls": self.of_starts(),
+            "managementUrls": self._links(_PLACEHOLDER, proof),
+            "baseUrl": self._base,
+            "requiredQueryStringParameters": proof,
+            "rpcBaseUrl": f"{self._origin}{RPC}/{granted or OPEN}/",
+            "httpBaseUrl": self._base,
         }
 
     def _proof(self, instance_id: str) -> str:

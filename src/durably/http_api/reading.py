@@ -44,8 +44,13 @@ def _too_large(bytes_max: int) -> Refusal:
     )  # else all of it would be taken in and dropped
 
 
-def json_payload(body: bytes) -> Payload:
+def json_payload(body: bytes, *, twice: bool = False) -> Payload:
     """A body as a payload; None for an empty one.
+
+    Args:
+        body: JSON.
+        twice: When it is a string that holds JSON, that is meant: the official client of Durable Functions encodes what
+            it has encoded already.
 
     Raises:
         Refusal: 400, it is no JSON.
@@ -53,11 +58,17 @@ def json_payload(body: bytes) -> Payload:
     if not body.strip():
         return None
     try:
-        _decode(body)
+        value = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(
             400, f"The body is no JSON ({error}): expected one JSON value in UTF-8", "InvalidJson"
         ) from None
+    if twice and isinstance(value, str):
+        try:
+            _decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return body
+        return value.encode()
     return body
 
 

@@ -22,6 +22,7 @@ class Served:
         random: Draws ids.
         hub: The name by which clients of Durable Functions know it (``taskHub``).
         body_bytes_max: See `BODY_BYTES_MAX`.
+        json_twice: Bodies are JSON texts that are sent as JSON strings, as the official client does.
     """
 
     client: Client
@@ -29,3 +30,4 @@ class Served:
     random: Random
     hub: str
     body_bytes_max: int = BODY_BYTES_MAX
+    json_twice: bool = False

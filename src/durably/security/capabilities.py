@@ -24,6 +24,9 @@ INSTANCE_VERBS: Final = "rvcsp"
 START_VERBS: Final = "s"
 """What templates for starts are for."""
 
+ANY_INSTANCE: Final = "/"
+"""Stands for all instances of the hub, in what a client of Durable Functions fills in by itself. No id can be this."""
+
 LIFE_S: Final = 90 * 24 * 3600
 """Links live for a quarter of a year: longer than an approval takes, shorter than a log that they may end up in."""
 
@@ -34,7 +37,7 @@ def sign(secret: str, hub: str, instance_id: str, verbs: str, expires_s: int) ->
     Args:
         secret: Of the host, hexadecimal.
         hub: The hub it is for.
-        instance_id: The instance it is for; "" for starts of new ones.
+        instance_id: The instance it is for; "" for starts of new ones, `ANY_INSTANCE` for all there are.
         verbs: Some letters of `INSTANCE_VERBS`.
         expires_s: Until when, in seconds since 1970 UTC.
     """
@@ -59,7 +62,8 @@ def verify(secrets: Sequence[str], hub: str, instance_id: str, token: str, now_s
     if not valid or now_s >= expires_s:
         return None
     permissions = frozenset(_LETTERS[letter] for letter in parts[2])
-    return Principal(f"link to {instance_id or 'starts'}", permissions, instance_id=instance_id)
+    bound = None if instance_id == ANY_INSTANCE else instance_id
+    return Principal(f"link to {instance_id or 'starts'}", permissions, instance_id=bound)
 
 
 def _mac(secret: str, hub: str, instance_id: str, verbs: str, expires_s: int) -> str:

@@ -66,7 +66,7 @@ class Entities:
         body = await read_body(request, self._served.body_bytes_max)
         payload: Payload
         if is_json(request):
-            payload = json_payload(body)
+            payload = json_payload(body, twice=self._served.json_twice)
         else:
             try:
                 payload = msgspec.json.encode(body.decode()) if body else None

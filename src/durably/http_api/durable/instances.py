@@ -117,7 +117,9 @@ class Instances:
             raise Refusal(400, f"Only application/json request content is supported, and this is {given}")
         name: str = request.path_params["eventName"]
         check_text(name, "name of the event")
-        await self._served.management.raise_event(request.path_params["instanceId"], name, json_payload(body))
+        await self._served.management.raise_event(
+            request.path_params["instanceId"], name, json_payload(body, twice=self._served.json_twice)
+        )
         return _accepted()
 
     async def terminate(self, request: Request) -> Response:

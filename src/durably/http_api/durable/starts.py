@@ -29,7 +29,7 @@ class Starts:
         """``POST orchestrators/{functionName}[/{instanceId}]``."""
         served, parameters = self._served, Parameters(request)
         timeout = patience(parameters)
-        payload = json_payload(await read_body(request, served.body_bytes_max))
+        payload = json_payload(await read_body(request, served.body_bytes_max), twice=served.json_twice)
         version = parameters.text("version")
         check_text(version, "version")
         given: str | None = request.path_params.get("instanceId")
