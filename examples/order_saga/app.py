@@ -1,23 +1,30 @@
 """The order saga: reserve the goods, charge the customer, ship; if a step fails, undo the steps before it.
 
-Read from top to bottom: the models, the activities, which touch the world, and at the end the orchestrator, which
-calls them and survives every crash. The shop's own database is in `shop.py`.
+Read from top to bottom: the models, the inventory, which is an entity for each article, the activities, which touch the
+world, and at the end the orchestrator, which calls them and survives every crash. The shop's own database is in `shop.py`.
 """
 
+import asyncio
+import logging
 import os
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from durably import (
     ActivityContext,
     App,
+    Client,
+    EntityId,
     NonRetryableError,
     OrchestrationContext,
     RetryPolicy,
     TaskFailedError,
 )
 from examples.order_saga.shop import Shop
+
+log = logging.getLogger(__name__)
 
 app = App()
 
@@ -27,6 +34,8 @@ shop = Shop(os.environ.get("SHOP_DB", "shop.db"), step_s=float(os.environ.get("S
 DELIVERY_AREA = ("Bergen", "Oslo", "Trondheim")
 CARRIER_ANSWER_S = 5.0
 BUSY_CARD = "test-card-gateway-busy"  # a test card, as payment providers have them: its first charge fails
+LARGE_ORDER = 500_00
+APPROVAL = timedelta(days=2)
 
 
 # --- models: plain dataclasses; inputs and results become JSON by their annotations -----------------------------------
@@ -55,6 +64,30 @@ class Order:
         """In cents."""
         return sum(line.quantity * line.unit_price for line in self.lines)
 
+    @property
+    def pieces(self) -> Counter[str]:
+        """How many of which article, by SKU."""
+        pieces = Counter[str]()
+        for line in self.lines:
+            pieces[line.sku] += line.quantity
+        return pieces
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Goods that come in."""
+
+    number: str
+    pieces: int
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Goods that are kept for an order."""
+
+    order_id: str
+    pieces: int
+
 
 @dataclass(frozen=True)
 class Payment:
@@ -82,6 +115,58 @@ class OrderResult:
     reason: str | None = None
 
 
+# --- the inventory ----------------------------------------------------------------------------------------------------
+#
+# One entity for each article. Its operations come one after the other, so however many orders want the last lamp at once,
+# one gets it. Each is keyed by the order, so asking twice is asking once.
+
+
+class OutOfStockError(Exception):
+    """There are not as many left. The operation leaves no trace, and its caller gets the error."""
+
+
+@app.entity
+@dataclass
+class Inventory:
+    """The pieces of one article, which is the key of the entity."""
+
+    pieces: int = 0
+    held: dict[str, int] = field(default_factory=dict[str, int])
+    deliveries: list[str] = field(default_factory=list[str])
+
+    @property
+    def free(self) -> int:
+        """What can still be sold."""
+        return self.pieces - sum(self.held.values())
+
+    def receive(self, delivery: Delivery) -> None:
+        """Put goods on the shelf, once for each delivery."""
+        if delivery.number not in self.deliveries:
+            self.deliveries.append(delivery.number)
+            self.pieces += delivery.pieces
+
+    def reserve(self, hold: Hold) -> None:
+        """Keep goods for an order."""
+        if hold.order_id in self.held:
+            return
+        if hold.pieces > self.free:
+            raise OutOfStockError(f"{self.free} left, {hold.pieces} wanted")
+        self.held[hold.order_id] = hold.pieces
+
+    def release(self, order_id: str) -> None:
+        """Undo `reserve`. An order that holds nothing gives nothing back."""
+        self.held.pop(order_id, None)
+
+    def ship(self, order_id: str) -> None:
+        """The goods of an order leave the shelf."""
+        self.pieces -= self.held.pop(order_id, 0)
+
+
+def inventory_of(sku: str) -> EntityId:
+    """The entity of an article."""
+    return EntityId("inventory", sku)
+
+
 # --- activities -------------------------------------------------------------------------------------------------------
 #
 # The runtime runs an activity at least once: after a crash it cannot know whether one that had begun got to its end, so
@@ -90,10 +175,6 @@ class OrderResult:
 # first and leaves it at that: at least once for the code, exactly once for the customer.
 #
 # They are plain functions, because sqlite3 blocks: the host runs them in threads. An `async def` would run on its loop.
-
-
-class OutOfStockError(NonRetryableError):
-    """Trying again would not help: no retry policy does."""
 
 
 class GatewayBusyError(Exception):
@@ -105,31 +186,25 @@ class UnknownAddressError(NonRetryableError):
 
 
 @app.activity
-def reserve_inventory(order: Order, ctx: ActivityContext) -> None:
-    """Take the goods of an order out of the stock: all of them, or none."""
-    with shop.step("reserve_inventory", order.order_id, ctx):
-        move_stock(order, -1, ctx.idempotency_key)
+def accept_order(order: Order, ctx: ActivityContext) -> None:
+    """Enter the order into the books."""
+    with shop.step("accept_order", order.order_id, ctx):
+        shop.set_state(order.order_id, "open")
 
 
 @app.activity
-def restock(order: Order, ctx: ActivityContext) -> None:
-    """Undo `reserve_inventory`."""
-    with shop.step("restock", order.order_id, ctx):
-        move_stock(order, +1, ctx.idempotency_key)
+def reject_order(order: Order, ctx: ActivityContext) -> None:
+    """Undo `accept_order` and all that was reserved since."""
+    with shop.step("reject_order", order.order_id, ctx):
+        asyncio.run(release_goods(order))
+        shop.set_state(order.order_id, "rejected")
 
 
-def move_stock(order: Order, sign: int, key: str) -> None:
-    """Change the stock by the lines of an order, once per key."""
-    with shop.transaction() as db:
-        note = "INSERT INTO stock_moves VALUES (?, ?) ON CONFLICT DO NOTHING"
-        if db.execute(note, (key, order.order_id)).rowcount == 0:
-            return  # an earlier run of this call did it
-        for line in order.lines:
-            change = {"sku": line.sku, "change": sign * line.quantity}
-            update = "UPDATE stock SET pieces = pieces + :change WHERE sku = :sku AND pieces + :change >= 0"
-            if db.execute(update, change).rowcount == 0:
-                # Rolls back the lines before this one, too, and the key with them.
-                raise OutOfStockError(f"not enough of {line.sku}")
+async def release_goods(order: Order) -> None:
+    """Give back what the order holds. Activities talk to entities as everybody outside does: as clients of the hub."""
+    async with Client(os.environ.get("SHOP_HUB", "sqlite:///hub.db")) as client:
+        for sku in order.pieces:
+            await client.call_entity(inventory_of(sku), "release", order.order_id, timeout=20)
 
 
 @app.activity
@@ -171,6 +246,7 @@ def arrange_shipping(order: Order, ctx: ActivityContext) -> Shipment:
                 "INSERT INTO shipments (idempotency_key, order_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
                 (ctx.idempotency_key, order.order_id),
             )
+            db.execute("UPDATE orders SET state = 'shipped' WHERE order_id = ?", (order.order_id,))
             find = "SELECT shipment_id FROM shipments WHERE idempotency_key = ?"
             (number,) = db.execute(find, (ctx.idempotency_key,)).fetchone()
         if booking.rowcount == 1:
@@ -202,12 +278,15 @@ STUBBORN = RetryPolicy(
 
 @app.orchestrator
 async def process_order(ctx: OrchestrationContext, order: Order) -> OrderResult:
-    """Three steps forward, or all the way back."""
+    """All the way forward, or all the way back."""
     try:
         # An undo is recorded when its step has completed: one that failed has changed nothing, since each is a single
-        # transaction. When a step fails, the saga runs the undos, the newest first, and raises the error again.
+        # transaction. When the block fails, times out or is cancelled, the saga runs the undos, the newest first, and
+        # raises the error again. When the order is terminated, they run as a child of its own.
         async with ctx.saga() as saga:
-            await saga.step(reserve_inventory, order, undo=restock, undo_retry=STUBBORN)
+            # Recorded before anything is reserved, so there is no moment at which goods are held and nobody knows.
+            await saga.step(accept_order, order, undo=reject_order, undo_retry=STUBBORN)
+            await reserve_goods(ctx, order)
             await saga.step(
                 charge_payment,
                 order,
@@ -216,7 +295,24 @@ async def process_order(ctx: OrchestrationContext, order: Order) -> OrderResult:
                 undo_input=lambda payment: payment,
                 undo_retry=STUBBORN,
             )
+            if order.total >= LARGE_ORDER:
+                ctx.set_custom_status("waits for approval")
+                await ctx.wait_for_external_event("Approved", timeout=APPROVAL)
             shipment = await saga.step(arrange_shipping, order)
+            # Leaves in the commit that records the shipment: no crash and no terminate comes between the two.
+            for sku in order.pieces:
+                ctx.signal_entity(inventory_of(sku), "ship", order.order_id)
     except TaskFailedError as error:
         return OrderResult(order.order_id, "rejected", reason=error.details.message)
+    except TimeoutError:
+        return OrderResult(order.order_id, "rejected", reason=f"not approved within {APPROVAL.days} days")
     return OrderResult(order.order_id, "shipped", tracking=shipment.tracking)
+
+
+async def reserve_goods(ctx: OrchestrationContext, order: Order) -> None:
+    """Ask for all articles at once; the first that has not enough left fails the order."""
+    holds = [
+        ctx.call_entity(inventory_of(sku), "reserve", Hold(order.order_id, pieces))
+        for sku, pieces in order.pieces.items()
+    ]
+    await ctx.when_all(holds)
