@@ -69,15 +69,21 @@ async def read_stock(hub_url: str) -> dict[str, int]:
 
 def steps_of(history: list[HistoryEntry]) -> list[Step]:
     """The attempts in a history, in the order in which they ended."""
-    outcomes = {"TaskCompleted": "done", "TaskFailed": "failed", "TaskAttemptFailed": "failed, tried again"}
+    outcomes = {
+        "TaskCompleted": "done",
+        "TaskFailed": "failed",
+        "TaskAttemptFailed": "failed, tried again",
+        "EntityOperationCompleted": "done",
+        "EntityOperationFailed": "failed",
+    }
     began: dict[int | None, tuple[str, int, datetime]] = {}  # by the number of the call: what, attempt, when
     steps: list[Step] = []
     for entry in history:
         if entry.event_type == "TaskScheduled":
             began[entry.task_id] = (entry.name or "", 1, entry.timestamp)
-        elif entry.event_type == "EntityCalled":
+        elif entry.event_type == "EntityOperationCalled":
             sku = EntityId.parse(entry.details["entity"]).key
-            began[entry.task_id] = (f"{entry.details['operation']} {sku}", 1, entry.timestamp)
+            began[entry.task_id] = (f"{entry.name} {sku}", 1, entry.timestamp)
         elif entry.event_type == "TaskAttemptStarted":
             began[entry.task_id] = (entry.name or "", entry.details["attempt"], entry.timestamp)
         elif entry.event_type in outcomes:
