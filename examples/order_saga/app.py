@@ -1,32 +1,30 @@
 """The order saga: reserve the goods, charge the customer, ship; if a step fails, undo the steps before it.
 
-Read from top to bottom: the models, the inventory, which is an entity for each article, the activities, which touch the
-world, and at the end the orchestrator, which calls them and survives every crash. The shop's own database is in `shop.py`.
+Read from top to bottom: the models, the activities, which touch the world, and at the end the orchestrator, which calls
+them and survives every crash. The shop's own database is in `shop.py`, what it has to sell in `inventory.py`.
 """
 
 import asyncio
-import logging
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from durably import (
     ActivityContext,
     App,
     Client,
-    EntityId,
     NonRetryableError,
     OrchestrationContext,
     RetryPolicy,
     TaskFailedError,
 )
+from examples.order_saga.inventory import Hold, inventory, inventory_of
 from examples.order_saga.shop import Shop
 
-log = logging.getLogger(__name__)
-
 app = App()
+app.include(inventory)
 
 # Configuration comes from the environment, as in any service. Importing this file opens nothing.
 shop = Shop(os.environ.get("SHOP_DB", "shop.db"), step_s=float(os.environ.get("SHOP_STEP_S", "0.4")))
@@ -74,22 +72,6 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """Goods that come in."""
-
-    number: str
-    pieces: int
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Goods that are kept for an order."""
-
-    order_id: str
-    pieces: int
-
-
-@dataclass(frozen=True)
 class Payment:
     """Money that was taken."""
 
@@ -115,64 +97,15 @@ class OrderResult:
     reason: str | None = None
 
 
-# --- the inventory ----------------------------------------------------------------------------------------------------
-#
-# One entity for each article. Its operations come one after the other, so however many orders want the last lamp at once,
-# one gets it. Each is keyed by the order, so asking twice is asking once.
-
-
-class OutOfStockError(Exception):
-    """There are not as many left. The operation leaves no trace, and its caller gets the error."""
-
-
-@app.entity
-@dataclass
-class Inventory:
-    """The pieces of one article, which is the key of the entity."""
-
-    pieces: int = 0
-    held: dict[str, int] = field(default_factory=dict[str, int])
-    deliveries: list[str] = field(default_factory=list[str])
-
-    @property
-    def free(self) -> int:
-        """What can still be sold."""
-        return self.pieces - sum(self.held.values())
-
-    def receive(self, delivery: Delivery) -> None:
-        """Put goods on the shelf, once for each delivery."""
-        if delivery.number not in self.deliveries:
-            self.deliveries.append(delivery.number)
-            self.pieces += delivery.pieces
-
-    def reserve(self, hold: Hold) -> None:
-        """Keep goods for an order."""
-        if hold.order_id in self.held:
-            return
-        if hold.pieces > self.free:
-            raise OutOfStockError(f"{self.free} left, {hold.pieces} wanted")
-        self.held[hold.order_id] = hold.pieces
-
-    def release(self, order_id: str) -> None:
-        """Undo `reserve`. An order that holds nothing gives nothing back."""
-        self.held.pop(order_id, None)
-
-    def ship(self, order_id: str) -> None:
-        """The goods of an order leave the shelf."""
-        self.pieces -= self.held.pop(order_id, 0)
-
-
-def inventory_of(sku: str) -> EntityId:
-    """The entity of an article."""
-    return EntityId("inventory", sku)
-
-
 # --- activities -------------------------------------------------------------------------------------------------------
 #
 # The runtime runs an activity at least once: after a crash it cannot know whether one that had begun got to its end, so
 # it runs it again. Each activity here therefore writes `ctx.idempotency_key` under a unique constraint, in the same
 # transaction as its effect. The key is the same for every run of one call, so a second run finds the effect of the
 # first and leaves it at that: at least once for the code, exactly once for the customer.
+#
+# A terminate comes at any moment, also while the card is being charged. So the books decide: a step looks in its own
+# transaction whether the order has been rejected, and what rejects the order takes back whatever came before that.
 #
 # They are plain functions, because sqlite3 blocks: the host runs them in threads. An `async def` would run on its loop.
 
@@ -189,15 +122,15 @@ class UnknownAddressError(NonRetryableError):
 def accept_order(order: Order, ctx: ActivityContext) -> None:
     """Enter the order into the books."""
     with shop.step("accept_order", order.order_id, ctx):
-        shop.set_state(order.order_id, "open")
+        shop.open(order.order_id)
 
 
 @app.activity
 def reject_order(order: Order, ctx: ActivityContext) -> None:
-    """Undo `accept_order` and all that was reserved since."""
+    """Undo `accept_order`, what was reserved since, and what a step did that was cut off before it could say so."""
     with shop.step("reject_order", order.order_id, ctx):
+        shop.reject(order.order_id, ctx.idempotency_key)
         asyncio.run(release_goods(order))
-        shop.set_state(order.order_id, "rejected")
 
 
 async def release_goods(order: Order) -> None:
@@ -213,26 +146,17 @@ def charge_payment(order: Order, ctx: ActivityContext) -> Payment:
     with shop.step("charge_payment", order.order_id, ctx):
         if order.card == BUSY_CARD and ctx.attempt == 1:
             raise GatewayBusyError("payment gateway is busy")
-        number = book_money(order.order_id, order.total, ctx.idempotency_key)
+        with shop.transaction() as db:
+            shop.check(db, order.order_id)
+            number = shop.book_money(db, order.order_id, order.total, ctx.idempotency_key)
         return Payment(number, order.order_id, order.total)
 
 
 @app.activity
 def refund_payment(payment: Payment, ctx: ActivityContext) -> None:
     """Undo `charge_payment`."""
-    with shop.step("refund_payment", payment.order_id, ctx):
-        book_money(payment.order_id, -payment.amount, ctx.idempotency_key)
-
-
-def book_money(order_id: str, amount: int, key: str) -> int:
-    """Write a payment, once per key, and return its number, also that of an earlier run."""
-    with shop.transaction() as db:
-        db.execute(
-            "INSERT INTO payments (idempotency_key, order_id, amount) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (key, order_id, amount),
-        )
-        (number,) = db.execute("SELECT payment_id FROM payments WHERE idempotency_key = ?", (key,)).fetchone()
-        return number
+    with shop.step("refund_payment", payment.order_id, ctx), shop.transaction() as db:
+        shop.book_money(db, payment.order_id, -payment.amount, ctx.idempotency_key)
 
 
 @app.activity
@@ -242,14 +166,9 @@ def arrange_shipping(order: Order, ctx: ActivityContext) -> Shipment:
         if order.city not in DELIVERY_AREA:
             raise UnknownAddressError(f"address unknown: {order.city}")
         with shop.transaction() as db:
-            booking = db.execute(
-                "INSERT INTO shipments (idempotency_key, order_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (ctx.idempotency_key, order.order_id),
-            )
-            db.execute("UPDATE orders SET state = 'shipped' WHERE order_id = ?", (order.order_id,))
-            find = "SELECT shipment_id FROM shipments WHERE idempotency_key = ?"
-            (number,) = db.execute(find, (ctx.idempotency_key,)).fetchone()
-        if booking.rowcount == 1:
+            shop.check(db, order.order_id)
+            number, is_new = shop.book_parcel(db, order.order_id, ctx.idempotency_key)
+        if is_new:
             # The parcel is booked, but the answer takes its time: the worst moment for a crash, and the one that the
             # demo picks. A booking that is there already is answered at once.
             time.sleep(CARRIER_ANSWER_S)
@@ -299,7 +218,7 @@ async def process_order(ctx: OrchestrationContext, order: Order) -> OrderResult:
                 ctx.set_custom_status("waits for approval")
                 await ctx.wait_for_external_event("Approved", timeout=APPROVAL)
             shipment = await saga.step(arrange_shipping, order)
-            # Leaves in the commit that records the shipment: no crash and no terminate comes between the two.
+            # Leave in the commit that records the shipment: no crash and no terminate comes between the two.
             for sku in order.pieces:
                 ctx.signal_entity(inventory_of(sku), "ship", order.order_id)
     except TaskFailedError as error:

@@ -6,7 +6,8 @@ from datetime import datetime
 from rich.table import Table
 
 from durably import Client, EntityId, HistoryEntry, OrchestrationFailedError, RuntimeStatus
-from examples.order_saga.app import Inventory, OrderResult, app, inventory_of
+from examples.order_saga.app import OrderResult, app
+from examples.order_saga.inventory import Inventory, inventory_of
 from examples.order_saga.shop import Shop
 from examples.order_saga.worker import STOCK
 

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from durably import ActivityContext
+from durably import ActivityContext, NonRetryableError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,10 @@ CREATE TABLE IF NOT EXISTS shipments (
 CREATE TABLE IF NOT EXISTS runs (
     run_id INTEGER PRIMARY KEY, order_id TEXT NOT NULL, step TEXT NOT NULL, attempt INTEGER NOT NULL, ended TEXT);
 """
+
+
+class OrderClosedError(NonRetryableError):
+    """The order was rejected while the step was on its way."""
 
 
 class Shop:
@@ -60,10 +64,50 @@ class Shop:
         with closing(self._connect()) as db:
             return db.execute(sql, values).fetchall()
 
-    def set_state(self, order_id: str, state: str) -> None:
-        """Enter how far an order is. Doing it twice is doing it once."""
+    # --- the business: each is once for its key, or leaves as it is what is there -------------------------------------
+
+    def open(self, order_id: str) -> None:
+        """Enter an order."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?)", (order_id, state))
+            db.execute("INSERT INTO orders VALUES (?, 'open') ON CONFLICT DO NOTHING", (order_id,))
+
+    def check(self, db: sqlite3.Connection, order_id: str) -> None:
+        """Refuse to go on with an order that was rejected meanwhile."""
+        (state,) = db.execute("SELECT state FROM orders WHERE order_id = ?", (order_id,)).fetchone()
+        if state == "rejected":
+            raise OrderClosedError(f"{order_id} is rejected")
+
+    def book_money(self, db: sqlite3.Connection, order_id: str, amount: int, key: str) -> int:
+        """Write a payment and return its number, also that of an earlier run."""
+        db.execute(
+            "INSERT INTO payments (idempotency_key, order_id, amount) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (key, order_id, amount),
+        )
+        find = "SELECT payment_id FROM payments WHERE idempotency_key = ?"
+        return db.execute(find, (key,)).fetchone()[0]
+
+    def book_parcel(self, db: sqlite3.Connection, order_id: str, key: str) -> tuple[int, bool]:
+        """Have a parcel collected: its number, and whether this run booked it."""
+        booking = db.execute(
+            "INSERT INTO shipments (idempotency_key, order_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (key, order_id),
+        )
+        db.execute("UPDATE orders SET state = 'shipped' WHERE order_id = ?", (order_id,))
+        find = "SELECT shipment_id FROM shipments WHERE idempotency_key = ?"
+        return db.execute(find, (key,)).fetchone()[0], booking.rowcount == 1
+
+    def reject(self, order_id: str, key: str) -> None:
+        """Close an order, and take back what is left of it: a payment that nobody has refunded, a parcel."""
+        with self.transaction() as db:
+            db.execute("UPDATE orders SET state = 'rejected' WHERE order_id = ?", (order_id,))
+            db.execute("DELETE FROM shipments WHERE order_id = ?", (order_id,))
+            (left,) = db.execute(
+                "SELECT coalesce(sum(amount), 0) FROM payments WHERE order_id = ?", (order_id,)
+            ).fetchone()
+            if left:
+                self.book_money(db, order_id, -left, key)
+
+    # --- the log of the runs ------------------------------------------------------------------------------------------
 
     @contextmanager
     def step(self, name: str, order_id: str, ctx: ActivityContext) -> Generator[None]:

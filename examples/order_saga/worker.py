@@ -11,15 +11,14 @@ import sys
 from durably import Client, Handle, OrchestrationFailedError
 from examples.order_saga.app import (
     BUSY_CARD,
-    Delivery,
     Order,
     OrderLine,
     OrderResult,
     app,
-    inventory_of,
     process_order,
     shop,
 )
+from examples.order_saga.inventory import Delivery, inventory_of
 
 log = logging.getLogger("worker")
 

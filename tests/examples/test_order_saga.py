@@ -1,10 +1,15 @@
 import asyncio
+import inspect
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +18,7 @@ import pytest
 from durably import ActivityContext, Client
 from durably.testing import DurableEnvironment
 from examples.order_saga import app as saga
+from examples.order_saga.inventory import Delivery, Inventory, inventory_of
 from examples.order_saga.shop import Shop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,11 +107,11 @@ def order_of_lamps(quantity: int, order_id: str = "order-9", price: int = 49_00)
 
 async def lamps_come_in(client: Client, pieces: int) -> None:
     for _ in range(2):  # the same delivery, told twice
-        await client.call_entity("@inventory@lamp", "receive", saga.Delivery("d-1", pieces), timeout=10)
+        await client.call_entity("@inventory@lamp", "receive", Delivery("d-1", pieces), timeout=10)
 
 
-async def lamps(client: Client) -> saga.Inventory:
-    found = await client.read_entity("@inventory@lamp", saga.Inventory)
+async def lamps(client: Client) -> Inventory:
+    found = await client.read_entity("@inventory@lamp", Inventory)
     assert found is not None
     return found
 
@@ -137,7 +143,7 @@ def test_a_second_run_of_a_step_finds_what_the_first_one_did(shop: Shop) -> None
 
 
 def test_fifty_orders_at_once_get_twenty_lamps_and_no_more(shop: Shop) -> None:
-    async def scenario() -> tuple[list[saga.OrderResult], saga.Inventory]:
+    async def scenario() -> tuple[list[saga.OrderResult], Inventory]:
         async with saga.app.host(os.environ["SHOP_HUB"]) as host:
             await lamps_come_in(host.client, 20)
             orders = [order_of_lamps(1, f"sale-{n:02}") for n in range(50)]
@@ -172,7 +178,7 @@ def test_an_order_that_cannot_be_reserved_gives_back_what_it_got_of_the_rest(sho
         saga.OrderLine("lamp", 1, 49_00),
     ]
 
-    async def scenario() -> tuple[saga.OrderResult, saga.Inventory]:
+    async def scenario() -> tuple[saga.OrderResult, Inventory]:
         async with saga.app.host(os.environ["SHOP_HUB"]) as host:
             await lamps_come_in(host.client, 3)
             order = saga.Order("order-9", "Oslo", "test-card", lines)
@@ -190,7 +196,7 @@ def test_an_order_that_cannot_be_reserved_gives_back_what_it_got_of_the_rest(sho
 def test_an_order_that_is_terminated_while_it_waits_is_undone_unless_nobody_wants_that(
     shop: Shop, compensate: bool
 ) -> None:
-    async def scenario() -> saga.Inventory:
+    async def scenario() -> Inventory:
         async with saga.app.host(os.environ["SHOP_HUB"]) as host:
             await lamps_come_in(host.client, 3)
             order = order_of_lamps(3, price=saga.LARGE_ORDER)
@@ -215,14 +221,57 @@ def test_an_order_that_is_terminated_while_it_waits_is_undone_unless_nobody_want
     assert shop.query("SELECT state FROM orders") == [(state,)]
 
 
+@pytest.mark.parametrize("step", ["charge_payment", "arrange_shipping"])
+def test_an_order_that_is_terminated_in_the_middle_of_a_step_keeps_neither_money_nor_parcel(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The step is cut off when it has had its effect, or goes on behind the back of the undos: both are taken back."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    @contextmanager
+    def slow_transaction() -> Generator[sqlite3.Connection]:
+        is_step = inspect.stack()[2].function == step
+        if is_step and step == "charge_payment":  # the effect comes after the undos
+            reached.set()
+            go_on.wait(20)
+        with fast_transaction() as db:
+            yield db
+        if is_step and step == "arrange_shipping":  # the effect is there, and nobody knows yet
+            reached.set()
+            go_on.wait(20)
+
+    fast_transaction = shop.transaction
+    monkeypatch.setattr(shop, "transaction", slow_transaction)
+
+    async def scenario() -> Inventory:
+        async with saga.app.host(os.environ["SHOP_HUB"]) as host:
+            await lamps_come_in(host.client, 3)
+            handle = await host.client.start(saga.process_order, order_of_lamps(3), instance_id="order-9")
+            assert await asyncio.to_thread(reached.wait, 20)
+            await handle.terminate(reason="the card was stolen")
+            await host.client.wait_for_completion("order-9:undo", timeout=10)
+            go_on.set()
+            return await lamps(host.client)
+
+    inventory = asyncio.run(scenario())
+
+    while (ended := dict(shop.query("SELECT step, ended FROM runs")))[step] is None:
+        time.sleep(0.005)  # its thread ends when it likes
+    assert ended[step] == ("failed" if step == "charge_payment" else "done")
+    assert (inventory.free, inventory.held) == (3, {})
+    assert shop.query("SELECT coalesce(sum(amount), 0) FROM payments") == [(0,)]
+    assert shop.query("SELECT count(*) FROM shipments") == [(0,)]
+    assert shop.query("SELECT state FROM orders") == [("rejected",)]
+
+
 @pytest.mark.parametrize("approved", [True, False])
 def test_a_large_order_waits_two_days_for_its_approval(shop: Shop, approved: bool) -> None:
-    async def scenario() -> tuple[saga.OrderResult, float, saga.Inventory]:
+    async def scenario() -> tuple[saga.OrderResult, float, Inventory]:
         async with DurableEnvironment(saga.app) as env:
 
             async def reject(order: saga.Order) -> None:
                 for sku in order.pieces:
-                    await env.client.call_entity(saga.inventory_of(sku), "release", order.order_id)
+                    await env.client.call_entity(inventory_of(sku), "release", order.order_id)
 
             env.mock_activity(saga.reject_order, runs=reject)
             await lamps_come_in(env.client, 3)
