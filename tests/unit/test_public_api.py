@@ -63,6 +63,7 @@ NAMES = [
     "ParkedPage",
     "PayloadError",
     "ProcessDiedError",
+    "QueueMessage",
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",
