@@ -120,7 +120,8 @@ class Host:
         self.store.on_arrival(self._arrived)
         self._poll_later()
         self._keep_for(self.options.keep_finished_s)
-        self._keep_for(self.options.queue_keep_s, QUEUE)
+        if self.executor.serves("orchestrator", QUEUE):
+            self._keep_for(self.options.queue_keep_s, QUEUE)
 
     def _keep_for(self, seconds: float, name: str | None = None) -> None:
         if seconds:
