@@ -428,6 +428,9 @@ class Entities:
         state = resident.state
         for request in resident.give_up(release):
             self._desk.consumed(request)
+        if resident.busy is not None and state.holder is not None and state.holder.section == release.section:
+            self._wait(resident, delivery)  # after a crash, what is under way would find others before it
+            return
         if state.holder is not None and state.holder.section == release.section:
             state.holder = None
             self._stage(resident, state.updated_at)
