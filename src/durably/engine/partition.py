@@ -16,6 +16,7 @@ from durably.engine.company import Company
 from durably.engine.desk import Desk
 from durably.engine.effects import Effects
 from durably.engine.entities import Entities, Limits
+from durably.engine.entity_residents import EntityResident
 from durably.engine.executor import Executor
 from durably.engine.inbox import Inbox
 from durably.engine.lives import Lives
@@ -163,6 +164,11 @@ class Partition:
     def residents(self) -> dict[str, Resident]:
         """Who is in memory, by id."""
         return self._around.residents
+
+    @property
+    def entities(self) -> dict[str, EntityResident]:
+        """Which entities are in memory, by id."""
+        return self._entities.residents
 
     @property
     def progressed(self) -> bool:
