@@ -236,3 +236,8 @@ def _checksum(instance_id: str, state: Payload, version: int, rest: bytes) -> by
 def section_id(instance_id: str, execution_id: str, seq: int) -> str:
     """The name of a critical section: the lock `seq` of an execution."""
     return f"{instance_id}:{execution_id}:{seq}"
+
+
+def is_section_of(execution_id: str, section: str) -> bool:
+    """True when an execution has asked for the critical section."""
+    return section.split(":")[-2:-1] == [execution_id]

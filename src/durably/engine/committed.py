@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
-from durably.core.entities import EntityState
+from durably.core.entities import EntityState, is_section_of
 from durably.core.events import HistoryEvent
 from durably.core.history import decode_body, decode_rows
-from durably.core.messages import StartInstance
+from durably.core.messages import ReleaseEntity, StartInstance
 from durably.core.status import TERMINAL, RuntimeStatus
-from durably.errors import HistoryCorruptError, InstanceNotFoundError
+from durably.errors import EntityCorruptError, HistoryCorruptError, InstanceNotFoundError
 from durably.storage.api import Store
 
 _ATTEMPTS = 3
@@ -87,12 +89,30 @@ def pending_row(message: InboxRow) -> InstanceRow | None:
 
 
 async def orphaned_section(store: Store, row: EntityRow) -> str | None:
-    """The critical section that has an entity locked, if its orchestration has ended or is gone; else None."""
-    holder = EntityState.of(row).holder
-    if holder is None:
+    """The critical section that has an entity locked, if nobody is left who gives the lock back; else None."""
+    section = _holding_section(row)
+    if section is None or row.locked_by is None:
         return None
-    owner = await find(store, holder.instance_id)
-    return holder.section if owner is None or owner.status in TERMINAL else None
+    owner = await find(store, row.locked_by, payloads=False)
+    if owner is not None and owner.status not in TERMINAL and is_section_of(owner.execution_id, section):
+        return None
+    # With the end of an execution its release is in the inbox, until the lock is given back. So look there first.
+    for message in await store.read_messages(row.instance_id):
+        with suppress(msgspec.MsgspecError):
+            body = decode_body(message.body)
+            if isinstance(body, ReleaseEntity) and body.section == section:
+                return None
+    now = await store.get_entity(row.instance_id)
+    return section if now is not None and _holding_section(now) == section else None
+
+
+def _holding_section(row: EntityRow) -> str | None:
+    """None also of a row that cannot be read: nothing is done with it until somebody repairs it."""
+    try:
+        holder = EntityState.of(row).holder
+    except EntityCorruptError:
+        return None
+    return None if holder is None else holder.section
 
 
 def no_answer(entity: str, operation: str, timeout_s: float) -> str:
