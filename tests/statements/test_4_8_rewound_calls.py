@@ -1,4 +1,4 @@
-"""FEATURES 4.8.10 and 4.10.6: calls of entities that were under way when their orchestration failed, and was rewound."""
+"""FEATURES 4.8.4 and 4.10.6: calls of entities that were under way when their orchestration failed, and was rewound."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def took(host: AppHost, entity: EntityId = TILL) -> list[str] | None:
         ("groups", "before it fails"),
     ],
 )
-async def test_4_8_10_a_call_that_is_under_way_when_its_caller_fails_is_performed_once(
+async def test_4_8_4_a_call_that_is_under_way_when_its_caller_fails_is_performed_once(
     hub: Deployment, flow: str, answered: str, crash: bool
 ) -> None:
     shop = Shop()
@@ -132,7 +132,7 @@ async def test_4_8_10_a_call_that_is_under_way_when_its_caller_fails_is_performe
 @pytest.mark.parametrize("crash", [False, True])
 @pytest.mark.parametrize("answered", [0, 1, 2, 3])
 @pytest.mark.parametrize("flow", ["gathers", "locks"])
-async def test_4_8_10_a_call_outlives_any_number_of_rewinds(
+async def test_4_8_4_a_call_outlives_any_number_of_rewinds(
     hub: Deployment, flow: str, answered: int, crash: bool
 ) -> None:
     """The answer comes after so many of them; each rewind but the last is in vain."""
@@ -160,7 +160,7 @@ async def test_4_8_10_a_call_outlives_any_number_of_rewinds(
 
 
 @pytest.mark.parametrize("flow", ["gathers", "locks"])
-async def test_4_8_10_an_operation_that_failed_behind_its_caller_is_called_again(
+async def test_4_8_4_an_operation_that_failed_behind_its_caller_is_called_again(
     hub: Deployment, flow: str
 ) -> None:
     shop = Shop()
