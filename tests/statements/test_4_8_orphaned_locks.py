@@ -101,9 +101,7 @@ async def test_4_8_what_a_lost_orchestration_had_only_asked_for(file_hub: Deploy
     await is_free(host)
 
 
-async def test_4_8_another_instance_under_the_same_id_is_no_owner(
-    file_hub: Deployment, path: Path
-) -> None:
+async def test_4_8_another_instance_under_the_same_id_is_no_owner(file_hub: Deployment, path: Path) -> None:
     app = counters()
     host = await file_hub.start(app)
     await holds(host, "lost", "a", last=A)
