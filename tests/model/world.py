@@ -6,38 +6,27 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import zip_longest
 from typing import Any
 
-from durably import (
-    AppHost,
-    Client,
-    EngineOptions,
-    EntityOperationFailedError,
-    FailureDetails,
-    HubClosedError,
-    InstanceAlreadyExistsError,
-    InstanceNotFoundError,
-    InstanceStateError,
-    InstanceStatus,
-    OrchestrationFailedError,
-)
+from durably import AppHost, EngineOptions
 from tests.model.entities import READS
 from tests.model.entity_programs import operations
 from tests.model.programs import activities, app, health, programs
 from tests.model.reference import Model
-from tests.model.state import ENDED, Instance
-from tests.model.words import (
-    Ask,
-    Failure,
-    Order,
-    Outcome,
-    Purge,
-    Raise,
-    Restart,
-    Signal,
-    Start,
+from tests.model.sides import (
+    DIED,
+    agree,
+    by_clients,
+    expected_entities,
+    expected_of,
+    in_order,
+    outcome,
+    result_of,
+    seen_entities,
+    seen_of,
 )
+from tests.model.state import ENDED
+from tests.model.words import Ask, Outcome
 from tests.support.clock import START, ManualClock
 from tests.support.hubs import Hub, crash
 
@@ -46,8 +35,6 @@ PATIENCE_S = 60.0
 
 BELIEFS_MAX = 6
 """With more than these, no host is crashed before its commands are answered: each such crash multiplies them."""
-
-DIED: Outcome = ("HubClosedError",)
 
 # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -167,7 +154,7 @@ class World:
             return
         if isinstance(do, Give):
             tasks = [
-                asyncio.ensure_future(_outcome(self._host.client, do.instance_id, one)) for one in do.messages
+                asyncio.ensure_future(outcome(self._host.client, do.instance_id, one)) for one in do.messages
             ]
             if isinstance(step.then, int) and len(self._beliefs) <= BELIEFS_MAX:
                 await self._crash_in_doubt(do, tasks, step.then)
@@ -255,22 +242,22 @@ class World:
         assert engine.failure is None
         assert engine._strikes.counts == {}, "an invariant was broken on the way"
         page = await client.query_instances(page_size=1_000)
-        seen = [_seen(status) for status in page.instances]
+        seen = [seen_of(status) for status in page.instances]
         histories = {one["instance_id"]: await self._history(one["instance_id"]) for one in seen}
-        entities = await self._entities()
+        entities = await seen_entities(client)
 
         def check(belief: Belief) -> None:
             instances = belief.model.instances
-            expected = [_expected(instance) for instance in instances.values()]
-            agree("instances", _in_order(seen), _in_order(expected))
-            agree("started by clients", _by_clients(seen), _by_clients(expected))
-            agree("entities", entities, _expected_entities(belief.model))
+            expected = [expected_of(instance) for instance in instances.values()]
+            agree("instances", in_order(seen), in_order(expected))
+            agree("started by clients", by_clients(seen), by_clients(expected))
+            agree("entities", entities, expected_entities(belief.model))
             for instance_id, history in histories.items():
                 execution = instances[instance_id].execution
                 agree(f"history of {instance_id}", history, [] if execution is None else execution.history)
             for instance_id, serials, task in self._followers:
                 end = belief.model.ends.get(serials[belief], ("waits",))
-                agree(f"end of {instance_id}", _result_of(task) if task.done() else ("waits",), end)
+                agree(f"end of {instance_id}", result_of(task) if task.done() else ("waits",), end)
 
         self._keep_beliefs(check)
         self._followers = [entry for entry in self._followers if not entry[2].done()]
@@ -281,36 +268,18 @@ class World:
         history = await self._host.client.get_history(instance_id)
         return [(one.event_type, one.task_id) for one in history if one.event_type != "OrchestratorStarted"]
 
-    async def _entities(self) -> list[dict[str, Any]]:
-        page = await self._host.client.query_entities(include_transient=True, page_size=1_000)
-        seen: list[dict[str, Any]] = []
-        for one in page.entities:
-            found = await self._host.client.get_entity(one.entity_id)
-            assert found is not None
-            state: Any = one.state
-            seen.append(
-                {
-                    "instance_id": str(one.entity_id),
-                    "held": None if state is None else state["held"],
-                    "locked by": one.locked_by,
-                    "later": one.scheduled,
-                    "waiting": found.waiting,
-                }
-            )
-        return seen
-
     async def _follow(self, follow: Follow) -> None:
         instance_id = follow.instance_id
         handle = self._host.client.handle(instance_id)
         result = asyncio.ensure_future(handle.result(timeout=0))
         await asyncio.wait([result])
         found = await handle.status()
-        seen = None if found is None else _seen(found)
+        seen = None if found is None else seen_of(found)
 
         def check(belief: Belief) -> None:
             instance = belief.model.instances.get(instance_id)
-            agree("status", seen, None if instance is None else _expected(instance))
-            agree("result", _result_of(result), belief.model.result(instance_id))
+            agree("status", seen, None if instance is None else expected_of(instance))
+            agree("result", result_of(result), belief.model.result(instance_id))
 
         self._keep_beliefs(check)
         if seen is not None and seen["status"] not in ENDED:
@@ -351,19 +320,6 @@ class World:
         self._keep_beliefs(check)
 
 
-def _in_order(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By creation; instances that others start in one instant have no order of their own."""
-    return sorted(statuses, key=lambda status: (status["created"], status["instance_id"]))
-
-
-def _by_clients(statuses: list[dict[str, Any]]) -> list[str]:
-    return [
-        status["instance_id"]
-        for status in statuses
-        if ":" not in status["instance_id"] and not status["parent"]
-    ]
-
-
 async def settle(host: AppHost) -> None:
     """Return when nothing moves any more: neither in the partition and its store, nor in the pool, nor on the loop."""
     engine = host.engine
@@ -376,130 +332,3 @@ async def settle(host: AppHost) -> None:
         partition = engine.partition
         moves = partition is None or not partition.still
         calm = 0 if moves or engine._tasks or len(engine.pool) else calm + 1
-
-
-def agree(what: str, seen: Any, expected: Any) -> None:
-    """Tell where host and model part."""
-    if seen == expected:
-        return
-    if isinstance(seen, list) and isinstance(expected, list):
-        pairs = zip_longest(seen, expected, fillvalue="nothing")
-        at, seen, expected = next((at, *pair) for at, pair in enumerate(pairs) if pair[0] != pair[1])
-        what = f"{what}, number {at}"
-    if isinstance(seen, dict) and isinstance(expected, dict):
-        what = f"{what} of {seen['instance_id']}"
-        keys = [key for key in expected if seen[key] != expected[key]]
-        seen, expected = ({key: side[key] for key in keys} for side in (seen, expected))
-    raise AssertionError(f"{what}: the host has {seen}, the model {expected}")
-
-
-# --- both sides in the same words ------------------------------------------------------------------------------------
-
-
-async def _outcome(client: Client, instance_id: str, message: Any) -> Outcome:
-    try:
-        answer = await _call(client, instance_id, message)
-    except InstanceNotFoundError:
-        return ("InstanceNotFoundError",)
-    except InstanceAlreadyExistsError as error:
-        return ("InstanceAlreadyExistsError", error.status)
-    except InstanceStateError as error:
-        return ("InstanceStateError", error.status, error.operation)
-    except EntityOperationFailedError as error:
-        return ("EntityOperationFailedError", error.details.message)
-    except HubClosedError:
-        return DIED
-    return ("ok", answer) if isinstance(message, Purge | Ask) else ("ok",)
-
-
-async def _call(client: Client, instance_id: str, message: Any) -> Any:
-    match message:
-        case Start():
-            return await client.start(
-                message.name,
-                message.input,
-                instance_id=instance_id,
-                start_at=message.delay_s,
-                tags=dict(message.tags),
-                on_existing=message.on_existing,  # type: ignore[arg-type]
-            )
-        case Raise():
-            return await client.raise_event(instance_id, message.event, message.data)
-        case Restart():
-            return await client.restart(instance_id)
-        case Signal():
-            return await client.signal_entity(
-                instance_id, message.operation, message.input, at=message.delay_s
-            )
-        case Ask():
-            return await client.call_entity(instance_id, message.operation, message.input)
-        case Order():
-            return await getattr(client, message.verb)(instance_id, message.reason)
-        case _:
-            return await client.purge(instance_id)
-
-
-def _result_of(task: asyncio.Task[Any]) -> Outcome:
-    error = task.exception()
-    match error:
-        case None:
-            return ("ok", task.result())
-        case OrchestrationFailedError():
-            return ("OrchestrationFailedError", error.status, _failure(error.details))
-        case _:
-            return (type(error).__name__,)
-
-
-def _failure(details: FailureDetails | None) -> Failure | None:
-    return None if details is None else Failure(details.type, details.message, _failure(details.inner))
-
-
-def _seen(status: InstanceStatus) -> dict[str, Any]:
-    return {
-        "instance_id": status.instance_id,
-        "name": status.name,
-        "version": status.version,
-        "status": str(status.runtime_status),
-        "created": (status.created_time - START).total_seconds(),
-        "updated": (status.last_updated_time - START).total_seconds(),
-        "input": status.input,
-        "output": status.output,
-        "custom_status": status.custom_status,
-        "failure": _failure(status.failure),
-        "blocked": status.blocked,
-        "tags": status.tags,
-        "parent": status.parent_instance_id,
-    }
-
-
-def _expected_entities(model: Model) -> list[dict[str, Any]]:
-    return [
-        {
-            "instance_id": entity_id,
-            "held": entity.held,
-            "locked by": None if entity.holder is None else entity.holder.instance_id,
-            "later": len(entity.delayed),
-            "waiting": len(entity.waiting),
-        }
-        for entity_id, entity in sorted(model.entities.all.items())
-        if entity.exists
-    ]
-
-
-def _expected(instance: Instance) -> dict[str, Any]:
-    parent = instance.start.parent
-    return {
-        "instance_id": instance.instance_id,
-        "name": instance.start.name,
-        "version": None,
-        "status": instance.status,
-        "created": instance.created,
-        "updated": instance.updated,
-        "input": instance.input,
-        "output": instance.output,
-        "custom_status": instance.custom_status,
-        "failure": None if instance.status == "Terminated" else instance.failure,
-        "blocked": None,
-        "tags": dict(instance.start.tags),
-        "parent": None if parent is None else parent[0],
-    }
