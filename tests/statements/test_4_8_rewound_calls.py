@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from durably import App, AppHost, EntityId, OrchestrationContext
+from durably import App, AppHost, EntityContext, EntityId, OrchestrationContext
+from tests.support.clock import ManualClock
 from tests.support.counters import Gate
 from tests.support.hubs import Deployment
 from tests.support.waiting import eventually, has_event, is_quiet, reaches
@@ -157,6 +158,38 @@ async def test_4_8_4_a_call_outlives_any_number_of_rewinds(
         await eventually(is_another, "the rewind")
     assert (await host.client.wait_for_completion("i")).output == [1, "checked"]
     assert await took(host) == ["coin"]
+
+
+async def test_4_8_4_answers_behind_the_end_keep_the_order_of_time(
+    hub: Deployment, clock: ManualClock
+) -> None:
+    """Also when the clock is set back between two of them, and nothing is left in memory."""
+    app, gates = App(), {"a": Gate(), "b": Gate()}
+
+    @app.entity
+    async def slow(ctx: EntityContext) -> str:
+        await gates[ctx.entity_key].pass_through(ctx.operation_name)
+        ctx.set_state(ctx.entity_key)
+        return ctx.entity_key
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext) -> None:
+        for key in gates:
+            ctx.call_entity(EntityId("slow", key), "run")
+        raise ValueError("broken")
+
+    host = await hub.start(app, clock=clock)
+    await host.client.start(flow, instance_id="i")
+    await reaches(host, "i", "Failed")
+    for number, key in enumerate(gates, 1):
+        clock.jump(clock.now() + (100 if key == "a" else -50) * 1_000_000)
+        gates[key].open.set()
+        if number == 1:
+            await has_event(host, "i", "EntityAnswered")
+            host = await hub.recover(host, app, clock=clock)
+        await has_event(host, "i", "EntityAnswered", number)
+    times = [entry.timestamp for entry in await host.client.get_history("i")]
+    assert times == sorted(times)
 
 
 @pytest.mark.parametrize("flow", ["gathers", "locks"])
