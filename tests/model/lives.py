@@ -159,11 +159,11 @@ class Lives:
                 self._record(instance, "OrchestrationStarted", seq)
                 self._mailbox.append((answer, Start(op.name, op.input)))
             case SignalEntity():
-                self._record(instance, "EntitySignaled", self._number(execution))
+                self._record(instance, "EntityOperationSignaled", self._number(execution))
                 due_at = None if op.delay_s is None else self.now + op.delay_s
                 self._send(op.entity, Operate(op.operation, op.input, due_at=due_at))
             case Unlock():
-                self._record(instance, "LockReleased", sections.leave(self._send, instance))
+                self._record(instance, "EntityUnlockSent", sections.leave(self._send, instance))
             case All() | FirstOf():
                 actions = [self._open(instance, execution, one) for one in op.ops]
                 execution.awaiting = ("any" if isinstance(op, FirstOf) else "all", actions)
@@ -201,10 +201,10 @@ class Lives:
                 parent = (instance.instance_id, execution, action.seq)
                 self._mailbox.append((child_id(instance, action), Start(op.name, op.input, parent=parent)))
             case CallEntity():
-                self._record(instance, "EntityCalled", action.seq)
+                self._record(instance, "EntityOperationCalled", action.seq)
                 sections.call(self._send, instance, action)
             case Lock():
-                self._record(instance, "LockRequested", action.seq)
+                self._record(instance, "EntityLockRequested", action.seq)
                 sections.lock(self._send, instance, action)
             case Sleep():
                 self._record(instance, "TimerCreated", action.seq)

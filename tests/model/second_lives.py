@@ -28,7 +28,8 @@ def go_back(model: Model, instance: Instance) -> None:
     failures = {
         old.history[entry.place][1]: at
         for at, entry in enumerate(old.log)
-        if old.history[entry.place][0] in ("TaskFailed", "SubOrchestrationInstanceFailed")
+        if old.history[entry.place][0]
+        in ("TaskFailed", "SubOrchestrationInstanceFailed", "EntityOperationFailed")
     }
     cut = failures.get(old.cause, min(failures.values(), default=None))
     if cut is None:
@@ -76,8 +77,8 @@ _UNSEEN = (
     "ExecutionRewound",
     "ExecutionSuspended",
     "ExecutionResumed",
-    "LockGranted",
-    "EntityAnswered",
+    "EntityLockGranted",
+    "EntityOperationAnswered",
     "TaskAttemptFailed",
     "TaskAttemptStarted",
 )
@@ -99,9 +100,10 @@ def _is_late(old: Execution, entry: Entry, known: set[Any]) -> bool:
     kind, seq = old.history[entry.place]
     if kind == "EventRaised":
         return True
-    if kind == "EntityAnswered":
+    if kind == "EntityOperationAnswered":
         return entry.message.failure is None and seq in known
-    return kind in ("TaskCompleted", "SubOrchestrationInstanceCompleted", "TimerFired") and seq in known
+    done = ("TaskCompleted", "SubOrchestrationInstanceCompleted", "EntityOperationCompleted", "TimerFired")
+    return kind in done and seq in known
 
 
 def _once_more(

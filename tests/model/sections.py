@@ -86,7 +86,7 @@ def granted(lives: Lives, send: Send, instance: Instance, message: Granted) -> N
     section = execution.section
     if section is None or section.seq != message.seq or message.execution is not execution:
         return
-    lives._record(instance, "LockGranted", section.seq)
+    lives._record(instance, "EntityLockGranted", section.seq)
     section.granted += 1
     if not section.complete:
         ask_next(send, instance)
@@ -108,12 +108,12 @@ def answered(lives: Lives, instance: Instance, message: Answer) -> None:
     execution.sent.discard(message.seq)
     action = execution.open.get(message.seq)
     if action is None or not isinstance(action.op, CallEntity):
-        lives._record(instance, "EntityAnswered", message.seq)
+        lives._record(instance, "EntityOperationAnswered", message.seq)
     elif message.failure is None:
-        lives._record(instance, "TaskCompleted", message.seq)
+        lives._record(instance, "EntityOperationCompleted", message.seq)
         lives._complete(instance, action, message.value)
     else:
-        lives._record(instance, "TaskFailed", message.seq)
+        lives._record(instance, "EntityOperationFailed", message.seq)
         cause = message.failure
         text = f"Operation '{action.op.operation}' of entity '{action.op.entity}' failed: {cause.type}: {cause.message}"
         lives._complete(instance, action, None, Failure("EntityOperationFailedError", text, cause))

@@ -26,7 +26,7 @@ KINDS = {
     Child: "SubOrchestrationInstance",
     Sleep: "Timer",
     Wait: "Task",
-    CallEntity: "Task",
+    CallEntity: "EntityOperation",
     Lock: "Task",
 }
 """What the entries of a history begin with."""
