@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably.app import App, AppHost
-    from durably.client import BulkResult, Client, EntityInfo, EntityPage, Handle
+    from durably.client import BulkResult, Client, EntityInfo, EntityPage, Handle, Schedules
     from durably.codec.convert import Converter, JsonConverter
     from durably.codec.keys import EncryptionKeys
     from durably.core.entities import EntityId
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         InstanceNotFoundError,
         InstanceStateError,
         InvalidIdError,
+        InvalidScheduleError,
         InvalidTextError,
         InvariantError,
         LeaseLostError,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
         PayloadError,
         ProcessDiedError,
         RegistrationError,
+        ScheduleAlreadyExistsError,
+        ScheduleNotFoundError,
         StoreFailedError,
         StoreRefusedError,
         StoreUnavailableError,
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from durably.program.entity_context import EntityContext
     from durably.program.http import DurableHttpResponse, TokenSource
     from durably.program.retry_policy import RetryPolicy
+    from durably.schedules.description import ScheduleDescription, SchedulePage, ScheduleRun
 
 _ROOMS = {
     "App": "durably.app",
@@ -75,6 +79,7 @@ _ROOMS = {
     "EntityInfo": "durably.client",
     "EntityPage": "durably.client",
     "Handle": "durably.client",
+    "Schedules": "durably.client",
     "Converter": "durably.codec.convert",
     "JsonConverter": "durably.codec.convert",
     "EncryptionKeys": "durably.codec.keys",
@@ -93,6 +98,9 @@ _ROOMS = {
     "TokenSource": "durably.program.http",
     "EntityContext": "durably.program.entity_context",
     "RetryPolicy": "durably.program.retry_policy",
+    "ScheduleDescription": "durably.schedules.description",
+    "SchedulePage": "durably.schedules.description",
+    "ScheduleRun": "durably.schedules.description",
 }
 
 __all__ = [
@@ -133,6 +141,7 @@ __all__ = [
     "InstanceStateError",
     "InstanceStatus",
     "InvalidIdError",
+    "InvalidScheduleError",
     "InvalidTextError",
     "InvariantError",
     "JsonConverter",
@@ -152,6 +161,12 @@ __all__ = [
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",
+    "ScheduleAlreadyExistsError",
+    "ScheduleDescription",
+    "ScheduleNotFoundError",
+    "SchedulePage",
+    "ScheduleRun",
+    "Schedules",
     "StoreFailedError",
     "StoreRefusedError",
     "StoreUnavailableError",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from durably.client import Client
+from durably.client.declaring import Declarations
+from durably.client.scheduling import Length, ScheduleRequest
 from durably.clock import Clock, Random, SystemClock
 from durably.codec.convert import Converter, JsonConverter
+from durably.core.entities import EntityId
 from durably.engine.host import Host
 from durably.engine.operations import Operations
 from durably.engine.options import EngineOptions
@@ -22,6 +25,7 @@ from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
+from durably.schedules.spec import CatchUp, Overlap, Spec
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
@@ -51,6 +55,7 @@ class App:
         self._tokens = TokenSources()
         self._http = http
         self._converter: Converter = converter or JsonConverter()
+        self._schedules: dict[str, ScheduleRequest] = {}
 
     @property
     def registry(self) -> Registry:
@@ -233,17 +238,167 @@ class App:
 
         return register if fn is None else register(fn)
 
-    def include(self, other: App) -> None:
-        """Take over all functions and token sources of another app; all or nothing. The HTTP policy stays this app's.
+    @overload
+    def schedule(
+        self,
+        schedule_id: str,
+        /,
+        *,
+        input: Any = None,
+        cron: str | None = None,
+        interval: Length | None = None,
+        time_zone: str = "UTC",
+        start_at: datetime | None = None,
+        end_at: datetime | None = None,
+        jitter: Length = 0,
+        overlap: Overlap = "skip",
+        catch_up: CatchUp = "latest",
+        catch_up_window: Length | None = None,
+        version: str | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> Callable[[F], F]: ...
+
+    @overload
+    def schedule(
+        self,
+        schedule_id: str,
+        fn: Callable[..., Any] | str | None = None,
+        /,
+        input: Any = None,
+        *,
+        cron: str | None = None,
+        interval: Length | None = None,
+        time_zone: str = "UTC",
+        start_at: datetime | None = None,
+        end_at: datetime | None = None,
+        jitter: Length = 0,
+        overlap: Overlap = "skip",
+        catch_up: CatchUp = "latest",
+        catch_up_window: Length | None = None,
+        version: str | None = None,
+        tags: dict[str, str] | None = None,
+        entity: EntityId | str | None = None,
+        operation: str | None = None,
+    ) -> Any: ...
+
+    def schedule(
+        self,
+        schedule_id: str,
+        fn: Callable[..., Any] | str | None = None,
+        /,
+        input: Any = None,
+        *,
+        cron: str | None = None,
+        interval: Length | None = None,
+        time_zone: str = "UTC",
+        start_at: datetime | None = None,
+        end_at: datetime | None = None,
+        jitter: Length = 0,
+        overlap: Overlap = "skip",
+        catch_up: CatchUp = "latest",
+        catch_up_window: Length | None = None,
+        version: str | None = None,
+        tags: dict[str, str] | None = None,
+        entity: EntityId | str | None = None,
+        operation: str | None = None,
+    ) -> Any:
+        """Declare a schedule: each host of the app sees to it, when it starts, that the hub has it like this.
+
+        Over an orchestrator, or with one, or with an entity and an operation::
+
+            @app.schedule("nightly", cron="0 0 2 * * *", time_zone="Europe/Berlin")
+            @app.orchestrator
+            async def report(ctx): ...
+
+            app.schedule("heartbeat", entity="@monitor@main", operation="beat", interval=30)
+
+        One that is as declared is left alone, whatever number of hosts start; one that differs becomes as declared and keeps
+        what it counted, what runs, and whether it is paused. One that is not declared any more goes on and says so
+        (`ScheduleDescription.declared`), until a client deletes it.
+
+        Args:
+            schedule_id: Its id.
+            fn: The orchestrator, or its name.
+            input: See `Schedules.create`, as all others.
+            cron: NCRONTAB, of six fields; or
+            interval: every so often.
+            time_zone: Of `cron`.
+            start_at: No occurrence before.
+            end_at: No occurrence behind.
+            jitter: Each comes later by up to so much.
+            overlap: What to do while an instance still runs.
+            catch_up: Which past due occurrences run.
+            catch_up_window: Those that are later than this do not.
+            version: Of the instances.
+            tags: Of the instances.
+            entity: What to signal, in the place of a start.
+            operation: What to ask it for.
+
+        Returns:
+            A decorator, when there is neither an orchestrator nor an entity; else None.
 
         Raises:
-            RegistrationError: Both have a function of one name.
+            RegistrationError: The id is taken in this app.
+            InvalidScheduleError: It can never work; the message says why.
+        """
+
+        def register(function: Callable[..., Any] | str | None) -> Any:
+            request = ScheduleRequest(
+                schedule_id=schedule_id,
+                fn=function,
+                input=input,
+                entity=entity,
+                operation=operation,
+                cron=cron,
+                interval=interval,
+                time_zone=time_zone,
+                start_at=start_at,
+                end_at=end_at,
+                jitter=jitter,
+                overlap=overlap,
+                catch_up=catch_up,
+                catch_up_window=catch_up_window,
+                version=version,
+                tags=tags,
+            )
+            request.spec(self._registry, self._converter)
+            if schedule_id in self._schedules:
+                raise RegistrationError(
+                    f"Schedule '{schedule_id}' is declared twice: expected one for an id; pass another one"
+                )
+            self._schedules[schedule_id] = request
+            return function
+
+        if fn is None and entity is None and operation is None:
+            return register
+        register(fn)
+        return None
+
+    @property
+    def schedules(self) -> dict[str, Spec]:
+        """What has been declared, by id, as it is stored."""
+        return {
+            schedule_id: request.spec(self._registry, self._converter)
+            for schedule_id, request in self._schedules.items()
+        }
+
+    def include(self, other: App) -> None:
+        """Take over all functions, schedules and token sources of another app; all or nothing. The HTTP policy stays.
+
+        Raises:
+            RegistrationError: Both have a function of one name, or a schedule of one id.
         """
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
+        for schedule_id, request in other._schedules.items():
+            if self._schedules.get(schedule_id, request) is not request:
+                raise RegistrationError(
+                    f"Schedule '{schedule_id}' is declared in both apps: expected one for an id; rename one of them"
+                )
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
+        self._schedules |= other._schedules
 
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
@@ -310,9 +465,11 @@ class AppHost:
             hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
         )
         self.engine = Host(store, executor, options, clock, random)
+        operations = Operations(self.engine)
         self.client = Client.of(
-            Operations(self.engine), app.registry, app.converter, self.engine.clock, self.engine.random
+            operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
+        self._declarations = Declarations(operations, app.schedules, self.engine.clock)
 
     async def start(self) -> None:
         """Open the hub and go on with what is in flight.
@@ -328,9 +485,15 @@ class AppHost:
         except BaseException:
             self._stalls.stop()
             raise
+        try:
+            await self._declarations.make()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
+        self._declarations.close()
         try:
             await self.engine.stop(drain_timeout_s)
         finally:
