@@ -13,7 +13,7 @@ from durably.clock import Clock
 from durably.core.entities import EntityId
 from durably.core.messages import CallEntity
 from durably.core.query import PAGE_SIZE_MAX, EntityQuery
-from durably.errors import EntityCorruptError, OperationError
+from durably.errors import EntityCorruptError, OperationError, StoreUnavailableError
 from durably.management import Management
 from durably.schedules import orders
 from durably.schedules.description import state_of
@@ -41,26 +41,39 @@ class Declarations:
         self._task: asyncio.Task[None] | None = None
 
     async def make(self) -> None:
-        """Declare them; where the hub takes nothing now, return, and go on trying."""
-        try:
-            await declare(self._management, self._specs)
-        except OperationError as error:
-            _log.warning("the schedules of the app are not declared yet, trying again: %s", error)
-            self._task = asyncio.get_running_loop().create_task(self._go_on())
+        """Declare them; where the hub takes nothing now, return, and go on trying.
 
-    async def _go_on(self) -> None:
+        Without any there is only to be seen whether the app had some before, and nobody waits for that.
+        """
+        if self._specs and await self._made():
+            return
+        self._task = asyncio.get_running_loop().create_task(self._go_on(later=bool(self._specs)))
+
+    async def _go_on(self, *, later: bool) -> None:
+        if not later and await self._made():
+            return
         while True:
             over = asyncio.Event()
             wakeup = self._clock.call_later(_RETRY_US, over.set)
             try:
                 await over.wait()
-                await declare(self._management, self._specs)
-            except OperationError:
-                continue
-            else:
-                return
             finally:
                 wakeup.cancel()
+            if await self._made():
+                return
+
+    async def _made(self) -> bool:
+        """False when it has to be tried again."""
+        try:
+            await declare(self._management, self._specs)
+        except StoreUnavailableError as error:
+            _log.warning("the schedules of the app are not declared yet, trying again: %s", error)
+            return False
+        except (
+            OperationError
+        ) as error:  # the hub was let go of, or is lost to this host, which says so itself
+            _log.warning("the schedules of the app are not declared: %s", error)
+        return True
 
     def close(self) -> None:
         """Give up what has not been taken yet; the next host declares it."""

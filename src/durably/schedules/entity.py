@@ -51,6 +51,9 @@ TOLERANCE_US: Final = 10 * SECOND_US
 _AT_ONCE = 100
 """Occurrences that one operation deals with: more of them would hold everybody up."""
 
+_ROUNDS = 100
+"""So often that is repeated before a schedule changes for good."""
+
 _RETRY_US = 60 * SECOND_US
 """When a schedule is looked at again that cannot go on (its time zone is not known to this host)."""
 
@@ -260,8 +263,17 @@ class _Work:
 
     def _change(self, state: ScheduleState, spec: Spec) -> None:
         check_spec(spec, self._id)
-        if spec.timing != state.spec.timing:  # its occurrences are others from now on, and none is missed yet
-            state.cursor = max(state.cursor, self._now)
+        old = state.spec
+        goes_on = old.end_at is not None and old.end_at < self._now and spec.end_at != old.end_at
+        if spec.timing != old.timing or goes_on:
+            for _ in range(_ROUNDS):  # what is due is dealt with as it was meant
+                before = state.cursor
+                self._catch_up(state)
+                if state.cursor == before:
+                    break
+            state.cursor = max(
+                state.cursor, self._now
+            )  # its occurrences are others now, and none is missed yet
             state.anchor = self._now - self._now % SECOND_US
             state.trouble = None
         state.spec, state.updated_at = spec, self._now

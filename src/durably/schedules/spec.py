@@ -86,8 +86,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def timing(self) -> tuple[Any, ...]:
-        """What decides on the occurrences."""
-        return self.cron, self.interval, self.time_zone, self.start_at, self.end_at
+        """What decides on the occurrences, but for their end."""
+        return self.cron, self.interval, self.time_zone, self.start_at
 
 
 class SpecChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
