@@ -453,9 +453,12 @@ async def test_what_waits_while_it_is_paused() -> None:
         triggered = await schedules.trigger("s")
         await env.advance(3 * HOUR)
         assert list(await runs(env.client)) == [*hours(13), triggered]
+        await schedules.backfill("s", utc(2026, 3, 1, 9), utc(2026, 3, 1, 10))
+        await env.advance(4 * HOUR)
+        assert list(await runs(env.client)) == [*hours(13), triggered, *hours(9, 10)]
         await schedules.resume("s")
         await env.settle()
-        assert list(await runs(env.client)) == [*hours(13), triggered, *hours(14)]
+        assert list(await runs(env.client)) == [*hours(13), triggered, *hours(9, 10), *hours(14)]
 
 
 async def test_it_is_triggered() -> None:
@@ -482,6 +485,8 @@ async def test_it_is_triggered() -> None:
             "schedule.kind": "manual",
         }
         assert set((await look(env)).running) == {first, second}
+        parented = await runs(env.client, parent_instance_id="@durably.schedule@s")
+        assert set(parented) == {first, second}
         third = await schedules.trigger("s", overlap="terminate_other")
         await env.settle()
         assert (await look(env)).running == [third]

@@ -66,7 +66,8 @@ class OperationOutcome(NamedTuple):
         result: For the caller.
         failure: Why it failed, or None.
         messages: To send: target and body; empty when it failed.
-        alarm: When the entity is to be asked for `ALARM`: an instant, `NO_ALARM` or `KEEP_ALARM`. It has one at most.
+        alarm: When the entity is to be asked for `ALARM`: an instant, `NO_ALARM` or `KEEP_ALARM`. It has one at most. What a
+            failed operation says of it counts too.
     """
 
     state: Payload

@@ -359,8 +359,6 @@ class Entities:
             reads = resident.code is not None and resident.code.reads_only(call.operation)
             if not reads:
                 self._change(resident, outcome, now)
-                if outcome.alarm != KEEP_ALARM:
-                    self._set_alarm(resident, outcome.alarm, now)
             for target, body in outcome.messages:
                 desk.around.send(target, body)
         elif call.caller is None and not call.wanted:
@@ -371,6 +369,8 @@ class Entities:
                 outcome.failure.type,
                 outcome.failure.message,
             )
+        if outcome.alarm != KEEP_ALARM:
+            self._set_alarm(resident, outcome.alarm, now)
         if outcome.result is not None:
             gathering.size += len(outcome.result)
         self._tell(delivery, call, outcome.result, outcome.failure)

@@ -52,7 +52,7 @@ _AT_ONCE = 100
 """Occurrences that one operation deals with: more of them would hold everybody up."""
 
 _ROUNDS = 100
-"""So often that is repeated before a schedule changes for good."""
+"""So often that is repeated before the times of a schedule change."""
 
 _RETRY_US = 60 * SECOND_US
 """When a schedule is looked at again that cannot go on (its time zone is not known to this host)."""
@@ -89,12 +89,9 @@ class ScheduleCode:
             result = work.obey(operation.name, operation.input)
             if work.state is None:
                 return OperationOutcome(None, VERSION, None, None, work.sent, NO_ALARM)
-            after = encode_state(work.state)
+            alarm = work.alarm(work.state)
             payload = None if result is None else msgspec.json.encode(result)
-            unchanged = after == state
-            return OperationOutcome(
-                state if unchanged else after, VERSION, payload, None, work.sent, work.alarm()
-            )
+            return OperationOutcome(encode_state(work.state), VERSION, payload, None, work.sent, alarm)
         except Exception as error:  # noqa: BLE001 - whoever asked is told; a schedule that fails must not take its host along
             alarm = KEEP_ALARM
             if operation.name == ALARM:  # nobody else would wake it up again
@@ -153,19 +150,19 @@ class _Work:
                 pass
         return None
 
-    def alarm(self) -> int:
+    def alarm(self, state: ScheduleState) -> int:
         """When the schedule has to be looked at next; `NO_ALARM`: only when it is asked for something."""
-        state = self.state
-        if state is None:
-            return NO_ALARM
-        if state.trouble is not None:
-            return self._now + _RETRY_US
-        if state.backfills and (state.backfills[0].at_once or not (state.running or state.buffer)):
-            return self._now
-        if state.paused:
-            return NO_ALARM
-        found = self._timing(state).after(state.cursor)
-        return NO_ALARM if found is None else max(self._due(state, found), self._now)
+        if state.trouble is None:
+            if state.backfills and (state.backfills[0].at_once or not state.busy):
+                return self._now
+            if state.paused:
+                return NO_ALARM
+            try:
+                found = self._timing(state).after(state.cursor)
+                return NO_ALARM if found is None else max(self._due(state, found), self._now)
+            except InvalidScheduleError as error:
+                self._in_trouble(state, error)
+        return self._now + _RETRY_US
 
     # --- what is due -------------------------------------------------------------------------------------------------
 
@@ -178,9 +175,13 @@ class _Work:
                 self._occurrences(state, runs)
             self._backfills(state, runs)
             state.trouble = None
-        except InvalidScheduleError as error:  # it was right elsewhere: here its time zone is not known
-            state.trouble = str(error)
-            _log.error("schedule '%s' cannot go on, and is looked at again in a minute: %s", self._id, error)
+        except InvalidScheduleError as error:
+            self._in_trouble(state, error)
+
+    def _in_trouble(self, state: ScheduleState, error: InvalidScheduleError) -> None:
+        """It was right elsewhere; here its time zone is not known."""
+        state.trouble = str(error)
+        _log.error("schedule '%s' cannot go on, and is looked at again in a minute: %s", self._id, error)
 
     def _occurrences(self, state: ScheduleState, runs: Runs) -> None:
         spec, timing = state.spec, self._timing(state)
@@ -219,7 +220,7 @@ class _Work:
         left = _AT_ONCE
         while state.backfills and left:
             backfill = state.backfills[0]
-            if not backfill.at_once and (state.running or state.buffer):
+            if not backfill.at_once and state.busy:
                 return
             left -= 1
             found = self._timing(state, bounded=False).after(backfill.cursor)
@@ -266,17 +267,19 @@ class _Work:
         old = state.spec
         goes_on = old.end_at is not None and old.end_at < self._now and spec.end_at != old.end_at
         if spec.timing != old.timing or goes_on:
-            for _ in range(_ROUNDS):  # what is due is dealt with as it was meant
-                before = state.cursor
-                self._catch_up(state)
-                if state.cursor == before:
-                    break
-            state.cursor = max(
-                state.cursor, self._now
-            )  # its occurrences are others now, and none is missed yet
+            self._finish_as_it_was(state)
+            state.cursor = max(state.cursor, self._now)  # no occurrence of the new times is missed yet
             state.anchor = self._now - self._now % SECOND_US
             state.trouble = None
         state.spec, state.updated_at = spec, self._now
+
+    def _finish_as_it_was(self, state: ScheduleState) -> None:
+        """Deal with all that is due, if it is not too much for that."""
+        for _ in range(_ROUNDS):
+            before = state.cursor
+            self._catch_up(state)
+            if state.cursor == before:
+                return
 
     def _pause(self, state: ScheduleState, note: str | None, *, pause: bool) -> None:
         if state.paused and not pause:

@@ -56,8 +56,7 @@ class Runs:
     def offer(self, pending: Pending, overlap: Overlap) -> bool:
         """An occurrence is due: start it, keep it, or leave it out; False: left out."""
         state = self._state
-        busy = bool(state.running or state.buffer)
-        if overlap == "allow" or not busy or isinstance(state.spec.action, SignalAction):
+        if overlap == "allow" or not state.busy or isinstance(state.spec.action, SignalAction):
             self._start(pending)
         elif overlap == "buffer_all" and len(state.buffer) < BUFFER_MAX:
             state.buffer.append(pending)

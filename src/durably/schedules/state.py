@@ -146,6 +146,11 @@ class ScheduleState(msgspec.Struct, kw_only=True, omit_defaults=True):
     counts: Counts = msgspec.field(default_factory=Counts)
     trouble: str | None = None
 
+    @property
+    def busy(self) -> bool:
+        """True while the next occurrence has to wait, unless it may run beside others."""
+        return bool(self.running or (self.buffer and not self.paused))
+
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ScheduleState).decode

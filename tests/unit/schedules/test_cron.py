@@ -204,7 +204,7 @@ def fields(least: int, most: int) -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     place=st.sampled_from([(zone, at) for zone, moments in SETTINGS.items() for at in moments]),
     minute=fields(0, 59),
@@ -228,7 +228,7 @@ def test_it_is_what_one_finds_by_looking(
     assert found == expected
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     place=st.sampled_from([("Europe/Berlin", at) for at in SETTINGS["Europe/Berlin"]]),
     second=fields(0, 59),
