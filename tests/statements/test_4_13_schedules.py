@@ -14,6 +14,7 @@ from durably import (
     Client,
     EngineOptions,
     EntityContext,
+    EntityCorruptError,
     EntityId,
     HubNotFoundError,
     InvalidIdError,
@@ -27,7 +28,7 @@ from durably import (
 )
 from durably.testing import DurableEnvironment
 from tests.support.clock import ManualClock
-from tests.support.hubs import Deployment, FileHub
+from tests.support.hubs import Deployment, FileHub, MemoryHubOfTest
 from tests.support.waiting import eventually, is_quiet
 
 HOUR = timedelta(hours=1)
@@ -569,6 +570,22 @@ async def test_schedules_are_listed_and_deleted(hub: Deployment) -> None:
         for page_size in (0, 1_001):
             with pytest.raises(UsageError, match="page_size"):
                 await schedules.list(page_size=page_size)
+
+
+async def test_one_that_is_damaged_is_listed_with_the_others(memory: Deployment) -> None:
+    async with memory.host(works()) as host:
+        schedules = host.client.schedules
+        for schedule_id in "abc":
+            await schedules.create(schedule_id, "quick", interval=3600)
+        assert isinstance(memory.hub, MemoryHubOfTest)
+        rows = memory.hub.hub.entities
+        damaged = "@durably.schedule@b"
+        rows[damaged] = rows[damaged]._replace(state=b"{}")
+        found = (await schedules.list()).schedules
+        assert [one.trouble is None for one in found] == [True, False, True]
+        assert "checksum" in (found[1].trouble or "")
+        with pytest.raises(EntityCorruptError):
+            await schedules.describe("b")
 
 
 async def test_nothing_is_left_of_what_was_deleted() -> None:

@@ -20,11 +20,13 @@ from durably.client.scheduling import (
 )
 from durably.clock import Clock
 from durably.codec.convert import Converter
+from durably.core.commit import EntityRow
 from durably.core.entities import EntityId
 from durably.core.ids import check_text
 from durably.core.messages import CallEntity
 from durably.core.query import EntityQuery
 from durably.errors import (
+    EntityCorruptError,
     EntityOperationFailedError,
     HubNotFoundError,
     InvalidScheduleError,
@@ -35,7 +37,13 @@ from durably.management import Management
 from durably.program.durations import micros_of
 from durably.program.registry import Registry
 from durably.schedules import orders
-from durably.schedules.description import ScheduleDescription, SchedulePage, describe, state_of
+from durably.schedules.description import (
+    ScheduleDescription,
+    SchedulePage,
+    describe,
+    describe_unreadable,
+    state_of,
+)
 from durably.schedules.spec import SCHEDULE, CatchUp, Overlap, SpecChange, check_schedule_id, check_spec
 from durably.schedules.state import ScheduleState
 
@@ -305,6 +313,7 @@ class Schedules:
 
         Raises:
             ScheduleNotFoundError: There is none.
+            EntityCorruptError: Its row cannot be read.
         """
         state = await self._find(schedule_id)
         if state is None:
@@ -331,8 +340,7 @@ class Schedules:
             after=page_start(continuation_token),
         )
         found = await self._management.query_entities(query)
-        states = [(EntityId.parse(row.instance_id).key, state_of(row)) for row in found.rows]
-        schedules = [describe(schedule_id, state) for schedule_id, state in states if state is not None]
+        schedules = [shown for row in found.rows if (shown := _shown(row)) is not None]
         token = None if found.next_after is None else page_token(found.next_after)
         return SchedulePage(schedules, token)
 
@@ -376,6 +384,15 @@ class Schedules:
 
 def _entity(schedule_id: str) -> str:
     return str(EntityId(SCHEDULE, check_schedule_id(schedule_id)))
+
+
+def _shown(row: EntityRow) -> ScheduleDescription | None:
+    schedule_id = EntityId.parse(row.instance_id).key
+    try:
+        state = state_of(row)
+    except EntityCorruptError as error:
+        return describe_unreadable(schedule_id, row, str(error))
+    return None if state is None else describe(schedule_id, state)
 
 
 def _raise(schedule_id: str, error: EntityOperationFailedError) -> NoReturn:

@@ -65,7 +65,7 @@ class ScheduleDescription(msgspec.Struct, frozen=True, kw_only=True):
         note: Why it was paused or resumed, or None.
         origin: ``"code"``: an app declares it, or did; ``"client"``: only a client has created it.
         declared: The app of the newest host declares it. One that code does not declare any more goes on.
-        trouble: Why it cannot go on, or None.
+        trouble: Why it cannot go on, or None. One that cannot be read has nothing but this.
         created_time: When it was created.
         last_updated_time: When it was changed, paused or resumed last.
         next_time: Of its next occurrence; None when there is none, and while it is paused.
@@ -178,6 +178,42 @@ def describe(schedule_id: str, state: ScheduleState) -> ScheduleDescription:
         backfilling=len(state.backfills),
         recent=[_run(recent) for recent in reversed(state.recent)],
         **_counted(counts),
+    )
+
+
+def describe_unreadable(schedule_id: str, row: EntityRow, why: str) -> ScheduleDescription:
+    """A schedule whose row cannot be read, so that a list shows it with all others."""
+    return ScheduleDescription(
+        schedule_id=schedule_id,
+        orchestrator=None,
+        version=None,
+        tags={},
+        entity_id=None,
+        operation=None,
+        input=None,
+        cron=None,
+        interval=None,
+        time_zone="UTC",
+        start_at=None,
+        end_at=None,
+        jitter=timedelta(0),
+        overlap="skip",
+        catch_up="latest",
+        catch_up_window=None,
+        paused=False,
+        note=None,
+        origin="client",
+        declared=False,
+        trouble=why,
+        created_time=instant(row.created_at),
+        last_updated_time=instant(row.updated_at),
+        next_time=None,
+        upcoming=[],
+        running=[],
+        buffered=0,
+        backfilling=0,
+        recent=[],
+        **_counted(Counts()),
     )
 
 

@@ -71,12 +71,14 @@ def _state_style(row: Row) -> Mapping[str, Any]:
 
 
 def _what(row: Row) -> str:
-    return row["orchestrator"] or f"{row['entity_id']}.{row['operation']}"
+    if row["entity_id"] is None:
+        return row["orchestrator"] or ""
+    return f"{row['entity_id']}.{row['operation']}"
 
 
 def _when(row: Row) -> str:
     if row["cron"] is None:
-        return f"every {span(row['interval_s'])}"
+        return "" if row["interval_s"] is None else f"every {span(row['interval_s'])}"
     return f"{row['cron']} {row['time_zone']}"
 
 
