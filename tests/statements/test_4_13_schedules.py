@@ -48,6 +48,10 @@ def works() -> App:
         return given
 
     @app.orchestrator
+    async def origin(ctx: OrchestrationContext) -> Any:
+        return [ctx.parent_instance_id, ctx.tags["schedule.time"]]
+
+    @app.orchestrator
     async def slow(ctx: OrchestrationContext, hours: float) -> float:
         await ctx.create_timer(timedelta(hours=hours))
         return hours
@@ -211,6 +215,15 @@ async def test_4_13_2_clocks_are_set(
         found = list(await runs(env.client))[:4]
         assert [one[10:18] for one in found] == expected
         assert [f"{moment:%dT%H:%M}" for moment in upcoming[:4]] == expected
+
+
+async def test_its_code_sees_no_parent_and_when_it_was_due() -> None:
+    async with world() as env:
+        await env.client.schedules.create("s", "origin", cron="0 0 * * * *")
+        await env.advance(HOUR)
+        status = await env.client.get_status(hours(13)[0])
+        assert status is not None
+        assert status.output == [None, "2026-03-01T13:00:00Z"]
 
 
 # --- a month in milliseconds -----------------------------------------------------------------------------------------

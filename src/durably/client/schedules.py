@@ -175,7 +175,7 @@ class Schedules:
 
         Args:
             schedule_id: The schedule.
-            fn: It starts this from now on; with `version` and `tags`.
+            fn: It starts this from now on; with `version` and `tags`, and without an input unless `input` is given.
             input: Of what it starts or signals.
             cron: In the place of an interval, too.
             interval: In the place of a cron expression, too.

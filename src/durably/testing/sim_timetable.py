@@ -81,7 +81,14 @@ class Timetable(Clients):
             action = {"entity": f"@account@{schedule_id}", "operation": _TIP, "input": (schedule_id, 0)}
         elif overlap != "allow":
             self.alone.add(schedule_id)
-        create: dict[str, Any] = {"overlap": overlap, "catch_up": catch_up, **when, **action}
+        jitter = chance.choice((0, 0, 0.7, 3))
+        create: dict[str, Any] = {
+            "overlap": overlap,
+            "catch_up": catch_up,
+            "jitter": jitter,
+            **when,
+            **action,
+        }
         await self._ask(lambda host: host.client.schedules.create(schedule_id, **create))
         self.made[schedule_id] = True
         self._scene.report.instances += 1
@@ -163,6 +170,9 @@ class Timetable(Clients):
                 assert len(ran) == state.counts.started, (
                     f"{schedule_id} has started {state.counts}, and {ran} ran"
                 )
+            if state.spec.overlap not in ("cancel_other", "terminate_other"):
+                failed = {one: self._status(one) for one in ran if self._status(one) != "Completed"}
+                assert not failed, f"{schedule_id}: nobody ended {failed}"
             if undisturbed:
                 self._judge_undisturbed(schedule_id, state, ran)
         assert not found, f"of no schedule: {found}"
