@@ -64,12 +64,15 @@ if TYPE_CHECKING:
         VersionMismatchError,
     )
     from durably.executors.http.policy import HttpPolicy
+    from durably.http_api.client import DurableClient
+    from durably.http_api.options import HttpOptions
     from durably.program.activity_context import ActivityContext
     from durably.program.context import OrchestrationContext
     from durably.program.entity_context import EntityContext
     from durably.program.http import DurableHttpResponse, TokenSource
     from durably.program.retry_policy import RetryPolicy
     from durably.schedules.description import ScheduleDescription, SchedulePage, ScheduleRun
+    from durably.triggers.queue_function import QueueMessage
 
 _ROOMS = {
     "App": "durably.app",
@@ -92,12 +95,15 @@ _ROOMS = {
     "HistoryEntry": "durably.core.timeline",
     "EngineOptions": "durably.engine.options",
     "HttpPolicy": "durably.executors.http.policy",
+    "DurableClient": "durably.http_api.client",
+    "HttpOptions": "durably.http_api.options",
     "ActivityContext": "durably.program.activity_context",
     "OrchestrationContext": "durably.program.context",
     "DurableHttpResponse": "durably.program.http",
     "TokenSource": "durably.program.http",
     "EntityContext": "durably.program.entity_context",
     "RetryPolicy": "durably.program.retry_policy",
+    "QueueMessage": "durably.triggers.queue_function",
     "ScheduleDescription": "durably.schedules.description",
     "SchedulePage": "durably.schedules.description",
     "ScheduleRun": "durably.schedules.description",
@@ -110,6 +116,7 @@ __all__ = [
     "BulkResult",
     "Client",
     "Converter",
+    "DurableClient",
     "DurableHttpResponse",
     "DurablyError",
     "EncryptionKeyError",
@@ -125,6 +132,7 @@ __all__ = [
     "Handle",
     "HistoryCorruptError",
     "HistoryEntry",
+    "HttpOptions",
     "HttpPolicy",
     "HttpRefusedError",
     "HttpRequestError",
@@ -158,6 +166,7 @@ __all__ = [
     "ParkedPage",
     "PayloadError",
     "ProcessDiedError",
+    "QueueMessage",
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from durably.client import Client
 from durably.client.declaring import Declarations
-from durably.client.scheduling import Length, ScheduleRequest
+from durably.client.schedulable import Schedulable
 from durably.clock import Clock, Random, SystemClock
 from durably.codec.convert import Converter, JsonConverter
-from durably.core.entities import EntityId
 from durably.engine.host import Host
 from durably.engine.operations import Operations
 from durably.engine.options import EngineOptions
-from durably.errors import RegistrationError, UsageError
+from durably.errors import OperationError, RegistrationError, UsageError
 from durably.executors.http.activity import HttpActivity
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
@@ -25,17 +25,25 @@ from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
-from durably.schedules.spec import CatchUp, Overlap, Spec
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
+from durably.triggers.queue_activity import QueueActivity
+from durably.triggers.queue_function import MAX_CONCURRENT, MAX_DEQUEUE_COUNT, QueueFunction, QueueFunctions
+from durably.triggers.queue_orchestrator import DELIVERING
+from durably.triggers.waking import wake_bound
+
+if TYPE_CHECKING:
+    from durably.http_api.functions.routes import HttpFunctions
+    from durably.http_api.options import HttpOptions
+    from durably.http_api.server import HttpServer
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=TokenHook)
 E = TypeVar("E", bound=Callable[..., Any])
 
 
-class App:
+class App(Schedulable):
     """A set of orchestrators, activities and entities, and how their payloads become JSON.
 
     The decorators return the function as it is: it can be called and tested like any other.
@@ -51,11 +59,13 @@ class App:
     def __init__(self, *, converter: Converter | None = None, http: HttpPolicy | None = None) -> None:
         if http is not None and not isinstance(http, HttpPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise UsageError(f"http is {http!r}: expected an HttpPolicy")
+        super().__init__()
         self._registry = Registry()
         self._tokens = TokenSources()
         self._http = http
+        self._http_functions: HttpFunctions | None = None
+        self.queue_functions = QueueFunctions()
         self._converter: Converter = converter or JsonConverter()
-        self._schedules: dict[str, ScheduleRequest] = {}
 
     @property
     def registry(self) -> Registry:
@@ -238,149 +248,110 @@ class App:
 
         return register if fn is None else register(fn)
 
-    @overload
-    def schedule(
+    def route(
         self,
-        schedule_id: str,
+        path: str | None = None,
         /,
         *,
-        input: Any = None,
-        cron: str | None = None,
-        interval: Length | None = None,
-        time_zone: str = "UTC",
-        start_at: datetime | None = None,
-        end_at: datetime | None = None,
-        jitter: Length = 0,
-        overlap: Overlap = "skip",
-        catch_up: CatchUp = "latest",
-        catch_up_window: Length | None = None,
-        version: str | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> Callable[[F], F]: ...
+        methods: Iterable[str] | str | None = None,
+        auth_level: Literal["anonymous", "function", "admin"] = "function",
+        name: str | None = None,
+    ) -> Callable[[F], F]:
+        """Register an HTTP function: one that answers requests, and may start orchestrations.
 
-    @overload
-    def schedule(
-        self,
-        schedule_id: str,
-        fn: Callable[..., Any] | str | None = None,
-        /,
-        input: Any = None,
-        *,
-        cron: str | None = None,
-        interval: Length | None = None,
-        time_zone: str = "UTC",
-        start_at: datetime | None = None,
-        end_at: datetime | None = None,
-        jitter: Length = 0,
-        overlap: Overlap = "skip",
-        catch_up: CatchUp = "latest",
-        catch_up_window: Length | None = None,
-        version: str | None = None,
-        tags: dict[str, str] | None = None,
-        entity: EntityId | str | None = None,
-        operation: str | None = None,
-    ) -> Any: ...
+        Its parameters are filled by what they are annotated with: `starlette.requests.Request`, `Client`, or, for one more,
+        the type of the JSON body; parameters of the route by their names. It returns a response, a `Handle` (202 with
+        links to the instance), text, bytes, None (204), or anything that becomes JSON. A plain ``def`` runs in a thread.
 
-    def schedule(
-        self,
-        schedule_id: str,
-        fn: Callable[..., Any] | str | None = None,
-        /,
-        input: Any = None,
-        *,
-        cron: str | None = None,
-        interval: Length | None = None,
-        time_zone: str = "UTC",
-        start_at: datetime | None = None,
-        end_at: datetime | None = None,
-        jitter: Length = 0,
-        overlap: Overlap = "skip",
-        catch_up: CatchUp = "latest",
-        catch_up_window: Length | None = None,
-        version: str | None = None,
-        tags: dict[str, str] | None = None,
-        entity: EntityId | str | None = None,
-        operation: str | None = None,
-    ) -> Any:
-        """Declare a schedule: each host of the app sees to it, when it starts, that the hub has it like this.
-
-        Over an orchestrator, or with one, or with an entity and an operation::
-
-            @app.schedule("nightly", cron="0 0 2 * * *", time_zone="Europe/Berlin")
-            @app.orchestrator
-            async def report(ctx): ...
-
-            app.schedule("heartbeat", entity="@monitor@main", operation="beat", interval=30)
-
-        One that is as declared is left alone, whatever number of hosts start; one that differs becomes as declared and keeps
-        what it counted, what runs, and whether it is paused. One that is not declared any more goes on and says so
-        (`ScheduleDescription.declared`), until a client deletes it.
+        Needs the extra ``server``. Served by `AppHost.serve_http` and ``durably run``.
 
         Args:
-            schedule_id: Its id.
-            fn: The orchestrator, or its name.
-            input: See `Schedules.create`, as all others.
-            cron: NCRONTAB, of six fields; or
-            interval: every so often.
-            time_zone: Of `cron`.
-            start_at: No occurrence before.
-            end_at: No occurrence behind.
-            jitter: Each comes later by up to so much.
-            overlap: What to do while an instance still runs.
-            catch_up: Which past due occurrences run.
-            catch_up_window: Those that are later than this do not.
-            version: Of the instances.
-            tags: Of the instances.
-            entity: What to signal, in the place of a start.
-            operation: What to ask it for.
-
-        Returns:
-            A decorator, when there is neither an orchestrator nor an entity; else None.
+            path: The route below the prefix (``/api``): ``"orders/{id:int}"``, ``"files/{*path}"``, ``"page/{number?}"``;
+                the name of the function by default.
+            methods: ``"GET"``, ``"POST"`` and so on; all by default.
+            auth_level: ``"function"`` needs a function, host or master key, in the header ``x-functions-key`` or the
+                parameter ``code``; ``"admin"`` the master key; ``"anonymous"`` none.
+            name: Of the function; its own by default.
 
         Raises:
-            RegistrationError: The id is taken in this app.
-            InvalidScheduleError: It can never work; the message says why.
+            RegistrationError: Name or route are taken, or the route is none.
         """
+        functions = self.http_functions
 
-        def register(function: Callable[..., Any] | str | None) -> Any:
-            request = ScheduleRequest(
-                schedule_id=schedule_id,
-                fn=function,
-                input=input,
-                entity=entity,
-                operation=operation,
-                cron=cron,
-                interval=interval,
-                time_zone=time_zone,
-                start_at=start_at,
-                end_at=end_at,
-                jitter=jitter,
-                overlap=overlap,
-                catch_up=catch_up,
-                catch_up_window=catch_up_window,
-                version=version,
-                tags=tags,
-            )
-            request.spec(self._registry, self._converter)
-            if schedule_id in self._schedules:
-                raise RegistrationError(
-                    f"Schedule '{schedule_id}' is declared twice: expected one for an id; pass another one"
-                )
-            self._schedules[schedule_id] = request
+        def register(function: F) -> F:
+            functions.add(function, name=name, route=path, methods=methods, auth_level=auth_level)
             return function
 
-        if fn is None and entity is None and operation is None:
-            return register
-        register(fn)
-        return None
+        return register
+
+    def queue(
+        self,
+        name: str,
+        /,
+        *,
+        function_name: str | None = None,
+        max_dequeue_count: int = MAX_DEQUEUE_COUNT,
+        visibility_timeout: timedelta | float = 0.0,
+        max_concurrent: int = MAX_CONCURRENT,
+    ) -> Callable[[F], F]:
+        """Register a function that takes the messages of a queue on the hub; `Client.queue` sends them.
+
+        Its parameters are filled by what they are annotated with: `QueueMessage`, `Client`, and one more gets the body,
+        decoded to its type. A message is handed out until the function returns; one that failed `max_dequeue_count` times
+        goes to the queue ``{name}-poison``, with its body and why. It is handed out at least once: what it starts with the
+        client that it is given is started once nevertheless, and stays started when it fails afterwards. Messages have no
+        order.
+
+        A plain ``def`` runs in a thread.
+
+        Args:
+            name: The queue: 3 to 63 lower-case letters, digits and single hyphens.
+            function_name: Of the function; its own by default.
+            max_dequeue_count: How often a message is tried.
+            visibility_timeout: How long one that failed waits (timedelta or seconds).
+            max_concurrent: Messages that may be in the function at once, on a host.
+
+        Raises:
+            RegistrationError: The queue has a function, or the function cannot be one.
+            InvalidTextError: The name is not usable.
+        """
+
+        def register(function: F) -> F:
+            self.queue_functions.add(
+                QueueFunction(
+                    function,
+                    name,
+                    name=function_name,
+                    max_dequeue_count=max_dequeue_count,
+                    visibility_timeout=visibility_timeout,
+                    max_concurrent=max_concurrent,
+                )
+            )
+            return function
+
+        return register
 
     @property
-    def schedules(self) -> dict[str, Spec]:
-        """What has been declared, by id, as it is stored."""
-        return {
-            schedule_id: request.spec(self._registry, self._converter)
-            for schedule_id, request in self._schedules.items()
-        }
+    def http_functions(self) -> HttpFunctions:
+        """HTTP functions, by name.
+
+        Raises:
+            RegistrationError: The extra ``server`` is not installed.
+        """
+        if self._http_functions is None:
+            try:
+                from durably.http_api.functions.routes import HttpFunctions
+            except ImportError as error:
+                raise RegistrationError(
+                    f"HTTP functions need the extra 'server' ({error}): pip install 'durably[server]'"
+                ) from None
+            self._http_functions = HttpFunctions()
+        return self._http_functions
+
+    @property
+    def has_http_functions(self) -> bool:
+        """True when there is one; asking imports nothing."""
+        return self._http_functions is not None and len(self._http_functions) > 0
 
     def include(self, other: App) -> None:
         """Take over all functions, schedules and token sources of another app; all or nothing. The HTTP policy stays.
@@ -391,14 +362,14 @@ class App:
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
-        for schedule_id, request in other._schedules.items():
-            if self._schedules.get(schedule_id, request) is not request:
-                raise RegistrationError(
-                    f"Schedule '{schedule_id}' is declared in both apps: expected one for an id; rename one of them"
-                )
+        self.queue_functions.check_merge(other.queue_functions)
+        self._check_schedules(other)
+        if other.has_http_functions:
+            self.http_functions.merge(other.http_functions)
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
-        self._schedules |= other._schedules
+        self.queue_functions.merge(other.queue_functions)
+        self._merge_schedules(other)
 
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
@@ -458,18 +429,21 @@ class AppHost:
             ),
         )
         clock = SystemClock() if clock is None else clock
-        builtins = [app.http_activity(clock).registered()]
+        queues = QueueActivity(app.queue_functions, app.converter, lambda: self.client)
+        builtins = [app.http_activity(clock).registered(), queues.registered(), DELIVERING]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
         store = store_of(
             hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
         )
         self.engine = Host(store, executor, options, clock, random)
-        operations = Operations(self.engine)
+        self._app = app
+        self._waking: asyncio.Task[None] | None = None
+        self._operations = Operations(self.engine)
         self.client = Client.of(
-            operations, app.registry, app.converter, self.engine.clock, self.engine.random
+            self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
-        self._declarations = Declarations(operations, app.schedules, self.engine.clock)
+        self._declarations = Declarations(self._operations, app.schedules, self.engine.clock)
 
     async def start(self) -> None:
         """Open the hub and go on with what is in flight.
@@ -479,6 +453,8 @@ class AppHost:
             RegistrationError: An activity with ``executor="process"`` cannot be imported by a worker process.
         """
         self._executor.check_processes()
+        for function in self._app.queue_functions:
+            function.check()
         self._stalls.start()  # before: work that was in flight begins at once
         try:
             await self.engine.start()
@@ -490,10 +466,17 @@ class AppHost:
         except BaseException:
             await self.stop()
             raise
+        if len(self._app.queue_functions):
+            queues = [function.queue for function in self._app.queue_functions]
+            self._waking = asyncio.create_task(wake_bound(self._operations, queues), name="durably-waking")
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
         self._declarations.close()
+        waking, self._waking = self._waking, None
+        if waking is not None:
+            waking.cancel()
+            await asyncio.gather(waking, return_exceptions=True)
         try:
             await self.engine.stop(drain_timeout_s)
         finally:
@@ -507,6 +490,37 @@ class AppHost:
     async def failed(self) -> None:
         """Return when the host has stopped by itself: `failure` says why. Never returns for one that goes on."""
         await self.engine.failed()
+
+    def serve_http(self, options: HttpOptions | None = None) -> HttpServer:
+        """A server of the management API and the HTTP functions of this host, to be used with ``async with`` while it runs.
+
+        Args:
+            options: Where and how; by default from the environment, see `HttpOptions`.
+
+        Raises:
+            OperationError: The extra ``server`` is not installed, or the keys cannot be read.
+            RegistrationError: An HTTP function has a parameter that nothing would fill.
+        """
+        try:
+            from durably.http_api.options import HttpOptions
+            from durably.http_api.server import HttpServer
+            from durably.http_api.serving import host_app
+        except ImportError as error:
+            raise OperationError(
+                f"Serving HTTP needs the extra 'server' ({error}): pip install 'durably[server]'"
+            ) from None
+        given = HttpOptions.from_environment() if options is None else options
+        application = host_app(
+            self.client,
+            self._operations,
+            self._app.http_functions,
+            converter=self._app.converter,
+            clock=self.engine.clock,
+            random=self.engine.random,
+            hub_url=self.engine.store.url,
+            options=given,
+        )
+        return HttpServer(application, given)
 
     async def __aenter__(self) -> Self:
         await self.start()
