@@ -28,10 +28,11 @@ from durably.program.versions import Versioning
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
+from durably.triggers.forgetting import Forgetting
 from durably.triggers.queue_activity import QueueActivity
 from durably.triggers.queue_function import MAX_CONCURRENT, MAX_DEQUEUE_COUNT, QueueFunction, QueueFunctions
 from durably.triggers.queue_orchestrator import DELIVERING
-from durably.triggers.waking import wake_bound
+from durably.triggers.waking import look_after_queues
 
 if TYPE_CHECKING:
     from durably.http_api.functions.routes import HttpFunctions
@@ -429,7 +430,9 @@ class AppHost:
             ),
         )
         clock = SystemClock() if clock is None else clock
-        queues = QueueActivity(app.queue_functions, app.converter, lambda: self.client)
+        queues = QueueActivity(
+            app.queue_functions, app.converter, lambda: self.client, lambda: self._forgetting
+        )
         builtins = [app.http_activity(clock).registered(), queues.registered(), DELIVERING]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
@@ -440,6 +443,9 @@ class AppHost:
         self._app = app
         self._waking: asyncio.Task[None] | None = None
         self._operations = Operations(self.engine)
+        self._forgetting = Forgetting(
+            self._operations, self.engine.clock, int(options.queue_keep_s * 1_000_000)
+        )
         self.client = Client.of(
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
@@ -468,7 +474,8 @@ class AppHost:
             raise
         if len(self._app.queue_functions):
             queues = [function.queue for function in self._app.queue_functions]
-            self._waking = asyncio.create_task(wake_bound(self._operations, queues), name="durably-waking")
+            waking = look_after_queues(self._operations, queues, self._forgetting)
+            self._waking = asyncio.create_task(waking, name="durably-queues")
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""

@@ -11,10 +11,11 @@ import msgspec
 
 from durably.client import Client
 from durably.codec.convert import Converter
-from durably.core.queues import POISON, QUEUE, QueueItem
+from durably.core.queues import POISON, QUEUE, QueueItem, message_instance
 from durably.errors import FailureDetails
 from durably.program.activity_context import ActivityContext
 from durably.program.registry import ActivityFunction
+from durably.triggers.forgetting import Forgetting
 from durably.triggers.message_client import MessageClient
 from durably.triggers.queue_function import QueueFunction, QueueFunctions, QueueMessage
 from durably.triggers.queue_orchestrator import Handed
@@ -29,12 +30,20 @@ class QueueActivity:
         functions: Of the app.
         converter: Of bodies.
         client: The client of the host, once there is one.
+        forgetting: Deletes what was dealt with, once there is a hub.
     """
 
-    def __init__(self, functions: QueueFunctions, converter: Converter, client: Callable[[], Client]) -> None:
+    def __init__(
+        self,
+        functions: QueueFunctions,
+        converter: Converter,
+        client: Callable[[], Client],
+        forgetting: Callable[[], Forgetting],
+    ) -> None:
         self._functions = functions
         self._converter = converter
         self._client = client
+        self._forgetting = forgetting
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     def registered(self) -> ActivityFunction:
@@ -46,7 +55,12 @@ class QueueActivity:
         item = msgspec.convert(data["item"], QueueItem)
         # Each death of a process while the function had the message is a try as well.
         count: int = data["count"] + context.delivery - 1
-        return msgspec.to_builtins(await self._hand_out(item, count))
+        handed = await self._hand_out(item, count)
+        forgetting = self._forgetting()
+        if handed.outcome in {"done", "poison"}:
+            forgetting.note(message_instance(item.queue, item.id))
+        await forgetting.forget_due()
+        return msgspec.to_builtins(handed)
 
     async def _hand_out(self, item: QueueItem, count: int) -> Handed:
         function = self._functions.of(item.queue)

@@ -1,4 +1,4 @@
-"""Tells messages that waited for a function that there is one now."""
+"""What a host that starts does for its queues: messages that waited for a function are told that there is one now."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from durably.core.queues import BOUND, QUEUE, prefix_of
 from durably.core.status import RuntimeStatus
 from durably.errors import HubClosedError, OperationError, UsageError
 from durably.management import Management
+from durably.triggers.forgetting import Forgetting
 
 _log = logging.getLogger("durably.queue")
 
 _PAGE = 200
 
 
-async def wake_bound(management: Management, queues: Iterable[str]) -> None:
-    """Wake the messages of some queues that found no function. What comes later finds it by itself."""
-    for queue in queues:
-        try:
+async def look_after_queues(management: Management, queues: Iterable[str], forgetting: Forgetting) -> None:
+    """Wake the messages of some queues that found no function, and delete old ones. What comes later finds its way."""
+    try:
+        for queue in queues:
             await _wake(management, queue)
-        except HubClosedError:
-            return
-        except OperationError as error:
-            _log.warning("messages of queue '%s' that waited for a function still wait: %s", queue, error)
+        await forgetting.forget_old()
+    except HubClosedError:
+        return
+    except OperationError as error:
+        _log.warning("messages that waited for a function still wait, for the next host: %s", error)
 
 
 async def _wake(management: Management, queue: str) -> None:
