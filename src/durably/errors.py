@@ -193,6 +193,36 @@ class NonDeterministicCall(UsageError):
     """Orchestrator code asked for something that a replay could not repeat; the message names the durable way."""
 
 
+class InvalidScheduleError(UsageError, ValueError):
+    """A schedule that cannot be: its expression, time zone, interval or policy is wrong, or it never comes due."""
+
+
+class ScheduleNotFoundError(UsageError, LookupError):
+    """No schedule of this id is in the hub."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"Schedule '{schedule_id}' is not in this hub; it was never created, or it was deleted"
+        )
+        self.schedule_id = schedule_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.schedule_id,)
+
+
+class ScheduleAlreadyExistsError(UsageError):
+    """The hub has a schedule of this id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"Schedule '{schedule_id}' already exists; expected a free id. Update it, or delete it first"
+        )
+        self.schedule_id = schedule_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.schedule_id,)
+
+
 class LockingRulesViolationError(UsageError):
     """A critical section may not do that: it could wait for itself, or see what it is to be shielded from."""
 

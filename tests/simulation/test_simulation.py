@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from durably.testing.simulation import Report, simulate, simulate_bank
+from durably.testing.simulation import Report, simulate, simulate_bank, simulate_timetable
 
 SEEDS = int(os.environ.get("DURABLY_SEEDS", "500"))
 SEED_FIRST = int(os.environ.get("DURABLY_SEED_FIRST", "0"))
@@ -56,6 +56,16 @@ def test_the_books_of_every_bank_are_in_order() -> None:
     judge_banks(reports)
 
 
+@pytest.mark.slow_once
+@pytest.mark.timeout(600)
+def test_every_occurrence_of_every_schedule_has_run_once() -> None:
+    """Overlap and catch-up policies, pauses, triggers, backfills: see `durably.testing.sim_timetable`. A tenth as many."""
+    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 10)), simulate_timetable)
+    print(f"{len(reports)} timetables, {sum(report.commits for report in reports)} commits")
+    assert all(report.faults.total() >= 10 for report in reports)
+    assert all(report.instances > 0 for report in reports)
+
+
 # A compensation that was refused, since the cancelled call that it undoes counted as under way.
 @pytest.mark.parametrize("seed", [22])
 def test_banks_that_failed_once_stay_fixed(seed: int) -> None:
@@ -83,6 +93,8 @@ def test_a_seed_is_the_same_world_every_time() -> None:
 def test_seeds_without_end() -> None:
     """`make soak`: ten thousand more."""
     for report in run_all(range(1_000_000, 1_010_000)):
+        assert report.faults.total() >= 10
+    for report in run_all(range(1_000_000, 1_010_000), simulate_timetable):
         assert report.faults.total() >= 10
 
 

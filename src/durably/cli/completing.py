@@ -64,6 +64,18 @@ def complete_names(context: click.Context, _: click.Parameter, incomplete: str) 
     return _asked(context, look, [])
 
 
+def complete_schedules(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of schedules."""
+    from click.shell_completion import CompletionItem
+
+    async def look(client: Client) -> list[CompletionItem]:
+        page = await client.schedules.list(prefix=incomplete, page_size=_OFFERED_MAX)
+        taken = context.params.get("ids") or ()
+        return [CompletionItem(one.schedule_id) for one in page.schedules if one.schedule_id not in taken]
+
+    return _asked(context, look, [])
+
+
 def _asked(context: click.Context, look: Callable[[Client], Coroutine[Any, Any, T]], otherwise: T) -> T:
     try:
         import asyncio

@@ -238,11 +238,11 @@ class EntityVerbs:
             updated_to=None if last_modified_to is None else micros_of(last_modified_to),
             with_transient=include_transient,
             page_size=page_size,
-            after=_after(continuation_token),
+            after=page_start(continuation_token),
         )
         found = await self._management.query_entities(query)
         entities = [_info(row, with_state=include_state) for row in found.rows]
-        return EntityPage(entities, None if found.next_after is None else _token(found.next_after))
+        return EntityPage(entities, None if found.next_after is None else page_token(found.next_after))
 
     async def clean_entity_storage(self) -> CleanResult:
         """Release locks whose orchestration has ended or is gone, and count what does not exist any more after that.
@@ -283,11 +283,17 @@ def _info(row: EntityRow, *, with_state: bool) -> EntityInfo:
     )
 
 
-def _token(after: str) -> str:
+def page_token(after: str) -> str:
+    """Where a page of entities ends, as users pass it on."""
     return base64.urlsafe_b64encode(b"e1:" + after.encode()).decode()
 
 
-def _after(token: str | None) -> str:
+def page_start(token: str | None) -> str:
+    """The reverse of `page_token`; the beginning for None.
+
+    Raises:
+        UsageError: It is no such token.
+    """
     if token is None:
         return ""
     try:

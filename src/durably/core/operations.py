@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import msgspec
 
 from durably.core.events import Payload
-from durably.core.messages import MessageBody
+from durably.core.messages import CallEntity, ChildDone, MessageBody
 from durably.errors import FailureDetails
+
+ALARM: Final = "alarm"
+"""The operation that an entity is asked for when its alarm rings."""
+
+KEEP_ALARM: Final = -1
+"""`OperationOutcome.alarm`: as it was."""
+
+NO_ALARM: Final = 0
+"""`OperationOutcome.alarm`: none."""
+
+CHILD_ENDED: Final = "orchestration_ended"
+"""The operation that an entity is asked for when an orchestration ends whose parent it is; its input is a `ChildEnded`."""
+
+
+class ChildEnded(msgspec.Struct, frozen=True):
+    """How an orchestration ended; its result is not told.
+
+    Attributes:
+        execution_id: Of the `ParentRef` that it was started with.
+        seq: The same.
+        child: See `ChildDone.child`.
+        failure: Why it did not complete, or None.
+    """
+
+    execution_id: str
+    seq: int
+    child: str | None
+    failure: FailureDetails | None
 
 
 class Operation(NamedTuple):
@@ -36,6 +66,8 @@ class OperationOutcome(NamedTuple):
         result: For the caller.
         failure: Why it failed, or None.
         messages: To send: target and body; empty when it failed.
+        alarm: When the entity is to be asked for `ALARM`: an instant, `NO_ALARM` or `KEEP_ALARM`. It has one at most. What a
+            failed operation says of it counts too.
     """
 
     state: Payload
@@ -43,3 +75,10 @@ class OperationOutcome(NamedTuple):
     result: Payload
     failure: FailureDetails | None
     messages: list[tuple[str, MessageBody]]
+    alarm: int = KEEP_ALARM
+
+
+def child_ended(body: ChildDone) -> CallEntity:
+    """The operation by which an entity learns of the end of an orchestration that it started as its parent."""
+    told = ChildEnded(body.execution_id, body.seq, body.child, body.failure)
+    return CallEntity(CHILD_ENDED, msgspec.json.encode(told))

@@ -22,6 +22,7 @@ from durably.core.messages import (
     TIMER_IDLE,
     TIMER_SIGNAL,
     CallEntity,
+    ChildDone,
     Discard,
     EntityDone,
     EntityLocked,
@@ -30,7 +31,7 @@ from durably.core.messages import (
     ReleaseEntity,
     TimerDue,
 )
-from durably.core.operations import Operation, OperationOutcome
+from durably.core.operations import ALARM, KEEP_ALARM, Operation, OperationOutcome, child_ended
 from durably.engine.desk import Desk
 from durably.engine.entity_residents import EntityResident
 from durably.engine.eviction import evict
@@ -46,6 +47,8 @@ from durably.errors import (
     InstanceNotFoundError,
     UnknownFunctionError,
 )
+from durably.schedules.entity import ScheduleCode
+from durably.schedules.spec import SCHEDULE
 
 _log = logging.getLogger("durably.entity")
 
@@ -54,6 +57,9 @@ _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) el
 
 _IDLE_SEQ = -1
 """Number of the timer that looks whether an entity is idle; signals have numbers from 0."""
+
+_ALARM_SEQ = -2
+"""Number of the signal that is the alarm of an entity."""
 
 
 class Limits(NamedTuple):
@@ -204,6 +210,8 @@ class Entities:
             if full or gathering.size >= self._limits.batch_bytes:
                 return False
             delivery = queue.popleft()
+            if isinstance(delivery.body, ChildDone):
+                delivery.body = child_ended(delivery.body)
             body = delivery.body
             if resident.corrupt is not None and not isinstance(body, Redrive | Discard):
                 self._refuse(delivery, EntityCorruptError(resident.corrupt))
@@ -247,6 +255,9 @@ class Entities:
         if resident.code is None:
             entity_id = EntityId.parse(resident.instance_id)
             executor = self._desk.executor
+            if entity_id.name == SCHEDULE:  # each host has it, whatever its functions are
+                resident.code = ScheduleCode(entity_id)
+                return resident.code
             if not executor.serves("entity", entity_id.name):
                 known = ", ".join(executor.names("entity")) or "(none)"
                 raise UnknownFunctionError(
@@ -360,6 +371,8 @@ class Entities:
                 outcome.failure.type,
                 outcome.failure.message,
             )
+        if outcome.alarm != KEEP_ALARM:
+            self._set_alarm(resident, outcome.alarm, now)
         if outcome.result is not None:
             gathering.size += len(outcome.result)
         self._tell(delivery, call, outcome.result, outcome.failure)
@@ -447,6 +460,22 @@ class Entities:
         self._stage(resident, self._clock.now())
         self._set_timer(resident, seq, TIMER_SIGNAL, due_at)
         self._desk.consumed(delivery)
+
+    def _set_alarm(self, resident: EntityResident, due_at: int, now: int) -> None:
+        """Move the one alarm of an entity; 0: it has none. It is a signal to itself that is due later."""
+        state = resident.state
+        held = state.delayed.get(_ALARM_SEQ)
+        if (0 if held is None else held.due_at) == due_at:
+            return
+        if due_at:
+            self._stage(resident, now)
+            call = CallEntity(ALARM, None, sender=resident.instance_id)
+            state.delayed[_ALARM_SEQ] = Delayed(_ALARM_SEQ, due_at, call)
+            self._set_timer(resident, _ALARM_SEQ, TIMER_SIGNAL, due_at)
+        else:
+            del state.delayed[_ALARM_SEQ]
+            self._clear_timer(resident, _ALARM_SEQ, TIMER_SIGNAL)
+            self._stage(resident, now)
 
     def _ring(self, resident: EntityResident, due: TimerDue, now: int) -> None:
         state = resident.state
