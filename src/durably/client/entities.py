@@ -176,21 +176,26 @@ class EntityVerbs:
 
         Args:
             entity_id: See `signal_entity`.
-            type: The type of the state; by default plain JSON data. The class of an entity of the client's app gives
-                an object of it.
+            type: The type of the state; by default plain JSON data, as it is stored. The class of an entity of the
+                client's app gives an object of it. With a type, a state of an older version is migrated for the reader
+                as the app says; what is stored stays as it is.
 
         Raises:
             PayloadError: The state does not fit the type.
+            UsageError: It was written by a newer version than the app has, or the app has no migration.
             EntityCorruptError: Its row is damaged.
         """
         row = await self._management.get_entity(str(EntityId.of(entity_id)))
-        state = None if row is None else EntityState.of(row).state
-        if state is None:
+        if row is None:
             return None
+        entity = EntityState.of(row)
+        state = entity.state
         registered = self._registry.entity(EntityId.of(entity_id).name)
-        if registered is not None and registered.form is not None and registered.fn is type:
-            return registered.form.load(state, self._converter)
-        return self._converter.decode(state, type)
+        if state is not None and registered is not None and type is not Any:
+            state = registered.current(state, entity.version, self._converter)
+            if registered.form is not None and registered.fn is type:
+                return registered.form.load(state, self._converter)
+        return None if state is None else self._converter.decode(state, type)
 
     async def get_entity(self, entity_id: EntityId | str) -> EntityInfo | None:
         """An entity with its lock and what waits for it, or None when there is nothing of it."""
