@@ -10,7 +10,7 @@ from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.entities import EntityState, is_section_of
 from durably.core.events import HistoryEvent
 from durably.core.history import decode_body, decode_rows
-from durably.core.messages import ReleaseEntity, StartInstance
+from durably.core.messages import ReleaseEntity, Restart, StartInstance
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import EntityCorruptError, HistoryCorruptError, InstanceNotFoundError
 from durably.storage.api import Store
@@ -55,6 +55,44 @@ async def find(store: Store, instance_id: str, *, payloads: bool = True) -> Inst
         elif not payloads:
             row = row._replace(input=None)
     return row
+
+
+async def find_newest(store: Store, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
+    """As `find`; of a finished instance whose place will be taken by what waits in the inbox, what that will be: Pending.
+
+    Only for those whose orders may wait for an owner: it costs two more reads of an instance that has ended.
+    """
+    row = await find(store, instance_id, payloads=payloads)
+    if row is None or row.status not in TERMINAL:
+        return row
+    for message in await store.read_messages(instance_id):
+        successor = _successor(row, message)
+        if successor is not None:
+            return successor if payloads else successor._replace(input=None)
+    return await store.get_instance(instance_id, payloads=payloads)  # it was taken in between the two reads
+
+
+def _successor(row: InstanceRow, message: InboxRow) -> InstanceRow | None:
+    """What an order that waits for an owner makes of a finished instance, if it is one to begin again."""
+    try:
+        body = decode_body(message.body)
+    except msgspec.MsgspecError:
+        return None
+    if isinstance(body, StartInstance) and body.on_existing in ("replace_finished", "replace"):
+        return pending_row(message)
+    if isinstance(body, Restart):
+        return row._replace(
+            execution=0,
+            ordinal=0,
+            execution_id=body.execution_id,
+            status=RuntimeStatus.Pending.value,
+            created_at=message.at,
+            updated_at=message.at,
+            output=None,
+            custom_status=None,
+            failure=None,
+        )
+    return None
 
 
 def pending_row(message: InboxRow) -> InstanceRow | None:
