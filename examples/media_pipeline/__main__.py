@@ -67,10 +67,10 @@ def make_up(folder: Path) -> Path:
     """Draw pictures, and write a file that is none."""
     if not folder.exists():
         for name, red in RED_SHARES.items():
-            image = Image.new("RGB", (1280, 852))
+            image = Image.new("RGB", (960, 640))
             draw = ImageDraw.Draw(image)
             for row in range(image.height):  # sky to meadow
-                draw.line((0, row, image.width, row), fill=(90, 100 + row // 8, 220 - row // 4))
+                draw.line((0, row, image.width, row), fill=(90, 100 + row // 6, 220 - row // 3))
             draw.rectangle((0, 0, image.width * red, image.height), fill=(210, 16, 24))
             content = io.BytesIO()
             image.save(content, "PNG")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from durably import App, NonRetryableError, OrchestrationContext, RetryPolicy, TaskFailedError
 from examples.effects import transaction, write_file
@@ -110,11 +110,17 @@ def share_of_red(source: str) -> float:
 
 def opened(source: str) -> Image.Image:
     """A picture, the right way up, without transparency."""
+    content = Path(source).read_bytes()  # a disk in trouble is worth another attempt, what it holds is not
     try:
-        with Image.open(source) as image:
+        with Image.open(io.BytesIO(content)) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UnreadableError(str(error)) from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # as Pillow's decoders do
+        raise UnreadableError(f"{Path(source).name} cannot be decoded: {type(error).__name__}") from None
 
 
 @app.activity

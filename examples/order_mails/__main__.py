@@ -68,9 +68,9 @@ async def ship(database: Path, handles: dict[str, Handle[State]]) -> None:
             if order_id not in shipped:
                 shipped.add(order_id)
                 try:
-                    await handles[order_id].raise_event("Shipped", f"parcel-{order_id}")
-                    if address == SENDS_BACK:  # so soon; the event is kept until somebody waits for it
+                    if address == SENDS_BACK:  # too early, and kept until somebody waits for it
                         await handles[order_id].raise_event("Returned", data=True)
+                    await handles[order_id].raise_event("Shipped", f"parcel-{order_id}")
                 except InstanceStateError as error:
                     print(error)
         await asyncio.sleep(0.02)

@@ -34,7 +34,10 @@ def test_an_agent_killed_after_a_refund_pays_once_and_asks_the_model_for_no_turn
     example = Example("agent_loop", tmp_path)
 
     # The money is gone, and the tool lingers: its result is not recorded.
-    example.kill_when(lambda: len(example.query("shop.db", "SELECT 1 FROM refunds")) > 0, "--step", "60")
+    def is_paid() -> bool:
+        return len(example.query("shop.db", "SELECT 1 FROM refunds")) > 0
+
+    example.kill_when(is_paid, "--step", "60", "--deadline", "600")
     assert (tmp_path / "model.log").read_text().split("\n")[:-1] == TURNS[:3]
     out = example.run()
 

@@ -11,51 +11,36 @@ from PIL import Image
 from durably.testing.pytest_plugin import DurableEnv
 from examples.effects import create
 from examples.media_pipeline import app as media
-from tests.examples.commands import Example, lines_until
+from tests.examples.commands import Example
 
-NAMES = {"published": {"meadow", "poppies", "sea"}, "rejected": {"alarm", "carpet", "sunset"}}
+NAMES = {"published": {"carpet", "meadow", "poppies", "sea"}, "rejected": {"alarm", "sunset"}}
 
 
 @pytest.mark.slow_once
-def test_pictures_killed_while_they_are_rendered_end_in_their_folders_once(tmp_path: Path) -> None:
-    pipeline = Example("media_pipeline", tmp_path)
+def test_pictures_killed_while_they_are_rendered_and_while_a_human_thinks_end_where_they_belong(
+    tmp_path: Path,
+) -> None:
+    pipeline, review = Example("media_pipeline", tmp_path), Example("media_pipeline.review", tmp_path)
 
     # A rendition is made, and its process lingers: nobody knows of it.
-    pipeline.kill_when(lambda: any(tmp_path.glob("work/*/*.jpg")), "--step", "60")
-    out = pipeline.run("--deadline", "0.5")
+    pipeline.kill_when(lambda: any(tmp_path.glob("work/*/*.jpg")), "--step", "60", "--deadline", "600")
 
-    assert "carpet     rejected   25% red  nobody has looked at it in time" in out
-    assert "words      unreadable          cannot identify image file" in out
+    def only_the_carpet_waits() -> bool:
+        rows = pipeline.query("index.db", "SELECT name, state = 'in review' FROM pictures")
+        return len(rows) == 7 and [name for name, waits in rows if waits] == ["carpet"]
+
+    pipeline.kill_when(only_the_carpet_waits)
+    assert review.run() == f"carpet  25% red  {tmp_path}/work/carpet/large.jpg\n"
+    review.run("carpet", "--publish", "--by", "Cy")  # nobody serves the hub: the event waits there
+    out = pipeline.run()
+
+    assert "carpet     published  25% red  Cy" in out
+    assert "words      unreadable          words.jpg cannot be decoded: UnidentifiedImageError" in out
     assert_settled(pipeline)
     page = (tmp_path / "index.html").read_text()
-    assert page.count("<img ") == 3
+    assert page.count("<img ") == 4
     for picture in NAMES["published"]:
         assert f'src="published/{picture}/small.jpg"' in page
-
-
-@pytest.mark.slow_once
-def test_a_human_decides_while_nobody_serves_the_hub(tmp_path: Path) -> None:
-    pipeline, review = (
-        Example("media_pipeline", tmp_path / "gallery"),
-        Example("media_pipeline.review", tmp_path / "gallery"),
-    )
-    incoming = tmp_path / "incoming"
-    incoming.mkdir()
-    image = Image.new("RGB", (600, 1200), "white")
-    image.paste((220, 10, 20), (0, 0, 600, 400))
-    image.save(incoming / "flag.png")
-
-    def waits() -> bool:
-        return len(pipeline.query("index.db", "SELECT 1 FROM pictures WHERE state = 'in review'")) > 0
-
-    pipeline.kill_when(waits, str(incoming), "--deadline", "600")
-    assert review.run() == f"flag  33% red  {tmp_path}/gallery/work/flag/large.jpg\n"
-    review.run("flag", "--publish", "--by", "Cy")
-    with pipeline.started(str(incoming)) as process:
-        lines_until("flag       published  33% red  Cy", process)
-
-    with Image.open(tmp_path / "gallery/published/flag/medium.jpg") as rendition:
-        assert rendition.size == (240, 480)
 
 
 def assert_settled(pipeline: Example) -> None:
@@ -71,6 +56,26 @@ def assert_settled(pipeline: Example) -> None:
         rows = pipeline.query("index.db", f"SELECT name FROM pictures WHERE state = '{state}'")
         assert {name for (name,) in rows} == names
     assert list((pipeline.folder / "work").iterdir()) == []
+
+
+def test_a_rendition_stands_upright_and_fits_and_the_share_of_red_is_that_of_the_pixels(
+    tmp_path: Path,
+) -> None:
+    image = Image.new("RGB", (1200, 600), "white")
+    image.paste((220, 10, 20), (0, 0, 300, 600))
+    lies_on_its_side = Image.Exif()
+    lies_on_its_side[274] = 6
+    image.save(tmp_path / "flag.png", exif=lies_on_its_side)
+    source = str(tmp_path / "flag.png")
+
+    assert media.share_of_red(source) == 0.25
+    for _ in range(2):
+        media.render(media.Rendition(source, str(tmp_path / "flag.jpg"), 480))
+        with Image.open(tmp_path / "flag.jpg") as rendition:
+            assert (rendition.format, rendition.size) == ("JPEG", (240, 480))
+    (tmp_path / "half.png").write_bytes((tmp_path / "flag.png").read_bytes()[:600])
+    with pytest.raises(media.UnreadableError, match=r"half.png cannot be decoded: OSError"):
+        media.share_of_red(str(tmp_path / "half.png"))
 
 
 @pytest.mark.parametrize(
