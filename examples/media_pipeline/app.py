@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from durably import App, NonRetryableError, OrchestrationContext, RetryPolicy, TaskFailedError
-from examples.effects import transaction, write_file
+from examples.effects import move, transaction, write_file
 
 app = App()
 
@@ -114,12 +114,7 @@ def opened(source: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # as Pillow's decoders do
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of Pillow's ways
         raise UnreadableError(f"{Path(source).name} cannot be decoded: {type(error).__name__}") from None
 
 
@@ -132,10 +127,8 @@ def enter(outcome: Outcome) -> None:
             "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)",
             (outcome.name, outcome.state, outcome.red, outcome.decided_by, outcome.note),
         )
-        made = gallery / "work" / outcome.name
-        if outcome.state in ("published", "rejected") and made.exists():
-            (gallery / outcome.state).mkdir(exist_ok=True)
-            made.rename(gallery / outcome.state / outcome.name)
+        if outcome.state in ("published", "rejected"):
+            move(gallery / "work" / outcome.name, gallery / outcome.state / outcome.name)
         rows = db.execute("SELECT name FROM pictures WHERE state = 'published' ORDER BY name")
         write_file(gallery / "index.html", page_of([name for (name,) in rows]).encode())
 
@@ -168,9 +161,10 @@ async def publish_picture(ctx: OrchestrationContext, picture: Picture) -> Outcom
                 *(ctx.call_activity(render, size, retry=PATIENT) for size in sizes),
             ]
         )
-        outcome = await moderate(ctx, picture, red)
     except TaskFailedError as error:
         outcome = Outcome(picture.name, picture.gallery, "unreadable", note=error.details.message)
+    else:
+        outcome = await moderate(ctx, picture, red)
     await ctx.call_activity(enter, outcome, retry=PATIENT)
     ctx.set_custom_status(outcome.state)
     return outcome

@@ -57,8 +57,6 @@ class PostOffice:
         name = sha256(str(message["Message-ID"]).encode()).hexdigest()
         for address in envelope.rcpt_tos:
             box = self.folder / address
-            for part in ("cur", "new", "tmp"):
-                (box / part).mkdir(parents=True, exist_ok=True)
             if any(box.glob(f"*/{name}*")):  # a mail reader moves it to `cur` and appends flags
                 self._log(f"{address} 250 dropped a double of '{message['Subject']}'")
             else:
@@ -77,7 +75,9 @@ def open_post_office(
 ) -> Generator[PostOffice]:
     """The server, on an event loop in a thread of its own, for as long as the block runs."""
     logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd tells each line of each dialogue
-    folder.mkdir(parents=True, exist_ok=True)
+    for address in mailboxes:
+        for part in ("cur", "new", "tmp"):
+            (folder / address / part).mkdir(parents=True, exist_ok=True)
     office = PostOffice(folder, mailboxes, greylists=greylists)
     loop = asyncio.new_event_loop()
 

@@ -90,6 +90,7 @@ async def test_a_doubtful_picture_waits_three_days_for_a_human(
     durable_env: DurableEnv, tmp_path: Path, review: media.Review | None, state: str, note: str
 ) -> None:
     create(tmp_path / "index.db", media.SCHEMA)
+    (tmp_path / "work" / "flag").mkdir(parents=True)
     days = timedelta(days=3)
     async with durable_env(media.app, auto_skip=False) as env:
         env.mock_activity(media.share_of_red, returns=0.3)
@@ -107,3 +108,4 @@ async def test_a_doubtful_picture_waits_three_days_for_a_human(
         await env.advance(timedelta(seconds=1))
         outcome = await handle.result()
         assert (outcome.state, outcome.note, env.deaths) == (state, note, 1)
+    assert (tmp_path / state / "flag").is_dir()
