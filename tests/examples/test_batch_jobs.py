@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +21,7 @@ from durably.testing.pytest_plugin import DurableEnv
 from examples.batch_jobs import app as batch
 from examples.batch_jobs.__main__ import fill
 from examples.effects import query
-from tests.examples.commands import Example, lines_until
+from tests.examples.commands import PATIENCE_S, ROOT, Example, lines_until
 
 
 def invoices(folder: Path) -> set[int]:
@@ -41,20 +48,61 @@ def test_a_batch_is_started_and_cancelled_by_clients_and_the_next_one_does_the_r
     example, request = Example("batch_jobs", tmp_path), Example("batch_jobs.request", tmp_path)
 
     assert request.run("start", "--max-in-flight", "5") == "Pending: 0 of 0 done, 0 failed\n"
-    with example.started("--jobs", "200", "--job-time", "0.2") as process:
-        lines_until(" of 200 done", process)
+    with example.started("--jobs", "100", "--job-time", "0.4") as process:
+        lines_until(" of 100 done", process)
         request.run("cancel")
         lines_until("Canceled: ", process)
         process.communicate()
         assert process.returncode == 1
     report = json.loads((tmp_path / "result.json").read_text())
     assert report["cancelled"] > 0
-    assert report["done"] + report["failed"] + report["cancelled"] == 200
+    assert report["done"] + report["failed"] + report["cancelled"] == 100
     assert len(invoices(tmp_path)) == report["done"]  # also of those that were running: the report is final
 
     assert request.run("start").startswith("Pending: ")
-    assert ": 196 done, 4 failed, 0 cancelled" in example.run("--job-time", "0")
-    assert invoices(tmp_path) == set(range(1, 201)) - {50, 100, 150, 200}
+    assert ": 98 done, 2 failed, 0 cancelled" in example.run("--job-time", "0")
+    assert invoices(tmp_path) == set(range(1, 101)) - {50, 100}
+
+
+@pytest.mark.slow_once
+def test_over_http_a_start_is_accepted_and_its_status_is_polled_until_it_has_ended(tmp_path: Path) -> None:
+    fill(tmp_path / "queue.db", 60)
+    hub = f"sqlite:///{tmp_path / 'hub.db'}"
+    command = [sys.executable, "-m", "durably", "run", "examples.batch_jobs.app", "--hub", hub]
+    with subprocess.Popen(
+        [*command, "--http", "--port", "0", "--insecure"],
+        cwd=ROOT,
+        env={**os.environ, "BATCH_JOB_S": "0.05"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            said = "\n".join(lines_until("Ready", process))
+            url = re.findall(r"http://127\.0\.0\.1:\d+", said)[0]
+            content = json.dumps({"folder": str(tmp_path), "max_in_flight": 10}).encode()
+            status, links = asked(
+                f"{url}/runtime/webhooks/durabletask/orchestrators/run_batch/batch", content
+            )
+            assert status == 202
+            statuses: list[int] = []
+            while 200 not in statuses:
+                time.sleep(0.05)
+                status, shown = asked(links["statusQueryGetUri"])
+                statuses.append(status)
+            assert statuses[0] == 202
+            assert shown["customStatus"] == {"jobs": 60, "done": 59, "failed": 1}
+            assert shown["output"] == json.loads((tmp_path / "result.json").read_text())
+        finally:
+            process.kill()
+    assert invoices(tmp_path) == set(range(1, 61)) - {50}
+
+
+def asked(url: str, content: bytes | None = None) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer: a POST with content, a GET without."""
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        return answer.status, json.load(answer)
 
 
 async def test_never_more_jobs_at_once_than_allowed(durable_env: DurableEnv, tmp_path: Path) -> None:
