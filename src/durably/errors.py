@@ -272,6 +272,10 @@ class WorkDiscardedError(NonRetryableError):
     """An operator gave up a parked activity call: `details.type` of the `TaskFailedError` that the orchestrator sees."""
 
 
+class WorkParkedError(NonRetryableError):
+    """An operation of an entity was set aside, since its process died each time it ran. It may be performed later."""
+
+
 class OrchestrationFailedError(DurablyError):
     """The instance whose result was asked for did not complete.
 

@@ -154,7 +154,7 @@ class Management(Protocol):
         """Give a parked instance or message up. Raises as `redrive`.
 
         A parked activity call fails, and its orchestration goes on; an instance that is parked for another reason is
-        terminated; a message is deleted.
+        terminated; a message is deleted, and an orchestration that waits for its result is told.
         """
         ...
 

@@ -9,7 +9,7 @@ import msgspec
 
 from durably.core.commit import HistoryRow, Unreadable
 from durably.core.events import ExecutionStarted, HistoryEvent
-from durably.core.messages import MessageBody
+from durably.core.messages import CallEntity, MessageBody
 from durably.errors import FailureDetails, HistoryCorruptError
 
 CHECKSUM_BYTES = 8
@@ -92,6 +92,15 @@ def readable(instance_id: str, what: str, payload: bytes | None) -> bytes | None
 def encode_body(body: MessageBody) -> bytes:
     """A message body to the bytes of an inbox row."""
     return _encoder.encode(body)
+
+
+def call_in(data: bytes | None) -> CallEntity | None:
+    """The operation that a stored message asks for; None when it asks for none, or cannot be read."""
+    try:
+        body = decode_body(data or b"")
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+    return body if isinstance(body, CallEntity) else None
 
 
 def decode_body(data: bytes) -> MessageBody:
