@@ -61,9 +61,11 @@ class HttpActivity:
         policy = self._policy
         request, answer = await self._follow(msgspec.convert(data, HttpRequest))
         if answer.status in request.retry_status_codes:
+            left_alone = retry_after_s(answer.headers, self._now()) or 0.0
             raise HttpStatusError(
                 f"{request.method} '{shown(request.uri)}' was answered with {answer.status}, a failure by retry_status_codes: "
-                "expected another status"
+                "expected another status",
+                int(left_alone * 1_000_000),
             )
         following = poll_of(request, answer.status, answer.headers, policy.cross_origin_headers)
         if following is None:
