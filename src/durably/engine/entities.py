@@ -164,7 +164,7 @@ class Entities:
         self._trials.close()
         for resident in self.residents.values():
             if resident.busy is not None:
-                resident.busy.cancel()
+                _cancel(resident.busy)
         self.residents.clear()
         self._ready.clear()
 
@@ -550,3 +550,11 @@ class Entities:
         if not resident.staged:
             resident.staged = True
             self._desk.committer.gathering.entities.append(resident)
+
+
+def _cancel(task: asyncio.Task[OperationOutcome]) -> None:
+    """Cancel an operation; where Python could not begin it at once, behind its beginning: nothing is left unawaited."""
+    if _EAGER:
+        task.cancel()
+    else:
+        task.get_loop().call_soon(task.cancel)
