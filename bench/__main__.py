@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.costs import bare, cpu
+from bench.counters import w5
 from bench.figures import Load, MeasurementError, Record
 from bench.hub import VARIANTS
 from bench.loops import LOOPS, run
@@ -53,6 +54,7 @@ DEFAULT_N = {
     "W2": 1_000,
     "W3": 1_000,
     "W4": 50,
+    "W5": 2_000,
     "W6": 1_000,
     "W7": 1_000,
     "W8": 100_000,
@@ -62,7 +64,7 @@ DEFAULT_N = {
     "PURGE": 100_000,
     "KIT": 2_000,
 }
-DEFAULT_C = {"CPU": 100, "PURGE": 100}
+DEFAULT_C = {"CPU": 100, "PURGE": 100, "W5": 100}
 _KILLED = ("W6", "W8")
 
 TOUR = (
@@ -71,6 +73,7 @@ TOUR = (
     ("W2", 1000, 1),
     ("W3", 5000, 100),
     ("W4", 100, 1),
+    ("W5", 20000, 100),
     ("W6", 1000, 1),
     ("W7", 1000, 1),
     ("BARE", 1000, 1),
@@ -89,6 +92,7 @@ class Settings:
     workload: str
     n: int
     c: int
+    keys: int
     hub: str
     reps: int
     cap: float
@@ -106,7 +110,8 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--workload", choices=list(DEFAULT_N), help="default: a tour of all of them")
     add("--n", type=int, help="instances, activities or steps")
-    add("--c", type=int, help="in flight at once (default: 1; CPU and PURGE: 100)")
+    add("--c", type=int, help="in flight at once (default: 1; CPU, PURGE and W5: 100)")
+    add("--keys", type=int, default=10, help="W5: counters (default: %(default)s)")
     add("--hub", "--variant", choices=VARIANTS, default="sqlite")
     add("--reps", type=int, default=3, help="repetitions (default: %(default)s)")
     add("--cap", type=float, default=40, metavar="S", help="start nothing more after S seconds")
@@ -129,7 +134,10 @@ def prepare(settings: Settings) -> AbstractAsyncContextManager[Workload]:
         return bare(settings.hub, settings.dir)
     if settings.workload == "KIT":
         return kit(settings.hub, settings.dir)
-    workload, warm_up = HOSTED[settings.workload]
+    if settings.workload == "W5":
+        workload, warm_up = w5(settings.keys), warm_chains
+    else:
+        workload, warm_up = HOSTED[settings.workload]
     return hosted(settings.hub, settings.dir, workload, None if settings.no_warmup else warm_up, settings.c)
 
 

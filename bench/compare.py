@@ -19,7 +19,7 @@ def arguments() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser("python -m bench.compare", description="Compare; see bench/README.md.")
     add = parser.add_argument
-    add("--case", dest="cases", action="append", type=Case.parse, metavar="WORKLOAD:N:C[:PEER_N]")
+    add("--case", dest="cases", action="append", type=Case.parse, metavar="WORKLOAD[@KEYS]:N:C[:PEER_N]")
     add(
         "--hub",
         dest="hubs",

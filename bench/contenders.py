@@ -27,6 +27,9 @@ DEFAULT_CASES = (
     "W2:10000:1",
     "W3:5000:100:2000",
     "W4:100:1",
+    "W5@1:20000:100:5000",
+    "W5@10:20000:100:5000",
+    "W5@1000:20000:100:5000",
     "W6:1000:1",
     "W7:1000:1",
     "CPU:5000:100",
@@ -37,6 +40,7 @@ class Case(NamedTuple):
     """One table: a workload and its size.
 
     Attributes:
+        keys: Of W5: over how many entities.
         peer_n: The size for peers that take too long for `n`; the figures are rates, or of one instance.
     """
 
@@ -44,21 +48,24 @@ class Case(NamedTuple):
     n: int
     c: int
     peer_n: int
+    keys: int = 10
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        """From ``WORKLOAD:N:C[:PEER_N]``."""
+        """From ``WORKLOAD[@KEYS]:N:C[:PEER_N]``."""
         try:
-            workload, n, *rest = text.split(":")
+            name, n, *rest = text.split(":")
             c, *peer = (int(number) for number in rest)
-            return cls(workload, int(n), c, peer[0] if peer else int(n))
+            workload, at, keys = name.partition("@")
+            return cls(workload, int(n), c, peer[0] if peer else int(n), int(keys) if at else 10)
         except ValueError:
-            raise ValueError(f"{text!r} is not a case: expected WORKLOAD:N:C[:PEER_N]") from None
+            raise ValueError(f"{text!r} is not a case: expected WORKLOAD[@KEYS]:N:C[:PEER_N]") from None
 
     @property
     def title(self) -> str:
         """What the cases of one table have in common."""
-        return f"{self.workload}:{self.n}:{self.c}"
+        name = f"{self.workload}@{self.keys}" if self.workload == "W5" else self.workload
+        return f"{name}:{self.n}:{self.c}"
 
 
 class Contender(NamedTuple):
@@ -66,8 +73,8 @@ class Contender(NamedTuple):
 
     Attributes:
         name: In the tables.
-        command: A command line (no shell) with ``{workload}``, ``{n}``, ``{c}``, ``{reps}`` to be filled in; prints
-            JSON lines.
+        command: A command line (no shell) with ``{workload}``, ``{n}``, ``{c}``, ``{keys}``, ``{reps}`` to be filled in;
+            prints JSON lines.
         cases: It takes part in cases that begin with one of these; in all of them when there are none.
         is_peer: It runs the size that a case has for peers.
     """
@@ -93,7 +100,7 @@ class Contender(NamedTuple):
     def words(self, case: Case, reps: int) -> list[str]:
         """The command line for a case."""
         size = case.peer_n if self.is_peer else case.n
-        values = {"workload": case.workload, "n": size, "c": case.c, "reps": reps}
+        values = {"workload": case.workload, "n": size, "c": case.c, "keys": case.keys, "reps": reps}
         line = self.command
         for name, value in values.items():
             line = line.replace(f"{{{name}}}", str(value))
@@ -103,10 +110,10 @@ class Contender(NamedTuple):
 def own(hubs: list[str], python: str, options: str) -> list[Contender]:
     """Ourselves on each hub, and next to W7 the bare commit that it is held against."""
     command = f"{shlex.quote(python)} -m bench --json {options}"
-    size = "--n {n} --c {c} --reps {reps}"
+    size = "--n {n} --c {c} --keys {keys} --reps {reps}"
     found: list[Contender] = []
     for hub in hubs:
-        cases = ("W1", "W2", "W3", "W4", "W7", "CPU") if hub == "memory" else ()
+        cases = ("W1", "W2", "W3", "W4", "W5", "W7", "CPU") if hub == "memory" else ()
         run = f"{command} --hub {hub} --workload {{workload}} {size}"
         found.append(Contender(f"{OURS} {hub}", run, cases, is_peer=False))
     bare = f"{command} --hub {hubs[0]} --workload BARE --n 1000 --reps {{reps}}"

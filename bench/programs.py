@@ -102,3 +102,13 @@ async def noted_waiter(ctx: OrchestrationContext, job: NotedJob) -> Any:
     """Waits for one event, then leaves a trace outside."""
     await ctx.wait_for_external_event("go")
     return await ctx.call_activity(note, {"log": job["log"], "id": ctx.instance_id})
+
+
+@app.entity(name="counter")
+class Counter:
+    """Adds up what it is sent."""
+
+    value: int = 0
+
+    def add(self, by: int) -> None:
+        self.value += by

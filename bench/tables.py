@@ -46,6 +46,11 @@ KINDS = {
     "W2": Kind("fan-out and fan-in", (Column("wall s", "wall_s"), _ACTIVITIES), more_is_better=False),
     "W3": Kind("hello", (_INSTANCES, _P50, _P99), more_is_better=True),
     "W4": Kind("event raised to instance done", (_P50, _P99), more_is_better=False),
+    "W5": Kind(
+        "one-way signals to counter entities",
+        (Column("signals/s", "signals_per_s"), Column("sent after s", "send_s"), _P50, _P99),
+        more_is_better=True,
+    ),
     "W6": Kind(
         "recovery after kill -9",
         (
@@ -108,7 +113,7 @@ def render(records: Sequence[Record]) -> str:
     parts += [
         table(case, [line for line in records if line["case"] == case])
         for case in _unique(records, "case")
-        if case.split(":")[0] in KINDS  # BARE is no contest: it stands beside W7
+        if _workload(case) in KINDS  # BARE is no contest: it stands beside W7
     ]
     return "\n".join(parts)
 
@@ -130,12 +135,14 @@ def machine() -> str:
 
 def table(case: str, records: Sequence[Record]) -> str:
     """The table of a case."""
-    workload, n, c = case.split(":")
+    name, n, c = case.split(":")
+    workload, _, keys = name.partition("@")
     kind = ALONE if (workload, c) == ("W1", "1") else KINDS[workload]
     base = next((line["contender"] for line in records if line["contender"].startswith(OURS)), OURS)
     good = {name: _good(records, name) for name in _unique(records, "contender")}
     columns = [*(column.title for column in kind.columns), f"{base} is", "CPU s", "RSS MB"]
-    out = [f"### {workload}: {kind.title}, n = {int(n):,}, {c} in flight", ""]
+    over = f" over {int(keys):,} keys" if keys else ""
+    out = [f"### {workload}: {kind.title}{over}, n = {int(n):,}, {c} in flight", ""]
     out.append(f"| engine | done | {' | '.join(columns)} |")
     out.append("|---" * (len(columns) + 2) + "|")
     for name, lines in good.items():
@@ -175,6 +182,10 @@ def _notes(records: Sequence[Record], good: dict[str, list[Record]], base: str) 
 def _good(records: Sequence[Record], name: str) -> list[Record]:
     found = [line for line in records if line["contender"] == name and "problem" not in line]
     return [line for line in found if line.get("ok", True)]
+
+
+def _workload(case: str) -> str:
+    return case.split(":", maxsplit=1)[0].partition("@")[0]
 
 
 def _unique(records: Sequence[Record], key: str) -> list[str]:

@@ -11,6 +11,9 @@ settings.register_profile("durably", database=None, deadline=None)
 settings.register_profile("durably-ci", settings.get_profile("durably"), derandomize=True, print_blob=True)
 settings.load_profile("durably-ci" if os.environ.get("CI") else "durably")
 
+# Programs that host a hub serve HTTP as well, on one port for all: only tests that are about it switch that on.
+os.environ.setdefault("DURABLY_HTTP", "off")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Soak tests take minutes: they belong to `make soak` and are not collected elsewhere."""

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
         VersionMismatchError,
     )
     from durably.executors.http.policy import HttpPolicy
+    from durably.http_api.client import DurableClient
+    from durably.http_api.options import HttpOptions
     from durably.program.activity_context import ActivityContext
     from durably.program.context import OrchestrationContext
     from durably.program.entity_context import EntityContext
@@ -87,6 +89,8 @@ _ROOMS = {
     "HistoryEntry": "durably.core.timeline",
     "EngineOptions": "durably.engine.options",
     "HttpPolicy": "durably.executors.http.policy",
+    "DurableClient": "durably.http_api.client",
+    "HttpOptions": "durably.http_api.options",
     "ActivityContext": "durably.program.activity_context",
     "OrchestrationContext": "durably.program.context",
     "DurableHttpResponse": "durably.program.http",
@@ -102,6 +106,7 @@ __all__ = [
     "BulkResult",
     "Client",
     "Converter",
+    "DurableClient",
     "DurableHttpResponse",
     "DurablyError",
     "EncryptionKeyError",
@@ -117,6 +122,7 @@ __all__ = [
     "Handle",
     "HistoryCorruptError",
     "HistoryEntry",
+    "HttpOptions",
     "HttpPolicy",
     "HttpRefusedError",
     "HttpRequestError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from durably.client import Client
 from durably.clock import Clock, Random, SystemClock
@@ -13,7 +13,7 @@ from durably.codec.convert import Converter, JsonConverter
 from durably.engine.host import Host
 from durably.engine.operations import Operations
 from durably.engine.options import EngineOptions
-from durably.errors import RegistrationError, UsageError
+from durably.errors import OperationError, RegistrationError, UsageError
 from durably.executors.http.activity import HttpActivity
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
@@ -25,6 +25,11 @@ from durably.program.versions import Versioning
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
+
+if TYPE_CHECKING:
+    from durably.http_api.functions.routes import HttpFunctions
+    from durably.http_api.options import HttpOptions
+    from durably.http_api.server import HttpServer
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=TokenHook)
@@ -50,6 +55,7 @@ class App:
         self._registry = Registry()
         self._tokens = TokenSources()
         self._http = http
+        self._http_functions: HttpFunctions | None = None
         self._converter: Converter = converter or JsonConverter()
 
     @property
@@ -233,6 +239,64 @@ class App:
 
         return register if fn is None else register(fn)
 
+    def route(
+        self,
+        path: str | None = None,
+        /,
+        *,
+        methods: Iterable[str] | str | None = None,
+        auth_level: Literal["anonymous", "function", "admin"] = "function",
+        name: str | None = None,
+    ) -> Callable[[F], F]:
+        """Register an HTTP function: one that answers requests, and may start orchestrations.
+
+        Its parameters are filled by what they are annotated with: `starlette.requests.Request`, `Client`, or, for one more,
+        the type of the JSON body; parameters of the route by their names. It returns a response, a `Handle` (202 with
+        links to the instance), text, bytes, None (204), or anything that becomes JSON. A plain ``def`` runs in a thread.
+
+        Needs the extra ``server``. Served by `AppHost.serve_http` and ``durably run``.
+
+        Args:
+            path: The route below the prefix (``/api``): ``"orders/{id:int}"``, ``"files/{*path}"``, ``"page/{number?}"``;
+                the name of the function by default.
+            methods: ``"GET"``, ``"POST"`` and so on; all by default.
+            auth_level: ``"function"`` needs a function, host or master key, in the header ``x-functions-key`` or the
+                parameter ``code``; ``"admin"`` the master key; ``"anonymous"`` none.
+            name: Of the function; its own by default.
+
+        Raises:
+            RegistrationError: Name or route are taken, or the route is none.
+        """
+        functions = self.http_functions
+
+        def register(function: F) -> F:
+            functions.add(function, name=name, route=path, methods=methods, auth_level=auth_level)
+            return function
+
+        return register
+
+    @property
+    def http_functions(self) -> HttpFunctions:
+        """HTTP functions, by name.
+
+        Raises:
+            RegistrationError: The extra ``server`` is not installed.
+        """
+        if self._http_functions is None:
+            try:
+                from durably.http_api.functions.routes import HttpFunctions
+            except ImportError as error:
+                raise RegistrationError(
+                    f"HTTP functions need the extra 'server' ({error}): pip install 'durably[server]'"
+                ) from None
+            self._http_functions = HttpFunctions()
+        return self._http_functions
+
+    @property
+    def has_http_functions(self) -> bool:
+        """True when there is one; asking imports nothing."""
+        return self._http_functions is not None and len(self._http_functions) > 0
+
     def include(self, other: App) -> None:
         """Take over all functions and token sources of another app; all or nothing. The HTTP policy stays this app's.
 
@@ -242,6 +306,8 @@ class App:
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
+        if other.has_http_functions:
+            self.http_functions.merge(other.http_functions)
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
 
@@ -310,8 +376,10 @@ class AppHost:
             hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
         )
         self.engine = Host(store, executor, options, clock, random)
+        self._app = app
+        self._operations = Operations(self.engine)
         self.client = Client.of(
-            Operations(self.engine), app.registry, app.converter, self.engine.clock, self.engine.random
+            self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
 
     async def start(self) -> None:
@@ -344,6 +412,37 @@ class AppHost:
     async def failed(self) -> None:
         """Return when the host has stopped by itself: `failure` says why. Never returns for one that goes on."""
         await self.engine.failed()
+
+    def serve_http(self, options: HttpOptions | None = None) -> HttpServer:
+        """A server of the management API and the HTTP functions of this host, to be used with ``async with`` while it runs.
+
+        Args:
+            options: Where and how; by default from the environment, see `HttpOptions`.
+
+        Raises:
+            OperationError: The extra ``server`` is not installed, or the keys cannot be read.
+            RegistrationError: An HTTP function has a parameter that nothing would fill.
+        """
+        try:
+            from durably.http_api.options import HttpOptions
+            from durably.http_api.server import HttpServer
+            from durably.http_api.serving import host_app
+        except ImportError as error:
+            raise OperationError(
+                f"Serving HTTP needs the extra 'server' ({error}): pip install 'durably[server]'"
+            ) from None
+        given = HttpOptions.from_environment() if options is None else options
+        application = host_app(
+            self.client,
+            self._operations,
+            self._app.http_functions,
+            converter=self._app.converter,
+            clock=self.engine.clock,
+            random=self.engine.random,
+            hub_url=self.engine.store.url,
+            options=given,
+        )
+        return HttpServer(application, given)
 
     async def __aenter__(self) -> Self:
         await self.start()

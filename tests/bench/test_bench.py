@@ -23,6 +23,7 @@ KEYS = {
     "W2": {"act_per_s"},
     "W3": CHAIN,
     "W4": LATENCY,
+    "W5": {"signals_per_s", "send_s", "keys", *LATENCY},
     "W6": {"lost", "doubled", "start_s", "up_s", "raised_s", "engine_cpu_s", "engine_rss_mb", "inst_per_s"},
     "W8": {"waiting_rss_mb", "raise_to_done_s", "lost", "doubled", "up_s"},
     "QUERY": {"first_page_ms", "first_page_max_ms"},
@@ -106,3 +107,21 @@ def test_peers_are_commands_that_print_lines(tmp_path: Path) -> None:
     mark = {"contender": "peer", "case": "W1:5:1", "turn": 0}
     assert records == [{**mark, "ok": True, "n": 2}, {**mark, "problem": "exit 3"}]
     assert [json.loads(text) for text in kept.read_text().splitlines()] == records
+
+
+def test_counters_are_compared_over_as_many_keys_as_the_case_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = "import json, sys; print(json.dumps({'ok': True, 'n': 6, 'signals_per_s': float(sys.argv[1])}))"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {{keys}}"
+    contender = compare.Contender.parse("durably@W5@3=" + command)
+    cases = [compare.Case.parse(text) for text in ("W5@3:6:2", "W5@4:6:2")]
+    kept = tmp_path / "kept.jsonl"
+
+    compare.compare([contender], cases, rounds=1, reps=1, limit_s=30, directory=None, keep=kept)
+
+    assert compare.main(["--from", str(kept)]) == 0
+    text = capsys.readouterr().out
+    assert "### W5: one-way signals to counter entities over 3 keys, n = 6, 2 in flight" in text
+    assert "| durably | 6 × 1 | 3 |" in text
+    assert "over 4 keys" not in text

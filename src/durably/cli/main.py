@@ -13,6 +13,7 @@ from durably.cli.doctor import doctor_command
 from durably.cli.entities.group import entities_group
 from durably.cli.exec import exec_command
 from durably.cli.instances.group import instances_group
+from durably.cli.keys import keys_group
 from durably.cli.output import Exit, complain, exit_code, leave
 from durably.cli.parked import parked_group
 from durably.cli.run import run_command
@@ -74,6 +75,7 @@ commands.add_command(run_command)
 commands.add_command(instances_group)
 commands.add_command(entities_group)
 commands.add_command(parked_group)
+commands.add_command(keys_group)
 commands.add_command(doctor_command)
 commands.add_command(completion_command)
 

@@ -70,6 +70,11 @@ def complain(text: str, *, color: bool | None = None) -> None:
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {text}", err=True, color=color)
 
 
+def warn(text: str) -> None:
+    """What does not stop the work, and should be known; on stderr."""
+    click.echo(f"{click.style('Warning:', fg='yellow', bold=True)} {text}", err=True)
+
+
 # --- results ---------------------------------------------------------------------------------------------------------
 
 

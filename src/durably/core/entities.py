@@ -205,12 +205,13 @@ class EntityState(msgspec.Struct, eq=False):
 
     def row(self) -> EntityRow:
         """As it is to be stored."""
-        entity = EntityId.parse(self.instance_id)
         delayed = tuple(self.delayed.values())
         rest = _encode(_Rest(self.holder, delayed, self.next_seq, self.idle_timer, self.interrupted))
         return EntityRow(
             instance_id=self.instance_id,
-            name=entity.name,
+            name=self.instance_id.split("@", 2)[
+                1
+            ],  # not parsed: an id that has a state was checked when it came
             execution=self.execution,
             created_at=self.created_at,
             updated_at=self.updated_at,

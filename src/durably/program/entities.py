@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -79,7 +80,11 @@ class EntityFunction:
         """Call the function: what it returns, or the coroutine that gives it."""
         if self._input_name is None:
             return self.fn(context)
-        return self.fn(context, context.get_input(self._signature.type_of(self._input_name)))
+        return self.fn(context, context.get_input(self._input_type))
+
+    @functools.cached_property
+    def _input_type(self) -> Any:
+        return Any if self._input_name is None else self._signature.type_of(self._input_name)
 
     def current(self, state: Payload, version: int, converter: Converter) -> Payload:
         """The state in the form of this version.
@@ -120,8 +125,7 @@ class _Operation:
     def call(self, target: Any, payload: Payload, context: EntityContext, converter: Converter) -> Any:
         arguments: list[Any] = []
         if self.input_name is not None and not (payload is None and self._has_default):
-            type_ = self._signature.type_of(self.input_name)
-            arguments.append(None if payload is None else converter.decode(payload, type_))
+            arguments.append(None if payload is None else converter.decode(payload, self._input_type))
         keywords: dict[str, Any] = {}
         if self.context_name is not None:
             if self._context_keyword or (self.input_name is not None and not arguments):
@@ -131,6 +135,10 @@ class _Operation:
             else:
                 arguments.append(context)
         return getattr(target, self.name)(*arguments, **keywords)
+
+    @functools.cached_property
+    def _input_type(self) -> Any:
+        return Any if self.input_name is None else self._signature.type_of(self.input_name)
 
 
 class ClassForm:

@@ -44,6 +44,7 @@ class EntityContext:
         "_now",
         "_orchestrator_name",
         "_sent",
+        "_token",
         "_touched",
         "caller_instance_id",
         "entity_id",
@@ -72,7 +73,10 @@ class EntityContext:
         self.result: Any = None
         self._input = input
         self._now = now
-        self._chance = random.Random(token)  # noqa: S311 - not for secrets
+        self._token = token
+        self._chance: random.Random | None = (
+            None  # seeded when it is asked, which costs as much as a small operation
+        )
         self._orchestrator_name = orchestrator_name
         self._converter = converter
         self._sent: list[tuple[str, MessageBody]] = []
@@ -228,6 +232,8 @@ class EntityContext:
 
     def new_uuid(self) -> uuid.UUID:
         """A random id."""
+        if self._chance is None:
+            self._chance = random.Random(self._token)  # noqa: S311 - not for secrets
         return uuid.UUID(int=self._chance.getrandbits(128), version=4)
 
     def _instant(self, value: datetime | timedelta | float | None, what: str) -> int | None:

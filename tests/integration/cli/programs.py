@@ -87,7 +87,7 @@ class Folder:
         self.path = path
         self.environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("DURABLY_", "NO_COLOR"))
-        }
+        } | {"DURABLY_HTTP": "off"}
         self.write("shop.py", APP)
 
     def write(self, name: str, text: str) -> None:

@@ -1,0 +1,155 @@
+"""Who is let in. Nobody, unless a credential says so: there is one way in front of all routes, and this is it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from durably.http_api.refusals import Refusal
+from durably.security.access_keys import KeyRing
+from durably.security.capabilities import ANY_INSTANCE, INSTANCE_VERBS, LIFE_S, START_VERBS, sign, verify
+from durably.security.roles import ANYBODY, EVERYTHING, Principal
+
+LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+
+_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+
+
+class Access:
+    """Credentials to principals, and links that carry a credential.
+
+    Args:
+        hub: The name of the hub.
+        keys: The keys of now, or None: nobody is asked for one. Only for people on this machine.
+        names: What a client may call this host (without port, lower case); empty: anything.
+        now: The time in microseconds since 1970 UTC.
+        templates: Links to start new instances carry a credential, as clients of Durable Functions 1.x need it.
+    """
+
+    def __init__(
+        self,
+        hub: str,
+        keys: Callable[[], KeyRing] | None,
+        names: Collection[str],
+        now: Callable[[], int],
+        *,
+        templates: bool,
+    ) -> None:
+        self._hub = hub
+        self._keys = keys
+        self._names = frozenset(names)
+        self._now = now
+        self._templates = templates
+
+    def check_host(self, request: Request) -> None:
+        """Refuse what a page of another site may have sent.
+
+        A name that resolves to this machine and is not ours (DNS rebinding), or a change that another origin asks for.
+
+        Raises:
+            Refusal: 421 or 403.
+        """
+        host = request.headers.get("host", "")
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        if self._names and name not in self._names:
+            raise Refusal(
+                421,
+                f"This host is not {host[:100]!r}: expected one of {', '.join(sorted(self._names))}",
+                "UnknownHost",
+            )
+        if request.method in _SAFE:
+            return
+        origin = request.headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        if foreign or request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+            raise Refusal(
+                403, "A page of another site asks for a change: expected one of this origin", "CrossSite"
+            )
+
+    def principal(self, request: Request, instance_id: str | None, grant: str | None = None) -> Principal:
+        """Whom the credential of a request stands for: a key, or a signed link.
+
+        Args:
+            request: The request.
+            instance_id: The instance in its path; "" for a start, None for anything else.
+            grant: A capability that came in the path.
+
+        Raises:
+            Refusal: 401, there is a credential and it is not valid.
+        """
+        if self._keys is None:
+            return EVERYTHING
+        ring = self._keys()
+        token = grant or request.query_params.get("sig")
+        if token:
+            return self._bearer(ring, token, instance_id)
+        given = request.headers.get("x-functions-key") or request.query_params.get("code")
+        if not given:
+            return ANYBODY
+        key = ring.find(given)
+        if key is None:
+            raise _unauthorized("The key is not valid, or not any more")
+        return key.principal()
+
+    def _bearer(self, ring: KeyRing, token: str, instance_id: str | None) -> Principal:
+        now_s = self._now() / 1_000_000
+        for meant in (instance_id, ANY_INSTANCE):
+            found = None if meant is None else verify(ring.signing, self._hub, meant, token, now_s)
+            if found is not None:
+                return found
+        raise Refusal(
+            403, "The link is not valid for this, or not any more: ask for a new one", "InvalidLink"
+        )
+
+    def credential(self, instance_id: str) -> dict[str, str]:
+        """What a link carries: see `durably.http_api.links.Credential`."""
+        is_template = instance_id in {"", ANY_INSTANCE}
+        if self._keys is None or (is_template and not self._templates):
+            return {}
+        signing = self._keys().signing
+        if not signing:
+            return {}
+        # The hour rounds the expiry off, so that a status that is asked for again has the same link.
+        expires_s = (self._now() // 3_600_000_000 + 1) * 3_600 + LIFE_S
+        verbs = INSTANCE_VERBS if instance_id else START_VERBS
+        return {"sig": sign(signing[-1], self._hub, instance_id, verbs, expires_s)}
+
+
+def require(principal: Principal, permission: str, instance_id: str | None) -> None:
+    """Let somebody through.
+
+    Raises:
+        Refusal: 401 for nobody, 403 for somebody who may not.
+    """
+    if principal.may(permission, instance_id):
+        return
+    if principal is ANYBODY:
+        raise _unauthorized("A credential is missing")
+    raise Refusal(
+        403, f"The {principal.name} does not open this: it needs the permission '{permission}'", "Forbidden"
+    )
+
+
+def require_level(principal: Principal, level: int, function: str) -> None:
+    """Let somebody call an HTTP function.
+
+    Raises:
+        Refusal: 401.
+    """
+    opens = principal.level >= level and principal.function in {None, function}
+    if not opens:
+        raise _unauthorized(
+            "A key is missing" if principal is ANYBODY else f"The {principal.name} does not open this"
+        )
+
+
+def _unauthorized(what: str) -> Refusal:
+    return Refusal(
+        401,
+        f"{what}: expected a key as x-functions-key or code, or a link that this host has made",
+        "Unauthorized",
+        {"WWW-Authenticate": 'ApiKey realm="durably"'},
+    )

@@ -1,0 +1,166 @@
+"""Instances and histories as Durable Functions shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from durably.core.commit import InstanceRow, Unreadable
+from durably.core.events import HistoryEvent
+from durably.core.history import decode_failure
+from durably.core.status import RuntimeStatus
+from durably.core.timeline import HistoryEntry, instant, timeline
+
+_NOTHING = msgspec.Raw(b"null")
+
+_ENDED_BADLY = {RuntimeStatus.Failed.value, RuntimeStatus.Canceled.value}
+
+
+class StatusBody(msgspec.Struct, frozen=True, rename="camel"):
+    """An instance; payloads go through as they are stored. Its history only when it was asked for."""
+
+    name: str
+    instance_id: str
+    runtime_status: str
+    input: msgspec.Raw
+    custom_status: msgspec.Raw
+    output: msgspec.Raw
+    created_time: str
+    last_updated_time: str
+    history_events: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
+
+
+def status_body(
+    row: InstanceRow, *, show_input: bool, history: list[dict[str, Any]] | None = None
+) -> StatusBody:
+    """The status of an instance. The output of one that failed is a sentence that says why."""
+    output = raw(row.output)
+    if row.status in _ENDED_BADLY and row.failure is not None:
+        failure = decode_failure(row.failure)
+        if failure is not None:
+            output = msgspec.Raw(
+                msgspec.json.encode(
+                    f"Orchestrator function '{row.name}' failed: {failure.type}: {failure.message}"
+                )
+            )
+    return StatusBody(
+        name=row.name,
+        instance_id=row.instance_id,
+        runtime_status=row.status,
+        input=raw(row.input) if show_input else _NOTHING,
+        custom_status=raw(row.custom_status),
+        output=output,
+        created_time=seconds(instant(row.created_at)),
+        last_updated_time=seconds(instant(row.updated_at)),
+        history_events=msgspec.UNSET if history is None else history,
+    )
+
+
+def raw(payload: bytes | None) -> msgspec.Raw:
+    """A payload in the body of an answer; one that cannot be read says so in its place."""
+    if payload is None:
+        return _NOTHING
+    if type(payload) is Unreadable:
+        return msgspec.Raw(msgspec.json.encode(f"(cannot be read: {payload.why})"))
+    return msgspec.Raw(payload)
+
+
+def seconds(moment: datetime) -> str:
+    """An instant to the second, as the original writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _precise(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+# --- histories -------------------------------------------------------------------------------------------------------
+
+_SCHEDULED = {"TaskScheduled", "SubOrchestrationInstanceCreated", "TimerCreated"}
+
+_COMPLETED = {
+    "TaskCompleted": "TaskCompleted",
+    "TaskFailed": "TaskFailed",
+    "SubOrchestrationInstanceCompleted": "SubOrchestrationInstanceCompleted",
+    "SubOrchestrationInstanceFailed": "SubOrchestrationInstanceFailed",
+    "TimerFired": "TimerFired",
+}
+
+_OTHERS = {
+    "ExecutionStarted": "ExecutionStarted",
+    "EventRaised": "EventRaised",
+    "EventSent": "EventSent",
+    "ExecutionSuspended": "ExecutionSuspended",
+    "ExecutionResumed": "ExecutionResumed",
+    "ExecutionTerminated": "ExecutionTerminated",
+    "ExecutionRewound": "ExecutionRewound",
+    "ContinuedAsNew": "ContinueAsNew",
+}
+
+_ENDS = {
+    "ExecutionCompleted": RuntimeStatus.Completed,
+    "ExecutionFailed": RuntimeStatus.Failed,
+    "ExecutionCanceled": RuntimeStatus.Canceled,
+}
+
+
+def history_rows(events: Iterable[HistoryEvent], *, show_output: bool) -> list[dict[str, Any]]:
+    """A history under the names of the original.
+
+    What was scheduled and has completed is one row, which says when it was scheduled. Bookkeeping is left out: turns,
+    attempts between two retries, and what the original has no name for.
+    """
+    entries = timeline(events)
+    done = {entry.task_id for entry in entries if entry.event_type in _COMPLETED}
+    scheduled = {entry.task_id: entry for entry in entries if entry.event_type in _SCHEDULED}
+    rows: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry.event_type in _SCHEDULED and entry.task_id in done:
+            continue
+        row = _row(entry, scheduled.get(entry.task_id), show_output=show_output)
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def _row(entry: HistoryEntry, origin: HistoryEntry | None, *, show_output: bool) -> dict[str, Any] | None:
+    kind = entry.event_type
+    row: dict[str, Any] = {"EventType": kind, "Timestamp": _precise(entry.timestamp)}
+    if kind in _ENDS:
+        row["EventType"] = "ExecutionCompleted"
+        row["OrchestrationStatus"] = _ENDS[kind].value
+    elif kind in _COMPLETED or kind in _SCHEDULED:
+        if kind in {"TimerFired", "TimerCreated"}:
+            fire_at = (origin or entry).details.get("fire_at")
+            if fire_at is not None:
+                row["FireAt"] = _precise(datetime.fromisoformat(fire_at))
+        elif entry.name is not None:
+            row["FunctionName"] = entry.name
+        if origin is not None and origin is not entry:
+            row["ScheduledTime"] = _precise(origin.timestamp)
+    elif kind in _OTHERS:
+        row["EventType"] = _OTHERS[kind]
+        if entry.name is not None:
+            row["FunctionName" if kind == "ExecutionStarted" else "Name"] = entry.name
+    else:
+        return None
+    _add_outcome(row, entry, show_output=show_output)
+    return row
+
+
+def _add_outcome(row: dict[str, Any], entry: HistoryEntry, *, show_output: bool) -> None:
+    if show_output and entry.result is not None:
+        row["Result"] = msgspec.Raw(entry.result.encode())
+    if show_output and entry.event_type == "EventRaised" and entry.input is not None:
+        row["Input"] = msgspec.Raw(entry.input.encode())
+    failure = entry.details.get("failure")
+    if failure is not None:
+        row["Reason"] = failure.get("message", "")
+        row["Details"] = (
+            failure.get("stack_trace") or f"{failure.get('type', '')}: {failure.get('message', '')}"
+        )
+    elif entry.details.get("reason"):
+        row["Reason"] = entry.details["reason"]

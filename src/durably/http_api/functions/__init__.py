@@ -1,0 +1,1 @@
+"""HTTP functions: user code behind routes of its own."""

@@ -1,0 +1,148 @@
+"""How a host is served over HTTP; each option has an environment variable, ``DURABLY_HTTP_`` and its name in capitals."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from durably.errors import UsageError
+from durably.http_api.access import LOCAL_NAMES
+from durably.http_api.served import BODY_BYTES_MAX
+from durably.security.key_file import beside
+
+PORT = 7071
+"""As the local Functions host of Azure."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,44}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpOptions:
+    """How a host is served.
+
+    Attributes:
+        bind: The address to listen on. Any other than one of this machine needs a host that asks for keys.
+        port: 0 for any free one.
+        hub_name: What clients of Durable Functions call the hub (``taskHub``); by default the name of its file.
+        route_prefix: Before the routes of HTTP functions; "" for none.
+        insecure: Nobody is asked for a key.
+        key_file: Where keys are kept; by default beside the hub file, as ``{file}.keys``.
+        allowed_hosts: What clients may call this host beside its own addresses, separated by commas; ``*``: anything.
+        templates: Links for new starts carry a credential, as clients of Durable Functions 1.x need it. By default only
+            where nobody beyond this machine can connect.
+        max_body_bytes: A longer body is refused with 413.
+        max_outstanding_requests: More at once are refused with 429.
+        max_wait_s: A stopping host gives requests that are under way so long.
+        tls_certificate: PEM file; with `tls_key`, HTTPS is served.
+        tls_key: PEM file.
+    """
+
+    bind: str = "127.0.0.1"
+    port: int = PORT
+    hub_name: str = ""
+    route_prefix: str = "api"
+    insecure: bool = False
+    key_file: str = ""
+    allowed_hosts: str = ""
+    templates: bool | None = None
+    max_body_bytes: int = BODY_BYTES_MAX
+    max_outstanding_requests: int = 2_000
+    max_wait_s: float = 5.0
+    tls_certificate: str = ""
+    tls_key: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise UsageError(f"port is {self.port!r}: expected 0 to 65535")
+        if self.hub_name and not _HUB_NAME.fullmatch(self.hub_name):
+            raise UsageError(
+                f"hub_name is {self.hub_name!r}: expected letters, digits, '_', '-' and '.', 45 characters at most"
+            )
+        if self.max_body_bytes < 1 or self.max_outstanding_requests < 1:
+            raise UsageError("max_body_bytes and max_outstanding_requests: expected 1 or more")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise UsageError("tls_certificate and tls_key: expected both, or none")
+        if self.insecure and not self.is_local:
+            raise UsageError(
+                f"bind is {self.bind!r} and insecure is on: anybody who reaches this address could do anything. Bind to "
+                "127.0.0.1, or let the host ask for keys"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """True when only this machine can connect."""
+        return self.bind in LOCAL_NAMES or self.bind.startswith("127.")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What clients may call this host; empty: anything."""
+        given = {part.strip().lower() for part in self.allowed_hosts.split(",") if part.strip()}
+        if "*" in given:
+            return frozenset()
+        if not self.is_local and not given:
+            return frozenset()  # behind other addresses its names are not known here
+        return frozenset({*LOCAL_NAMES, self.bind.lower(), *given})
+
+    @property
+    def with_templates(self) -> bool:
+        """See `templates`."""
+        return self.is_local if self.templates is None else self.templates
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> HttpOptions:
+        """Options from the environment; what is given and not None goes first.
+
+        Raises:
+            UsageError: A variable cannot be read; the message names it.
+        """
+        variables = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = f"DURABLY_HTTP_{field.name.upper()}"
+            text = variables.get(variable)
+            if text:
+                values[field.name] = _read(variable, text, str(field.type))
+        return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
+
+    def keys_at(self, hub_url: str) -> Path | None:
+        """Where the keys of a hub are, or None: in memory, as long as the host lives.
+
+        Args:
+            hub_url: The URL of the store.
+        """
+        return Path(self.key_file) if self.key_file else beside(hub_url)
+
+    def hub_at(self, hub_url: str) -> str:
+        """The name of a hub: `hub_name`, or what its file is called."""
+        if self.hub_name:
+            return self.hub_name
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "", Path(hub_url.partition("://")[2]).stem)
+        return stem[:45] or "hub"
+
+
+_FLAGS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _read(variable: str, text: str, kind: str) -> Any:
+    try:
+        if "bool" in kind:
+            return _FLAGS[text.strip().lower()]
+        if kind == "int":
+            return int(text)
+        return float(text) if kind == "float" else text
+    except (KeyError, ValueError):
+        wanted = "true or false" if "bool" in kind else "a number"
+        raise UsageError(f"{variable} is {text!r}: expected {wanted}") from None

@@ -1,0 +1,33 @@
+"""What the routes work on: a hub, and the limits of its face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from durably.client import Client
+from durably.clock import Random
+from durably.management import Management
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+"""A request with a longer body is refused with 413."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A hub that is served over HTTP.
+
+    Attributes:
+        client: For what is typed.
+        management: For payloads that go through as they are.
+        random: Draws ids.
+        hub: The name by which clients of Durable Functions know it (``taskHub``).
+        body_bytes_max: See `BODY_BYTES_MAX`.
+        json_twice: Bodies are JSON texts that are sent as JSON strings, as the official client does.
+    """
+
+    client: Client
+    management: Management
+    random: Random
+    hub: str
+    body_bytes_max: int = BODY_BYTES_MAX
+    json_twice: bool = False

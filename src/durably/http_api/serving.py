@@ -1,0 +1,56 @@
+"""Puts the face of a host together: keys, access, routes, server."""
+
+from __future__ import annotations
+
+from durably.client import Client
+from durably.clock import Clock, Random
+from durably.codec.convert import Converter
+from durably.http_api.access import Access
+from durably.http_api.application import HostApp
+from durably.http_api.functions.routes import HttpFunctions
+from durably.http_api.options import HttpOptions
+from durably.http_api.served import Served
+from durably.management import Management
+from durably.security.key_file import KeyFile
+
+
+def host_app(
+    client: Client,
+    management: Management,
+    functions: HttpFunctions,
+    *,
+    converter: Converter,
+    clock: Clock,
+    random: Random,
+    hub_url: str,
+    options: HttpOptions,
+) -> HostApp:
+    """The application of a host. The standard keys are made where they are missing.
+
+    Raises:
+        RegistrationError: An HTTP function has a parameter that nothing would fill.
+        OperationError: The key file cannot be read or written.
+    """
+    for function in functions:
+        function.check()
+    hub = options.hub_at(hub_url)
+    keys = None
+    if not options.insecure:
+        keys = KeyFile(options.keys_at(hub_url), clock.now)
+        keys.prepare()
+    served = Served(client, management, random, hub, options.max_body_bytes)
+    access = Access(
+        hub,
+        None if keys is None else lambda: keys.ring,
+        options.names,
+        clock.now,
+        templates=options.with_templates,
+    )
+    return HostApp(
+        served,
+        access,
+        functions,
+        converter,
+        route_prefix=options.route_prefix,
+        outstanding_max=options.max_outstanding_requests,
+    )

@@ -1,0 +1,50 @@
+"""docs/http-api.md says what is true: its functions answer as it says."""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from durably import App
+from durably.http_api.durable.routes import durable_routes
+from durably.http_api.links import BASE
+from durably.http_api.options import HttpOptions
+from durably.http_api.served import Served
+from tests.http.scene import serving
+
+PAGE = Path(__file__).parents[2] / "docs" / "http-api.md"
+
+
+def test_the_functions_of_the_page_answer(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    space: dict[str, Any] = {"__name__": "page"}
+    exec(compile(code, str(PAGE), "exec"), space)
+    app: App = space["app"]
+
+    async def whole() -> None:
+        async with serving(app, tmp_path) as scene:
+            placed = await scene.http.post("/api/orders/o1", json={"item": "tea", "count": 2})
+            assert placed.status_code == 202
+            waited = await scene.http.post("/api/orders/o2/now", json={"item": "tea"})
+            assert (waited.status_code, waited.json()) == (200, "1 tea")
+            assert (await scene.http.post("/api/orders/o3", json={"count": 2})).status_code == 400
+            assert (await scene.http.get("/api/health")).text == "well"
+
+    asyncio.run(whole())
+
+
+def test_the_page_names_each_setting_and_route_as_it_is() -> None:
+    text = PAGE.read_text("utf-8")
+    options = {f"DURABLY_HTTP_{name.upper()}" for name in HttpOptions.__dataclass_fields__}
+    assert set(re.findall(r"DURABLY_HTTP_[A-Z_]+", text)) <= options
+    assert f"`{BASE}`" in text
+    for route in durable_routes(Served(None, None, None, "hub"), BASE):  # type: ignore[arg-type]
+        verb = route.path.rpartition("/")[2].strip("[]{}")
+        assert verb in text or verb in {
+            "instanceId",
+            "functionName",
+            "eventName",
+            "name",
+            "key",
+            "makeprimary",
+        }, verb
