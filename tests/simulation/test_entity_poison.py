@@ -258,9 +258,9 @@ def test_only_what_its_entity_has_to_remember_stays() -> None:
     async def look(world: EntityWorld) -> None:
         world.cured = True
         await world.client.discard_all()
-        for _ in range(20):
-            await world.client.signal_entity(EntityId("ledger", "locked"), "delete")
-            await asyncio.sleep(60)
+        await asyncio.sleep(1)
+        await world.client.signal_entity(EntityId("ledger", "locked"), "delete")
+        await asyncio.sleep(1)
         assert "@ledger@locked" not in world.hub.entities
         assert all(row.status in TERMINAL for _, row in world.hub.instances.values())
 

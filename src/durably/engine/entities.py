@@ -271,6 +271,8 @@ class Entities:
             if self._desk.unknown_wait:
                 self._wait(resident, delivery)
             else:
+                if self._trials.over(resident, delivery, call, now):
+                    self._stage(resident, now)
                 self._refuse(delivery, error)
             return
         trials = self._trials
