@@ -173,15 +173,19 @@ class EntityTrials:
         deliveries = resident.state.deliveries(delivery.row, mark(encode_body(call)))
         if not deliveries:
             return True
+        if self._suspicion.forgiven:
+            return False  # it keeps its row, and is tried by the next host, which can tell what it does
         self._applied.add(delivery)
         self._company.apply(delivery, deliveries, lambda: self._admit(resident, delivery))
         return False
 
     def _admit(self, resident: EntityResident, delivery: Delivery) -> None:
         self._applied.discard(delivery)
-        if not self._closed:
-            self._admitted.add(delivery)
-            self._wake(resident)
+        if self._closed or self._suspicion.forgiven:
+            self._company.leave(delivery)
+            return
+        self._admitted.add(delivery)
+        self._wake(resident)
 
     def over(self, resident: EntityResident, delivery: Delivery, call: CallEntity, now: int) -> bool:
         """An operation has ended: it is innocent as soon as that is durable. True when the row of its entity changes."""

@@ -64,6 +64,7 @@ class Suspicion:
         recovered: Instances that had work at an unattributed death: that one counts against their turns.
         recovered_messages: Messages to entities that were there at that death: it counts against their operations.
         watching: It is noted what runs.
+        forgiven: The host stops: nobody is noted any more, so that no suspect should begin.
     """
 
     def __init__(self, log: WorkLog | None = None) -> None:
@@ -73,6 +74,7 @@ class Suspicion:
         self.recovered: set[str] = set()
         self.recovered_messages: set[str] = set()
         self.watching = log is not None
+        self.forgiven = False
         self._log = log
         self._open: set[int] = set()
         self._standing: dict[str, int] = {}
@@ -107,6 +109,7 @@ class Suspicion:
 
     def forgive(self) -> None:
         """The host stops: whoever runs on from here, and is cut off by impatient people, is not to blame."""
+        self.forgiven = True
         log, self._log = self._log, None
         if log is not None:
             for place in self._open:

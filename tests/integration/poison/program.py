@@ -24,6 +24,7 @@ from durably.program.context import OrchestrationContext
 LONG_S = 0.5
 STALL_LIMIT_S = 0.7
 ALIVE = "alive"
+LEDGERS = ("@ledger@shared", "@ledger@locked")
 
 
 def bite(kind: str) -> None:
@@ -130,7 +131,9 @@ async def is_busy(host: AppHost) -> bool:
     if any(found.blocked is None and found.name != "waits_for" for found in page.instances):
         return True
     partition = host.engine.partition
-    return partition is None or not partition.still
+    if partition is None or not partition.still:
+        return True
+    return any([await host.engine.store.read_messages(ledger) for ledger in LEDGERS])
 
 
 def main() -> None:

@@ -58,6 +58,19 @@ async def test_what_has_a_row_is_remembered_until_it_has_been_performed(
         assert remembered(data) == ["a message of another host"]
 
 
+async def test_a_host_that_stops_tries_no_suspect_any_more(hub: Deployment, clock: ManualClock) -> None:
+    data = suspect(hub, clock, "m")
+    data.post([InboxRow("m", COUNTER, clock.now(), encode_body(CallEntity("add", b"1")))])
+    host = await hub.start(counters(), clock=clock)
+    host.engine._suspicion.forgive()  # as `stop` does, before what has come has been dealt with
+    await is_quiet(host)
+    assert list(data.inbox) == ["m"]
+    await hub.stop(host)
+    async with hub.host(counters(), clock=clock) as host:
+        assert await add(host) == 2
+        assert not data.inbox
+
+
 async def test_what_is_refused_is_forgotten(hub: Deployment, clock: ManualClock) -> None:
     data = suspect(hub, clock, "m")
     data.post([InboxRow("m", COUNTER, clock.now(), encode_body(CallEntity("add", b"1")))])
