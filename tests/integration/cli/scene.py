@@ -127,7 +127,7 @@ async def with_entities(host: AppHost, clock: ManualClock) -> None:
     clock.advance(1)
     for number in (2, 3):
         await client.start(audit, "bob", instance_id=f"audit-{number}")
-        await has_event(host, f"audit-{number}", "LockRequested")
+        await has_event(host, f"audit-{number}", "EntityLockRequested")
     await client.signal_entity("@account@bob", "deposit", 1)
     await client.signal_entity("@account@later", "deposit", 1, at=timedelta(days=3650))
     await is_quiet(host)
