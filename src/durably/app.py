@@ -375,7 +375,7 @@ class App(Schedulable):
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
         policy = HttpPolicy.from_environment() if self._http is None else self._http
-        return HttpActivity(policy, self._tokens, clock)
+        return HttpActivity(policy, self._tokens, clock.now)
 
     def host(
         self,

@@ -14,6 +14,7 @@ from durably.codec.convert import Converter
 from durably.core.commit import EntityRow
 from durably.core.entities import EntityId, EntityState, check_operation
 from durably.core.events import Payload
+from durably.core.history import lock_asked_in
 from durably.core.messages import CallEntity
 from durably.core.query import EntityQuery
 from durably.core.timeline import instant
@@ -41,6 +42,8 @@ class EntityInfo(msgspec.Struct, frozen=True, kw_only=True):
         locked_since: Since when (aware, UTC), or None.
         waiting: How many messages wait for it, those that wait for the lock included; only `get_entity` counts them.
         scheduled: How many signals are due later.
+        lock_waiters: The orchestrations that wait to lock it, in their order; only `get_entity` looks for them.
+        corrupt: Why its row cannot be read, or None; then its state is None.
     """
 
     entity_id: EntityId
@@ -51,6 +54,8 @@ class EntityInfo(msgspec.Struct, frozen=True, kw_only=True):
     locked_since: datetime | None = None
     waiting: int = 0
     scheduled: int = 0
+    lock_waiters: list[str] = []
+    corrupt: str | None = None
 
 
 class EntityPage(msgspec.Struct, frozen=True):
@@ -203,8 +208,10 @@ class EntityVerbs:
         row = await self._management.get_entity(text)
         if row is None:
             return None
-        waiting = await self._management.count_messages(text)
-        return msgspec.structs.replace(_info(row, with_state=True), waiting=waiting)
+        messages = await self._management.messages_to(text)
+        waiters = [found for message in messages if (found := lock_asked_in(message.body)) is not None]
+        info = _info(row, with_state=True)
+        return msgspec.structs.replace(info, waiting=len(messages), lock_waiters=waiters)
 
     async def query_entities(
         self,
@@ -215,6 +222,7 @@ class EntityVerbs:
         last_modified_to: datetime | None = None,
         include_state: bool = True,
         include_transient: bool = False,
+        locked: bool = False,
         page_size: int = 100,
         continuation_token: str | None = None,
     ) -> EntityPage:
@@ -227,6 +235,7 @@ class EntityVerbs:
             last_modified_to: Changed at or before.
             include_state: False leaves the states out.
             include_transient: Also those that do not exist, and are locked or have a signal that is due later.
+            locked: Only those that an orchestration has locked.
             page_size: 1 to 1,000.
             continuation_token: From the page before.
 
@@ -242,6 +251,7 @@ class EntityVerbs:
             updated_from=None if last_modified_from is None else micros_of(last_modified_from),
             updated_to=None if last_modified_to is None else micros_of(last_modified_to),
             with_transient=include_transient,
+            locked=locked,
             page_size=page_size,
             after=page_start(continuation_token),
         )
@@ -272,11 +282,12 @@ class EntityVerbs:
 
 
 def _info(row: EntityRow, *, with_state: bool) -> EntityInfo:
+    corrupt: str | None = None
     try:
         state = EntityState.of(row)
-    except EntityCorruptError:
-        state = EntityState(row.instance_id, state=row.state, updated_at=row.updated_at)
-    shown = None if row.state is None or not with_state else _decode_plain(row.state)
+    except EntityCorruptError as error:
+        state, corrupt = EntityState(row.instance_id), str(error)
+    shown = None if state.state is None or not with_state else _decode_plain(state.state)
     return EntityInfo(
         entity_id=EntityId.parse(row.instance_id),
         state=shown,
@@ -285,6 +296,7 @@ def _info(row: EntityRow, *, with_state: bool) -> EntityInfo:
         locked_by=row.locked_by,
         locked_since=None if state.holder is None else instant(state.holder.since),
         scheduled=len(state.delayed),
+        corrupt=corrupt,
     )
 
 

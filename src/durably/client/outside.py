@@ -221,9 +221,9 @@ class OutsideOperations:
         """See `Management.query_entities`."""
         return await (await self._connection.store()).query_entities(query)
 
-    async def count_messages(self, target: str) -> int:
-        """See `Management.count_messages`."""
-        return len(await (await self._connection.store()).read_messages(target))
+    async def messages_to(self, target: str) -> list[InboxRow]:
+        """See `Management.messages_to`."""
+        return await (await self._connection.store()).read_messages(target)
 
     async def release_orphaned(self, row: EntityRow) -> bool:
         """See `Management.release_orphaned`. Without a live owner, the next one does it."""

@@ -39,6 +39,20 @@ class ChildEnded(msgspec.Struct, frozen=True):
     failure: FailureDetails | None
 
 
+class Watched(NamedTuple):
+    """How an operation is known while it is watched, and after it killed its process.
+
+    Attributes:
+        message: Id of its message; empty: of a client of this process, who would die with it.
+        mark: See `durably.core.entities.mark`.
+        delivery: How often it runs, this time included.
+    """
+
+    message: str
+    mark: str
+    delivery: int
+
+
 class Operation(NamedTuple):
     """One operation of an entity.
 
@@ -48,6 +62,7 @@ class Operation(NamedTuple):
         caller: The orchestration or entity that asks, or None for a client.
         now: The clock.
         token: Source of the random ids that the code asks for.
+        watched: Set while it is noted what runs.
     """
 
     name: str
@@ -55,6 +70,7 @@ class Operation(NamedTuple):
     caller: str | None
     now: int
     token: str
+    watched: Watched | None = None
 
 
 class OperationOutcome(NamedTuple):

@@ -287,7 +287,8 @@ class Commit(msgspec.Struct, eq=False):
         event: AttemptFailed | TaskFailed = TaskFailed(seq, failure)
         if retry is not None and attempt is not None and not failure.non_retryable:
             seed = f"{self.state.begun.execution_id}:{seq}"
-            due = retry_at(retry, number, attempt.first_at, self._now, seed)
+            least = failure.retry_after_us
+            due = retry_at(retry, number, attempt.first_at, self._now, seed, at_least_us=least)
             if due is not None:
                 event = AttemptFailed(seq, number, failure, due)
                 self.timers[seq, TIMER_RETRY] = due

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,6 +35,7 @@ from durably.core.messages import (
 from durably.core.operations import ALARM, KEEP_ALARM, Operation, OperationOutcome, child_ended
 from durably.engine.desk import Desk
 from durably.engine.entity_residents import EntityResident
+from durably.engine.entity_trials import EntityTrials
 from durably.engine.eviction import evict
 from durably.engine.executor import EntityCode
 from durably.engine.options import EngineOptions
@@ -81,6 +83,7 @@ class Entities:
     Args:
         desk: What becomes of messages, and the batch that gathers.
         parking: Takes messages that nobody can deal with.
+        trials: Judges operations that killed a process.
         reads: Reads rows.
         limits: How much of everything.
         random: Source of ids that operations ask for.
@@ -90,6 +93,7 @@ class Entities:
         self,
         desk: Desk,
         parking: Parking,
+        trials: EntityTrials,
         reads: Reads,
         limits: Limits,
         *,
@@ -106,6 +110,8 @@ class Entities:
         self._limits = limits
         self._reads = reads
         self._parking = parking
+        self._trials = trials
+        trials.wake = self._wake
         self._ready: dict[str, EntityResident] = {}
         self._wanted: dict[str, list[Delivery]] = {}
         self._reading: dict[str, list[Delivery]] = {}
@@ -163,11 +169,43 @@ class Entities:
     def close(self) -> None:
         """Stop at once. What operations under way would have done never happened."""
         self._closed = True
+        self._trials.close()
         for resident in self.residents.values():
             if resident.busy is not None:
-                resident.busy.cancel()
+                _cancel(resident.busy)
         self.residents.clear()
         self._ready.clear()
+
+    # --- suspects ----------------------------------------------------------------------------------------------------
+
+    async def suspects(self) -> list[tuple[str, EntityRow | None]]:
+        """Read the entities whose operations were running when the process before died."""
+        ids = self._trials.suspected_entities()
+        return list(zip(ids, await self._reads.entities(ids), strict=True)) if ids else []
+
+    def count_suspects(
+        self, suspects: Sequence[tuple[str, EntityRow | None]], inbox: Sequence[InboxRow], now: int
+    ) -> bool:
+        """Count what was running; True when anything has to become durable.
+
+        Args:
+            suspects: What `suspects` has read. Nothing may have been dealt with since.
+            inbox: All messages of the partition, which wait in the mailbox.
+            now: The clock.
+        """
+        by_id = {row.message_id: row for row in inbox} if suspects else {}
+        counted = False
+        for instance_id, row in suspects:
+            resident = self._settle_in(instance_id, row)
+            if self._trials.count(resident, by_id, now):
+                self._stage(resident, now)
+                counted = True
+        return counted
+
+    def _wake(self, resident: EntityResident) -> None:
+        resident.look_again()
+        self._ready[resident.instance_id] = resident
+        self._desk.around.mailbox.arm()
 
     # --- entities that are not in memory -----------------------------------------------------------------------------
 
@@ -185,11 +223,12 @@ class Entities:
 
         self._reads.begin(read)
 
-    def _settle_in(self, instance_id: str, row: EntityRow | None) -> None:
+    def _settle_in(self, instance_id: str, row: EntityRow | None) -> EntityResident:
         resident = self.residents[instance_id] = EntityResident(instance_id, row)
         resident.corrupt = resident.corrupt or self._desk.around.condemned.get(instance_id)
-        resident.queue.extend(self._reading.pop(instance_id))
+        resident.queue.extend(self._reading.pop(instance_id, ()))
         self._ready[instance_id] = resident
+        return resident
 
     def _evict(self) -> None:
         self._evict_above = evict(
@@ -242,12 +281,17 @@ class Entities:
             if self._desk.unknown_wait:
                 self._wait(resident, delivery)
             else:
+                if self._trials.over(resident, delivery, call, now):
+                    self._stage(resident, now)
                 self._refuse(delivery, error)
             return
-        if resident.may_run(call):
-            self._perform(resident, code, delivery, call, now)
-        elif code.reads_only(call.operation) and resident.may_read(call):
-            self._perform(resident, code, delivery, call, now, reads=True)
+        trials = self._trials
+        reads = not resident.may_run(call)
+        runs = trials.is_safe(resident, delivery, call) and (
+            not reads or (code.reads_only(call.operation) and resident.may_read(call))
+        )
+        if runs and trials.admits(resident, delivery, call):
+            self._perform(resident, code, delivery, call, now, reads=reads)
         else:
             self._wait(resident, delivery)
 
@@ -293,7 +337,9 @@ class Entities:
         self._operations += 1
         self._desk.committer.gathering.operations += 1
         caller = call.sender
-        operation = Operation(call.operation, call.input, caller, now, f"{self._token}:{self._operations}")
+        watched = self._trials.watched(resident, delivery, call)
+        token = f"{self._token}:{self._operations}"
+        operation = Operation(call.operation, call.input, caller, now, token, watched)
         state = resident.state
         outcome = code.operate(state.state, state.version, operation)
         if isinstance(outcome, OperationOutcome):
@@ -373,6 +419,8 @@ class Entities:
             )
         if outcome.alarm != KEEP_ALARM:
             self._set_alarm(resident, outcome.alarm, now)
+        if self._trials.over(resident, delivery, call, now):
+            self._stage(resident, now)
         if outcome.result is not None:
             gathering.size += len(outcome.result)
         self._tell(delivery, call, outcome.result, outcome.failure)
@@ -538,3 +586,11 @@ class Entities:
         if not resident.staged:
             resident.staged = True
             self._desk.committer.gathering.entities.append(resident)
+
+
+def _cancel(task: asyncio.Task[OperationOutcome]) -> None:
+    """Cancel an operation; where Python could not begin it at once, behind its beginning: nothing is left unawaited."""
+    if _EAGER:
+        task.cancel()
+    else:
+        task.get_loop().call_soon(task.cancel)
