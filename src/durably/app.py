@@ -24,11 +24,12 @@ from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
+from durably.schedules.spec import Spec
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
-from durably.triggers.queue_function import MAX_CONCURRENT, MAX_DEQUEUE_COUNT, QueueFunction, QueueFunctions
-from durably.triggers.queue_host import QueueHost
+from durably.triggers.trigger_host import TriggerHost
+from durably.triggers.triggerable import Triggerable
 
 if TYPE_CHECKING:
     from durably.http_api.functions.routes import HttpFunctions
@@ -40,7 +41,7 @@ T = TypeVar("T", bound=TokenHook)
 E = TypeVar("E", bound=Callable[..., Any])
 
 
-class App(Schedulable):
+class App(Schedulable, Triggerable):
     """A set of orchestrators, activities and entities, and how their payloads become JSON.
 
     The decorators return the function as it is: it can be called and tested like any other.
@@ -61,7 +62,6 @@ class App(Schedulable):
         self._tokens = TokenSources()
         self._http = http
         self._http_functions: HttpFunctions | None = None
-        self.queue_functions = QueueFunctions()
         self._converter: Converter = converter or JsonConverter()
 
     @property
@@ -281,53 +281,6 @@ class App(Schedulable):
 
         return register
 
-    def queue(
-        self,
-        name: str,
-        /,
-        *,
-        function_name: str | None = None,
-        max_dequeue_count: int = MAX_DEQUEUE_COUNT,
-        visibility_timeout: timedelta | float = 0.0,
-        max_concurrent: int = MAX_CONCURRENT,
-    ) -> Callable[[F], F]:
-        """Register a function that takes the messages of a queue on the hub; `Client.queue` sends them.
-
-        Its parameters are filled by what they are annotated with: `QueueMessage`, `Client`, and one more gets the body,
-        decoded to its type. A message is handed out until the function returns; one that failed `max_dequeue_count` times
-        goes to the queue ``{name}-poison``, with its body and why. It is handed out at least once: what it starts with the
-        client that it is given is started once nevertheless, and stays started when it fails afterwards. Messages have no
-        order.
-
-        A plain ``def`` runs in a thread.
-
-        Args:
-            name: The queue: 3 to 63 lower-case letters, digits and single hyphens.
-            function_name: Of the function; its own by default.
-            max_dequeue_count: How often a message is tried.
-            visibility_timeout: How long one that failed waits (timedelta or seconds).
-            max_concurrent: Messages that may be in the function at once, on a host.
-
-        Raises:
-            RegistrationError: The queue has a function, or the function cannot be one.
-            InvalidTextError: The name is not usable.
-        """
-
-        def register(function: F) -> F:
-            self.queue_functions.add(
-                QueueFunction(
-                    function,
-                    name,
-                    name=function_name,
-                    max_dequeue_count=max_dequeue_count,
-                    visibility_timeout=visibility_timeout,
-                    max_concurrent=max_concurrent,
-                )
-            )
-            return function
-
-        return register
-
     @property
     def http_functions(self) -> HttpFunctions:
         """HTTP functions, by name.
@@ -359,14 +312,23 @@ class App(Schedulable):
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
-        self.queue_functions.check_merge(other.queue_functions)
+        self._check_triggers(other)
         self._check_schedules(other)
         if other.has_http_functions:
             self.http_functions.merge(other.http_functions)
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
-        self.queue_functions.merge(other.queue_functions)
+        self._merge_triggers(other)
         self._merge_schedules(other)
+
+    @property
+    def schedules(self) -> dict[str, Spec]:
+        """What has been declared, by id, as it is stored; timers are schedules, too."""
+        timers = {
+            function.schedule_id: function.spec(self._registry, self._converter)
+            for function in self.timer_functions
+        }
+        return {**super().schedules, **timers}
 
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
@@ -426,8 +388,8 @@ class AppHost:
             ),
         )
         clock = SystemClock() if clock is None else clock
-        self._queues = QueueHost(app.queue_functions, app.converter)
-        builtins = [app.http_activity(clock).registered(), *self._queues.builtins]
+        self._triggers = TriggerHost(app.queue_functions, app.timer_functions, app.converter)
+        builtins = [app.http_activity(clock).registered(), *self._triggers.builtins]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
         store = store_of(
@@ -439,7 +401,7 @@ class AppHost:
         self.client = Client.of(
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
-        self._queues.connect(self.client, self._operations, self.engine.clock, options.queue_keep_s)
+        self._triggers.connect(self.client, self._operations, self.engine.clock, options.queue_keep_s)
         self._declarations = Declarations(self._operations, app.schedules, self.engine.clock)
 
     async def start(self) -> None:
@@ -450,7 +412,7 @@ class AppHost:
             RegistrationError: An activity with ``executor="process"`` cannot be imported by a worker process.
         """
         self._executor.check_processes()
-        self._queues.check()
+        self._triggers.check()
         self._stalls.start()  # before: work that was in flight begins at once
         try:
             await self.engine.start()
@@ -462,12 +424,12 @@ class AppHost:
         except BaseException:
             await self.stop()
             raise
-        self._queues.start()
+        self._triggers.start()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
         self._declarations.close()
-        await self._queues.stop()
+        await self._triggers.stop()
         try:
             await self.engine.stop(drain_timeout_s)
         finally:

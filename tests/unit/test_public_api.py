@@ -79,6 +79,7 @@ NAMES = [
     "StoreUnavailableError",
     "TaskFailedError",
     "TaskTimeoutError",
+    "TimerRequest",
     "TokenSource",
     "UnknownFunctionError",
     "UsageError",

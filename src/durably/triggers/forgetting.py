@@ -1,4 +1,4 @@
-"""Messages that were dealt with are kept for a while, so that one that is sent again is known; then they are deleted.
+"""What was dealt with is kept for a while, so that a message that is sent again is known; then it is deleted.
 
 No timer is involved: what is due goes when the next message comes, and what was left by an earlier host when a host starts.
 """
@@ -13,7 +13,6 @@ import msgspec
 
 from durably.clock import Clock
 from durably.core.query import FIRST, InstanceQuery, Place
-from durably.core.queues import QUEUE
 from durably.core.status import RuntimeStatus
 from durably.errors import UsageError
 from durably.management import Management
@@ -27,18 +26,20 @@ _PAGE: Final = 200
 
 
 class Forgetting:
-    """Deletes messages some time after they were dealt with.
+    """Deletes messages, and runs of timers, some time after they were dealt with.
 
     Args:
         management: Of the hub.
         clock: Says when they are due.
         keep_us: How long they are kept; 0: for ever, like any other instance.
+        name: Of the orchestrator of what is deleted.
     """
 
-    def __init__(self, management: Management, clock: Clock, keep_us: int) -> None:
+    def __init__(self, management: Management, clock: Clock, keep_us: int, name: str) -> None:
         self._management = management
         self._clock = clock
         self._keep_us = keep_us
+        self._name = name
         self._done: deque[tuple[int, str]] = deque()
 
     def note(self, instance_id: str) -> None:
@@ -59,7 +60,7 @@ class Forgetting:
         """Delete all that are due, and note those that will be: what an earlier host has left."""
         if not self._keep_us:
             return
-        query = InstanceQuery(name=QUEUE, statuses=_DEALT_WITH, payloads=False, page_size=_PAGE)
+        query = InstanceQuery(name=self._name, statuses=_DEALT_WITH, payloads=False, page_size=_PAGE)
         after: Place | None = FIRST
         while after is not None:
             rows, after = await self._management.query(msgspec.structs.replace(query, after=after))
