@@ -20,6 +20,7 @@ from durably.executors.http.activity import HttpActivity
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
 from durably.executors.native import NativeExecutor, NativeOptions
+from durably.executors.rehearsal import Audience, RehearsedExecutor
 from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
@@ -399,10 +400,13 @@ class App(Schedulable):
 
 
 class AppHost:
-    """Engine and client in this process.
+    """Engine and client in this process; `App.host` makes it.
 
     Attributes:
         client: Starts and controls instances.
+
+    Args:
+        audience: Is told of what fails, and of code that is not deterministic: each turn is replayed. For development.
     """
 
     def __init__(
@@ -412,6 +416,8 @@ class AppHost:
         options: EngineOptions | None,
         clock: Clock | None,
         random: Random | None,
+        *,
+        audience: Audience | None = None,
     ) -> None:
         options = EngineOptions.from_environment() if options is None else options
         _check_host(hub, options)
@@ -433,7 +439,8 @@ class AppHost:
         store = store_of(
             hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
         )
-        self.engine = Host(store, executor, options, clock, random)
+        told = executor if audience is None else RehearsedExecutor(executor, audience)
+        self.engine = Host(store, told, options, clock, random)
         self._app = app
         self._operations = Operations(self.engine)
         self.client = Client.of(

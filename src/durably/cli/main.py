@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -89,8 +89,17 @@ def call(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; those of this process by default.
     """
     settings = Settings()
+
+    def run() -> Any:
+        return commands.main(args=arguments, complete_var=COMPLETE_VAR, standalone_mode=False, obj=settings)
+
+    return guarded(run, settings)
+
+
+def guarded(run: Callable[[], Any], settings: Settings) -> int:
+    """Call something; its errors become a line and an exit code."""
     try:
-        code = commands.main(args=arguments, complete_var=COMPLETE_VAR, standalone_mode=False, obj=settings)
+        code = run()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

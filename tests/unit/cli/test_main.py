@@ -37,6 +37,10 @@ def test_help_loads_none_of_the_heavy_rooms():
         "durably.client",
         "durably.engine",
         "durably.storage",
+        "durably.http_api",
+        "httpx",
+        "starlette",
+        "uvicorn",
     )
     probe = (
         "import sys\nfrom durably.cli.main import call\n"
@@ -46,6 +50,13 @@ def test_help_loads_none_of_the_heavy_rooms():
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = ("click", "httpx", "rich", "starlette", "uvicorn", "uvloop", "apsw", "durably.http_api")
+    probe = f"import sys, durably\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_version(capfd: pytest.CaptureFixture[str]):
