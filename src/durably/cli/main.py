@@ -14,6 +14,7 @@ from durably.cli.entities.group import entities_group
 from durably.cli.exec import exec_command
 from durably.cli.instances.group import instances_group
 from durably.cli.keys import keys_group
+from durably.cli.new import new_command
 from durably.cli.output import Exit, complain, exit_code, leave
 from durably.cli.parked import parked_group
 from durably.cli.run import run_command
@@ -71,6 +72,7 @@ def version_command(output: str) -> None:
         click.echo(f"durably {_version()}  (Python {python} on {sys.platform})")
 
 
+commands.add_command(new_command)
 commands.add_command(exec_command)
 commands.add_command(run_command)
 commands.add_command(instances_group)
