@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from durably.core.timeline import HistoryEntry
     from durably.engine.options import EngineOptions
     from durably.errors import (
+        AccessDeniedError,
         DurablyError,
         EncryptionKeyError,
         EntityCorruptError,
@@ -110,6 +111,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "AccessDeniedError",
     "ActivityContext",
     "App",
     "AppHost",

@@ -71,10 +71,8 @@ def test_version(capfd: pytest.CaptureFixture[str]):
 def test_an_unknown_command_with_what_may_be_meant(capfd: pytest.CaptureFixture[str]):
     code, _, err = called(capfd, "exce")
     assert (code, err.splitlines()[-1]) == (2, "Error: No such command 'exce': did you mean 'exec'?")
-    assert (
-        "expected one of completion, doctor, entities, exec, instances, keys, new, parked, run, version"
-        in called(capfd, "xyz")[2]
-    )
+    known = "completion, doctor, entities, exec, instances, keys, new, parked, run, schedules, version"
+    assert f"expected one of {known}" in called(capfd, "xyz")[2]
 
 
 def test_an_unknown_option(capfd: pytest.CaptureFixture[str]):
@@ -126,6 +124,7 @@ def test_options_may_come_from_the_environment(
         (errors.InstanceStateError("x", "Running", "purge", "an end"), Exit.CONFLICT),
         (errors.HubLockedError("x"), Exit.CONFLICT),
         (errors.StoreFailedError("x"), Exit.FAILED),
+        (errors.AccessDeniedError("x"), Exit.AUTH),
         (errors.InvariantError("I1", "x", "y"), Exit.FAILED),
         (errors.NonDeterminismError("x", "y"), Exit.FAILED),
         (
