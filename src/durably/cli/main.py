@@ -13,6 +13,7 @@ from durably.cli.doctor import doctor_command
 from durably.cli.entities.group import entities_group
 from durably.cli.exec import exec_command
 from durably.cli.instances.group import instances_group
+from durably.cli.invoke import invoke_command
 from durably.cli.keys import keys_group
 from durably.cli.new import new_command
 from durably.cli.output import Exit, complain, exit_code, leave
@@ -75,6 +76,7 @@ def version_command(output: str) -> None:
 commands.add_command(new_command)
 commands.add_command(exec_command)
 commands.add_command(run_command)
+commands.add_command(invoke_command)
 commands.add_command(instances_group)
 commands.add_command(schedules_group)
 commands.add_command(entities_group)

@@ -42,6 +42,7 @@ def test_the_tests_of_each_project_pass(folder: Folder, run: Run) -> None:
             assert re.search(r"\d passed", done.stdout)
 
 
+@pytest.mark.slow_once
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_what_the_readme_says_runs(
     folder: Folder, run: Run, pattern: str, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from types import TracebackType
+from typing import Any, NamedTuple, Self, cast
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -64,6 +65,14 @@ class HostApi:
             timeout=TIMEOUT_S,
             trust_env=parts.hostname not in _LOCAL,
         )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Let go of connections. Idempotent."""
