@@ -12,6 +12,7 @@ from durably.cli.completion import COMPLETE_VAR, completion_command
 from durably.cli.doctor import doctor_command
 from durably.cli.entities.group import entities_group
 from durably.cli.exec import exec_command
+from durably.cli.func_durable import func_durable_group
 from durably.cli.instances.group import instances_group
 from durably.cli.invoke import invoke_command
 from durably.cli.keys import keys_group
@@ -83,6 +84,7 @@ commands.add_command(entities_group)
 commands.add_command(parked_group)
 commands.add_command(keys_group)
 commands.add_command(doctor_command)
+commands.add_command(func_durable_group)
 commands.add_command(completion_command)
 
 
