@@ -20,7 +20,7 @@ from durably.executors.http.activity import HttpActivity
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
 from durably.executors.native import NativeExecutor, NativeOptions
-from durably.executors.rehearsal import Audience, RehearsedExecutor
+from durably.executors.rehearsal import Audience, RehearsedExecutor, rehearse_live
 from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
@@ -439,8 +439,8 @@ class AppHost:
         store = store_of(
             hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
         )
-        told = executor if audience is None else RehearsedExecutor(executor, audience)
-        self.engine = Host(store, told, options, clock, random)
+        self._rehearsal = None if audience is None else RehearsedExecutor(executor, audience)
+        self.engine = Host(store, self._rehearsal or executor, options, clock, random)
         self._app = app
         self._operations = Operations(self.engine)
         self.client = Client.of(
@@ -488,6 +488,11 @@ class AppHost:
     async def failed(self) -> None:
         """Return when the host has stopped by itself: `failure` says why. Never returns for one that goes on."""
         await self.engine.failed()
+
+    async def rehearse(self) -> None:
+        """Replay what is under way, so that the audience hears of code that does otherwise than before."""
+        if self._rehearsal is not None:
+            await rehearse_live(self._rehearsal, self._operations)
 
     def serve_http(self, options: HttpOptions | None = None) -> HttpServer:
         """A server of the management API and the HTTP functions of this host, to be used with ``async with`` while it runs.

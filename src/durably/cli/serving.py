@@ -94,12 +94,13 @@ async def _until_over(host: AppHost, signals: Signals, lifeline: int | None) -> 
     if lifeline is not None:
         asyncio.get_running_loop().add_reader(lifeline, cut.set)
     waiting = [asyncio.ensure_future(one) for one in (host.failed(), signals.asked.wait(), cut.wait())]
+    rehearsal = asyncio.ensure_future(host.rehearse())
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     if lifeline is not None:
         asyncio.get_running_loop().remove_reader(lifeline)
-    for one in waiting:
+    for one in (*waiting, rehearsal):
         one.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.gather(*waiting, rehearsal, return_exceptions=True)
     return cut.is_set() and not signals.asked.is_set()
 
 
@@ -119,6 +120,8 @@ def announce(service: Service, host: AppHost, server: HttpServer | None) -> None
     click.echo(f"Serving {host.engine.store.url} (pid {os.getpid()})")
     click.echo(f"  orchestrators  {', '.join(registry.names('orchestrator')) or 'none'}")
     click.echo(f"  activities     {', '.join(registry.names('activity')) or 'none'}")
+    if entities := registry.names("entity"):
+        click.echo(f"  entities       {', '.join(entities)}")
     if server is not None:
         click.echo(f"  http           {server.url} ({service.keys_hint})")
         for line in server.routes:

@@ -8,9 +8,16 @@ from typing import Protocol
 from durably.core.entities import EntityId
 from durably.core.events import Action, Arrival, ExecutionFailed, ExecutionStarted, HistoryEvent
 from durably.core.messages import ActivityDone
+from durably.core.query import InstanceQuery
+from durably.core.status import RuntimeStatus
 from durably.engine.executor import ActivityCall, EntityCode, Executor, FunctionKind, Run
-from durably.errors import FailureDetails, NonDeterminismError
+from durably.errors import DurablyError, FailureDetails, NonDeterminismError
 from durably.executors.checked import CheckedRun
+from durably.management import Management
+
+_LIVE_MAX = 200
+_EVENTS_MAX = 5_000
+"""A longer history would hold up the loop for too long."""
 
 
 class Audience(Protocol):
@@ -107,6 +114,28 @@ class RehearsedExecutor:
     async def close(self) -> None:
         """See `Executor.close`."""
         await self._executor.close()
+
+
+async def rehearse_live(executor: Executor, management: Management) -> None:
+    """Replay what is under way with the code of now; the audience is told what differs. Changes nothing.
+
+    Of many instances the oldest, and none with a very long history: those are checked when they get a turn.
+
+    Args:
+        executor: A `RehearsedExecutor`.
+        management: Of its host.
+    """
+    live = (RuntimeStatus.Running.value, RuntimeStatus.Suspended.value)
+    found = await management.query(InstanceQuery(statuses=live, payloads=False, page_size=_LIVE_MAX))
+    for row in found.rows:
+        if not executor.runs(row.name, row.version):
+            continue
+        try:
+            events = await management.history(row.instance_id)
+            if len(events) <= _EVENTS_MAX:
+                executor.replay(events).close()
+        except DurablyError:  # it was told; or the instance is gone, or cannot be read
+            continue
 
 
 class _RehearsedRun:

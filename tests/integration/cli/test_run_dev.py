@@ -229,14 +229,23 @@ def test_code_that_is_not_deterministic_is_told_at_once(folder: Folder) -> None:
 
 
 @pytest.mark.slow_once
-def test_a_change_under_a_running_instance_is_told(folder: Folder, run: Run) -> None:
+def test_a_change_under_a_running_instance_is_told_at_once(folder: Folder, run: Run) -> None:
     with developing(folder) as dev:
         dev.http.post("/api/start/long")
+        while run("instances", "list", "--status", "Running", "-o", "ids").out != "long\n":
+            time.sleep(0.005)
         dev.save(WEB.replace('wait_for_external_event("Go"', 'wait_for_external_event("Other"'))
-        dev.until_shows("Ready", 2)
-        run("instances", "raise", "long", "Go", "--data", '"x"')
         shown = dev.until_shows("CHANGED UNDER A RUNNING INSTANCE")
         assert "code now does: wait for external event 'Other' (#0) at" in shown
+        assert "NOT DETERMINISTIC" not in shown
+        run("instances", "raise", "long", "Go", "--data", '"x"')
+        while "Is blocked" not in run("instances", "why", "long").out:
+            time.sleep(0.005)
+        assert dev.shown.count("CHANGED UNDER A RUNNING INSTANCE") == 1
+        dev.save(WEB.replace('hold, "a"', 'hold, "b"'))  # it agrees with the history again
+        dev.until_shows("Ready", 3)
+        folder.write("release", "")
+        assert run("instances", "result", "long").out == '"xB"\n'
 
 
 @pytest.mark.slow_once
@@ -270,6 +279,12 @@ def test_it_stops_in_order(folder: Folder, number: signal.Signals) -> None:
         dev.process.send_signal(number)
         assert dev.process.wait(PATIENCE_S) == 0
         assert dev.shown.endswith("Stopped\n")
+
+
+@pytest.mark.slow_once
+def test_a_hub_in_memory_is_warned_of(folder: Folder) -> None:
+    with developing(folder, "--hub", "memory://") as dev:
+        assert "A hub in memory ends with each reload" in dev.shown
 
 
 @pytest.mark.slow_once

@@ -15,7 +15,7 @@ _NOT_REPEATABLE = (
     "do what depends on the world around in activities"
 )
 _CHANGED = (
-    "The instance was started by other code than that of now, and is blocked until it agrees with its history again. Undo the "
+    "The instance was started by other code than that of now, and is blocked at its next turn, until code and history agree. Undo the "
     "change, put it behind ctx.patched(...), or terminate the instance"
 )
 

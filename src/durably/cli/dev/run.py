@@ -21,6 +21,8 @@ def run_dev(context: click.Context, apps: tuple[str, ...], hub: str, face: Face 
     Raises:
         OperationError: The port is taken.
     """
+    if hub.lower().startswith("memory:"):
+        warn("A hub in memory ends with each reload, and its instances with it; sqlite:///dev.db keeps them")
     _import_what_takes_long()
     plan = Plan(apps, hub, None, None) if face is None else _with_http(apps, hub, face)
     return Supervisor(context, plan).run()
