@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from durably.cli.dev.run import _with_http
+from durably.cli.run import Face
 from tests.integration.cli.programs import PATIENCE_S, Folder, Run
 
 WEB = """
@@ -279,6 +281,51 @@ def test_it_stops_in_order(folder: Folder, number: signal.Signals) -> None:
         dev.process.send_signal(number)
         assert dev.process.wait(PATIENCE_S) == 0
         assert dev.shown.endswith("Stopped\n")
+
+
+@pytest.mark.slow_once
+def test_code_that_hangs_is_replaced(folder: Folder, run: Run) -> None:
+    with developing(folder) as dev:
+        hangs = WEB.replace("    global turns\n", "    while True:\n        pass\n")
+        dev.save(hangs.replace('"first"', '"it will hang"'))
+        dev.until_answers("it will hang")
+        with pytest.raises(httpx.ReadTimeout):
+            dev.http.post("/api/start/chance", timeout=1)
+        dev.save(WEB.replace('f"Go{turns}"', '"Go"').replace('"first"', '"mended"'))
+        dev.until_answers("mended")
+        assert "The code holds up its process, which is killed" in dev.shown
+        assert dev.http.post("/api/start/chance").status_code == 202
+        assert run("instances", "raise", "chance", "Go", "--data", '"on"').code == 0
+        assert run("instances", "result", "chance").out == '"on"\n'
+
+
+@pytest.mark.slow_once
+def test_activities_in_processes_run_the_code_of_now(folder: Folder, run: Run) -> None:
+    computes = WEB.replace("@app.activity\ndef declined", '@app.activity(executor="process")\ndef declined')
+    with developing(folder) as dev:
+        for answer in ("one", "two"):
+            dev.save(
+                computes.replace('raise ValueError(f"no {name}")', f'return "{answer}"').replace(
+                    "first", answer
+                )
+            )
+            dev.until_answers(answer)
+            dev.http.post("/api/start/fails")
+            assert run("instances", "result", "fails").out == f'"{answer}"\n'
+
+
+def test_keys_are_asked_for_where_others_could_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def insecure(bind: str) -> bool:
+        plan = _with_http(("web.py",), "sqlite:///durably.db", Face(bind, 0, None))
+        assert plan.http is not None
+        assert plan.listening is not None
+        plan.listening.close()
+        return plan.http.insecure
+
+    assert insecure("127.0.0.1")
+    assert not insecure("0.0.0.0")
+    monkeypatch.setenv("DURABLY_HTTP_ALLOWED_HOSTS", "*")
+    assert not insecure("127.0.0.1")
 
 
 @pytest.mark.slow_once
