@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from durably.core.timeline import HistoryEntry
     from durably.engine.options import EngineOptions
     from durably.errors import (
+        AccessDeniedError,
         DurablyError,
         EncryptionKeyError,
         EntityCorruptError,
@@ -112,6 +113,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "AccessDeniedError",
     "ActivityContext",
     "App",
     "AppHost",

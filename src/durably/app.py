@@ -20,6 +20,7 @@ from durably.executors.http.activity import HttpActivity
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
 from durably.executors.native import NativeExecutor, NativeOptions
+from durably.executors.rehearsal import Audience, RehearsedExecutor, rehearse_live
 from durably.executors.stalls import StallWatch
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
@@ -361,10 +362,13 @@ class App(Schedulable, Triggerable):
 
 
 class AppHost:
-    """Engine and client in this process.
+    """Engine and client in this process; `App.host` makes it.
 
     Attributes:
         client: Starts and controls instances.
+
+    Args:
+        audience: Is told of what fails, and of code that is not deterministic: each turn is replayed. For development.
     """
 
     def __init__(
@@ -374,6 +378,8 @@ class AppHost:
         options: EngineOptions | None,
         clock: Clock | None,
         random: Random | None,
+        *,
+        audience: Audience | None = None,
     ) -> None:
         options = EngineOptions.from_environment() if options is None else options
         _check_host(hub, options)
@@ -395,7 +401,8 @@ class AppHost:
         store = store_of(
             hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
         )
-        self.engine = Host(store, executor, options, clock, random)
+        self._rehearsal = None if audience is None else RehearsedExecutor(executor, audience)
+        self.engine = Host(store, self._rehearsal or executor, options, clock, random)
         self._app = app
         self._operations = Operations(self.engine)
         self.client = Client.of(
@@ -444,6 +451,11 @@ class AppHost:
         """Return when the host has stopped by itself: `failure` says why. Never returns for one that goes on."""
         await self.engine.failed()
 
+    async def rehearse(self) -> None:
+        """Replay what is under way, so that the audience hears of code that does otherwise than before."""
+        if self._rehearsal is not None:
+            await rehearse_live(self._rehearsal, self._operations)
+
     def serve_http(self, options: HttpOptions | None = None) -> HttpServer:
         """A server of the management API and the HTTP functions of this host, to be used with ``async with`` while it runs.
 
@@ -467,6 +479,7 @@ class AppHost:
             self.client,
             self._operations,
             self._app.http_functions,
+            self._app.registry,
             converter=self._app.converter,
             clock=self.engine.clock,
             random=self.engine.random,

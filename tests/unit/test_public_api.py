@@ -8,6 +8,7 @@ import durably
 from durably import testing
 
 NAMES = [
+    "AccessDeniedError",
     "ActivityContext",
     "App",
     "AppHost",

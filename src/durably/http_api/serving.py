@@ -11,6 +11,7 @@ from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.management import Management
+from durably.program.registry import Registry
 from durably.security.key_file import KeyFile
 
 
@@ -18,6 +19,7 @@ def host_app(
     client: Client,
     management: Management,
     functions: HttpFunctions,
+    registry: Registry,
     *,
     converter: Converter,
     clock: Clock,
@@ -50,6 +52,7 @@ def host_app(
         served,
         access,
         functions,
+        registry,
         converter,
         route_prefix=options.route_prefix,
         outstanding_max=options.max_outstanding_requests,
