@@ -40,6 +40,11 @@ def flows() -> App:
     async def fails(ctx: OrchestrationContext, data: Any = None) -> None:
         raise ValueError("out of paper")
 
+    @app.orchestrator
+    async def complains(ctx: OrchestrationContext, text: str) -> None:
+        ctx.set_custom_status(text)
+        raise ValueError(text)
+
     @app.entity
     class Counter:
         value: int = 0
@@ -49,6 +54,14 @@ def flows() -> App:
 
         def note(self, text: str) -> None:
             self.value = len(text)
+
+    @app.entity
+    class Note:
+        word: str = ""
+
+        def keep(self, text: str) -> str:
+            self.word = text
+            return text
 
     return app
 

@@ -51,6 +51,10 @@ class Table:
                 return Found(route, parameters)
         return None
 
+    def methods(self, path: str) -> list[str]:
+        """The methods that a path is there for."""
+        return sorted({route.method for pattern, route in self._rows if pattern.fullmatch(path)})
+
 
 def _pattern(path: str) -> str:
     optional = re.sub(r"\[/\{(\w+)\}\]", r"(?:/(?P<\1>[^/]+))?", path)

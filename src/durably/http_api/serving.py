@@ -11,6 +11,7 @@ from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.management import Management
+from durably.program.registry import Registry
 from durably.security.key_file import KeyFile
 
 
@@ -19,6 +20,7 @@ def host_app(
     management: Management,
     functions: HttpFunctions,
     *,
+    registry: Registry,
     converter: Converter,
     clock: Clock,
     random: Random,
@@ -38,7 +40,7 @@ def host_app(
     if not options.insecure:
         keys = KeyFile(options.keys_at(hub_url), clock.now)
         keys.prepare()
-    served = Served(client, management, random, hub, options.max_body_bytes)
+    served = Served(client, management, random, hub, options.max_body_bytes, registry, clock)
     access = Access(
         hub,
         None if keys is None else lambda: keys.ring,

@@ -10,6 +10,7 @@ from durably.core.entities import EntityId, EntityState, check_operation
 from durably.core.events import Payload
 from durably.core.messages import CallEntity
 from durably.core.query import PAGE_SIZE_MAX
+from durably.http_api.access import sees_payloads
 from durably.http_api.durable.bodies import seconds
 from durably.http_api.durable.instances import TOKEN
 from durably.http_api.durable.starts import JSON
@@ -30,7 +31,7 @@ class Entities:
     async def find(self, request: Request) -> Response:
         """``GET entities[/{name}]``: one page."""
         parameters = Parameters(request)
-        fetch_state = parameters.flag("fetchState", default=False)
+        fetch_state = parameters.flag("fetchState", default=False) and sees_payloads(request)
         page = await self._served.client.query_entities(
             name=request.path_params.get("name"),
             last_modified_from=parameters.moment("lastOperationTimeFrom"),

@@ -1,0 +1,316 @@
+"""What ``/api/v1`` says and takes, as structs: the description of the API is made of them.
+
+A field for people who may see payloads is not there for others.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from durably.client.entities import EntityInfo
+from durably.core.commit import InstanceRow, Unreadable
+from durably.core.history import decode_failure
+from durably.core.parked import ParkedItem
+from durably.core.status import TERMINAL
+from durably.core.timeline import HistoryEntry, instant
+from durably.errors import FailureDetails
+
+T = TypeVar("T")
+
+Hidden: TypeAlias = T | UnsetType
+
+Status = Literal[
+    "Pending", "Running", "Suspended", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew"
+]
+
+Instant = Annotated[datetime, Meta(tz=True)]
+
+Tags = dict[str, str]
+
+_tags = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class _Shown(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is said."""
+
+
+class Failure(_Shown, frozen=True, kw_only=True):
+    """Why something failed."""
+
+    type: str
+    message: str
+    stack_trace: str | None = None
+    inner: Failure | None = None
+
+
+class Instance(_Shown, frozen=True, kw_only=True):
+    """An instance, as committed.
+
+    Attributes:
+        stuck: Whether it is blocked (code and history disagree) or parked (set aside).
+        stuck_because: Why, for who may see payloads.
+        compensating: It undoes the steps of a saga.
+        custom_status: For who may see payloads, like input, output and failure.
+    """
+
+    instance_id: str
+    execution_id: str
+    name: str
+    version: str | None
+    status: Status
+    created_at: Instant
+    updated_at: Instant
+    start_at: Instant | None
+    parent_instance_id: str | None
+    tags: Tags
+    compensating: bool
+    stuck: Literal["blocked", "parked"] | None
+    stuck_because: Hidden[str | None] = UNSET
+    custom_status: Hidden[Raw] = UNSET
+    failure: Hidden[Failure | None] = UNSET
+    input: Hidden[Raw] = UNSET
+    output: Hidden[Raw] = UNSET
+
+
+class InstancePage(_Shown, frozen=True, kw_only=True):
+    """A page. While `nextCursor` is there, more may follow, also behind a page that is short or empty."""
+
+    instances: list[Instance]
+    next_cursor: str | None
+
+
+class Started(_Shown, frozen=True, kw_only=True):
+    """An instance that was accepted."""
+
+    instance_id: str
+
+
+class Entry(_Shown, frozen=True, kw_only=True):
+    """An event of a history. `number` counts from 1."""
+
+    number: int
+    event_type: str
+    timestamp: Instant
+    task_id: int | None
+    name: str | None
+    input: Hidden[Raw] = UNSET
+    result: Hidden[Raw] = UNSET
+    details: Hidden[dict[str, Any]] = UNSET
+
+
+class History(_Shown, frozen=True, kw_only=True):
+    """Events of the current execution."""
+
+    execution_id: str
+    entries: list[Entry]
+    next_cursor: str | None
+
+
+class Why(_Shown, frozen=True, kw_only=True):
+    """What an instance waits for, or how it ended, in a sentence."""
+
+    instance_id: str
+    why: str
+
+
+class Count(_Shown, frozen=True, kw_only=True):
+    """How many instances of one orchestrator have one status."""
+
+    name: str
+    status: Status
+    count: int
+
+
+class Counts(_Shown, frozen=True, kw_only=True):
+    """How many instances there are."""
+
+    total: int
+    by_status: dict[str, int]
+    by_name: dict[str, int]
+    counts: list[Count]
+
+
+class BulkSummary(_Shown, frozen=True, kw_only=True):
+    """How far a bulk operation is, or was. `errors` holds at most 1,000 ids with reasons."""
+
+    operation: str
+    dry_run: bool
+    matched: int
+    done: int
+    failed: int
+    errors: Hidden[dict[str, str]] = UNSET
+
+
+class Entity(_Shown, frozen=True, kw_only=True):
+    """An entity, as of its last committed operation. `waiting` is counted only where one entity is asked for."""
+
+    name: str
+    key: str
+    exists: bool
+    updated_at: Instant
+    locked_by: str | None
+    locked_since: Instant | None
+    scheduled: int
+    waiting: Hidden[int] = UNSET
+    state: Hidden[Any] = UNSET
+
+
+class EntityPage(_Shown, frozen=True, kw_only=True):
+    """A page of entities, in the order of their ids."""
+
+    entities: list[Entity]
+    next_cursor: str | None
+
+
+class Called(_Shown, frozen=True, kw_only=True):
+    """What became of an operation; `done` false: it goes on, or waits, and may be performed later."""
+
+    done: bool
+    result: Hidden[Raw] = UNSET
+
+
+class Parked(_Shown, frozen=True, kw_only=True):
+    """A work item that was set aside. `deliveries`: how often it ran when its process died."""
+
+    kind: Literal["instance", "message"]
+    id: str
+    instance_id: str
+    since: Instant
+    deliveries: int
+    cause: Hidden[str] = UNSET
+    payload: Hidden[Any] = UNSET
+
+
+class ParkedPage(_Shown, frozen=True, kw_only=True):
+    """A page: instances first, then messages."""
+
+    items: list[Parked]
+    next_cursor: str | None
+
+
+class Hub(_Shown, frozen=True, kw_only=True):
+    """The hub, and what its host runs."""
+
+    name: str
+    is_served: bool
+    now: Instant
+    durably_version: str
+    orchestrators: list[str]
+    activities: list[str]
+    entities: list[str]
+
+
+class Host(_Shown, frozen=True, kw_only=True):
+    """A process that serves the hub."""
+
+    process_id: int
+    machine: str
+    python_version: str
+    durably_version: str
+
+
+class Hosts(_Shown, frozen=True, kw_only=True):
+    """The hosts of a hub: one, where it is a file."""
+
+    hosts: list[Host]
+
+
+# --- how they are made -----------------------------------------------------------------------------------------------
+
+
+def instance_of(row: InstanceRow, *, payloads: bool, inputs: bool = True) -> Instance:
+    """A row for people who may see payloads, or may not.
+
+    Args:
+        row: The row.
+        payloads: They may.
+        inputs: Also input and output.
+    """
+    failure = decode_failure(row.failure)
+    return Instance(
+        instance_id=row.instance_id,
+        execution_id=row.execution_id,
+        name=row.name,
+        version=row.version,
+        status=row.status,  # type: ignore[arg-type]
+        created_at=instant(row.created_at),
+        updated_at=instant(row.updated_at),
+        start_at=None if row.start_at is None else instant(row.start_at),
+        parent_instance_id=row.parent_instance_id,
+        tags=_tags(row.tags) if row.tags else {},
+        compensating=failure is not None and row.status not in TERMINAL,
+        stuck="parked" if row.parked is not None else "blocked" if row.blocked is not None else None,
+        stuck_because=(row.parked or row.blocked) if payloads else UNSET,
+        custom_status=raw(row.custom_status) if payloads else UNSET,
+        failure=_failure(failure) if payloads else UNSET,
+        input=raw(row.input) if payloads and inputs else UNSET,
+        output=raw(row.output) if payloads and inputs else UNSET,
+    )
+
+
+def raw(payload: bytes | None) -> Raw:
+    """A payload as it is; one that cannot be read says so in its place."""
+    if type(payload) is Unreadable:
+        return Raw(msgspec.json.encode(f"(cannot be read: {payload.why})"))
+    return Raw(b"null" if payload is None else payload)
+
+
+def _failure(details: FailureDetails | None) -> Failure | None:
+    if details is None:
+        return None
+    return Failure(
+        type=details.type,
+        message=details.message,
+        stack_trace=details.stack_trace,
+        inner=_failure(details.inner),
+    )
+
+
+def entry_of(number: int, entry: HistoryEntry, *, payloads: bool) -> Entry:
+    """An event of a history."""
+    return Entry(
+        number=number,
+        event_type=entry.event_type,
+        timestamp=entry.timestamp,
+        task_id=entry.task_id,
+        name=entry.name,
+        input=_text(entry.input) if payloads else UNSET,
+        result=_text(entry.result) if payloads else UNSET,
+        details=entry.details if payloads else UNSET,
+    )
+
+
+def _text(payload: str | None) -> Raw | UnsetType:
+    return UNSET if payload is None else Raw(payload.encode())
+
+
+def entity_of(info: EntityInfo, *, state: bool, waiting: bool = False) -> Entity:
+    """An entity, with its state or without."""
+    return Entity(
+        name=info.entity_id.name,
+        key=info.entity_id.key,
+        exists=info.exists,
+        updated_at=info.last_modified,
+        locked_by=info.locked_by,
+        locked_since=info.locked_since,
+        scheduled=info.scheduled,
+        waiting=info.waiting if waiting else UNSET,
+        state=info.state if state else UNSET,
+    )
+
+
+def parked_of(item: ParkedItem, *, payloads: bool) -> Parked:
+    """A work item that was set aside."""
+    return Parked(
+        kind=item.kind,
+        id=item.id,
+        instance_id=item.instance_id,
+        since=item.since,
+        deliveries=item.deliveries,
+        cause=item.cause if payloads else UNSET,
+        payload=item.payload if payloads else UNSET,
+    )
