@@ -103,7 +103,7 @@ async def test_what_cannot_be_is_refused_with_a_problem(api: Api) -> None:
     async def post(body: Any, status: int = 400) -> str:
         return problem(await api("POST", "/instances", json=body), status)
 
-    assert "nobody" in await post({"name": "nobody"})
+    assert "nobody" in await post({"name": "nobody"}, 404)
     assert "`name`" in await post({})
     assert "unknown field `nam`" in await post({"name": "shout", "nam": 1})
     assert "'@'" in await post({"name": "shout", "instanceId": "@a"})
@@ -391,7 +391,7 @@ async def test_entities_are_called_signalled_and_shown(api: Api) -> None:
     assert "explode" in problem(failed, 422)
     in_time = {"operation": "add", "input": 1, "waitS": 0}
     assert (await api("POST", "/entities/counter/k/call", json=in_time)).status_code in {200, 202}
-    problem(await api("POST", "/entities/nobody/k/signal", json={"operation": "x"}), 400)
+    problem(await api("POST", "/entities/nobody/k/signal", json={"operation": "x"}), 404)
     problem(await api("GET", "/entities/counter/none"), 404)
     problem(await api("GET", "/entities", params={"keyPrefix": "k"}), 400)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from durably.http_api.v1.bodies import Started
 from durably.http_api.v1.operation import JSON, SSE, V1, AnyJson, Call, Operation
 from durably.http_api.v1.parameters import NoParameters
 from durably.http_api.v1.problems import MEDIA_TYPE, Problem
@@ -97,7 +98,7 @@ class Description:
                     *_of_query(operation.query),
                     *_of_header(operation),
                 ],
-                "responses": _responses(operation, schemas),
+                "responses": _responses(operation, schemas, self._operations),
             }
             if operation.body is not None:
                 schema: Any = {} if operation.body is AnyJson else schemas[operation.body]
@@ -154,13 +155,23 @@ def _of_header(operation: Operation) -> list[dict[str, Any]]:
     return [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "string"}}]
 
 
-def _responses(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
+def _links(operations: Sequence[Operation]) -> dict[str, Any]:
+    """What can be done with an instance that was started, but for what goes on for as long as it does."""
+    given = {"instanceId": "$response.body#/instanceId"}
+    targets = [one.id for one in operations if "{instanceId}" in one.path and not one.streams]
+    return {"links": {target: {"operationId": target, "parameters": given} for target in targets}}
+
+
+def _responses(
+    operation: Operation, schemas: dict[Any, Any], operations: Sequence[Operation]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for status, type_ in operation.answers.items():
+        links = _links(operations) if type_ is Started else {}
         content: dict[str, Any] = {} if type_ is None else {JSON: {"schema": schemas[type_]}}
         if operation.streams and status == 200:
             content[SSE] = {"schema": _STREAM}
-        found[str(status)] = {"description": "Done", **({"content": content} if content else {})}
+        found[str(status)] = {"description": "Done", **({"content": content} if content else {}), **links}
     problem = {MEDIA_TYPE: {"schema": schemas[Problem]}}
     found["4XX"] = {"description": "Refused", "content": problem}
     found["5XX"] = {"description": "The host is in trouble", "content": problem}

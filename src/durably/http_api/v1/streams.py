@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from durably.core.commit import InstanceRow
 from durably.core.status import TERMINAL
-from durably.core.timeline import timeline
+from durably.core.timeline import HistoryEntry, timeline
 from durably.errors import DurablyError, InstanceNotFoundError
 from durably.http_api.refusals import Refusal, refusal_of
 from durably.http_api.served import Served
@@ -27,7 +27,8 @@ from durably.management import Management, Watch
 HEARTBEAT_S: Final = 15.0
 
 _ENTRIES: Final = 2_000
-"""So many entries of a history are kept for a reader; more are read when it has taken these."""
+_CHARS: Final = 4 * 1024 * 1024
+"""So much of a history is kept for a reader; more is read when it has taken this."""
 
 _SHARE: Final = 10
 """Reading for one stream takes at most this part of the time, however often the instance changes."""
@@ -171,7 +172,7 @@ class _InstanceStream:
         self._payloads = call.sees_payloads
         self._execution_id, self._number = seen
         self._with_history = with_history
-        self._told: bytes | None = None
+        self._told: InstanceRow | None = None
 
     async def events(self) -> AsyncGenerator[bytes]:
         """What there is to say, from now until it has ended."""
@@ -180,7 +181,7 @@ class _InstanceStream:
             with self._management.watch(self._instance_id) as watch:
                 while not self._streams.is_closing:
                     began = loop.time()
-                    row = await self._management.get(self._instance_id, payloads=self._payloads)
+                    row = await self._management.get(self._instance_id, payloads=False)
                     if row is None:
                         yield event("gone", {"instanceId": self._instance_id})
                         return
@@ -203,11 +204,14 @@ class _InstanceStream:
             async with aclosing(self._history()) as entries:
                 async for entry in entries:
                     yield entry
-        body = bodies.instance_of(row, payloads=self._payloads)
-        told = msgspec.json.encode(body)
-        if told != self._told:
-            self._told = told
-            yield event("status", body, f"{row.execution_id}.{self._number}")
+        if row == self._told:
+            return
+        self._told = row
+        whole = row
+        if row.status in TERMINAL and self._payloads:  # what is large is said once, and kept by nobody
+            whole = await self._management.get(self._instance_id) or row
+        body = bodies.instance_of(whole, payloads=self._payloads, inputs=whole is not row)
+        yield event("status", body, f"{row.execution_id}.{self._number}")
 
     async def _history(self) -> AsyncGenerator[bytes]:
         while not self._streams.is_closing:
@@ -215,7 +219,7 @@ class _InstanceStream:
             if execution_id != self._execution_id or len(events) < self._number:
                 self._execution_id, self._number = execution_id, 0
                 yield event("execution", {"executionId": execution_id}, f"{execution_id}.0")
-            fresh = timeline(events)[self._number : self._number + _ENTRIES]
+            fresh = _some(timeline(events)[self._number :])
             is_all = self._number + len(fresh) >= len(events)
             del events
             for entry in fresh:
@@ -224,3 +228,13 @@ class _InstanceStream:
                 yield event("history", body, f"{execution_id}.{self._number}")
             if is_all:
                 return
+
+
+def _some(entries: list[HistoryEntry]) -> list[HistoryEntry]:
+    """The first entries, as many as may be kept; one at least."""
+    chars = 0
+    for taken, entry in enumerate(entries[:_ENTRIES]):
+        chars += len(entry.input or "") + len(entry.result or "")
+        if chars > _CHARS and taken:
+            return entries[:taken]
+    return entries[:_ENTRIES]
