@@ -110,6 +110,32 @@ class History(_Shown, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class Execution(_Shown, frozen=True, kw_only=True):
+    """An event: an execution, whose history follows from its beginning."""
+
+    execution_id: str
+
+
+class Ended(_Shown, frozen=True, kw_only=True):
+    """An event: the instance has ended, and nothing follows."""
+
+    status: Status
+
+
+class Gone(_Shown, frozen=True, kw_only=True):
+    """An event: the instance was purged, and nothing follows."""
+
+    instance_id: str
+
+
+class Trouble(_Shown, frozen=True, kw_only=True):
+    """An event: the stream cannot go on. As a problem would say it."""
+
+    status: int
+    kind: str
+    detail: str
+
+
 class Why(_Shown, frozen=True, kw_only=True):
     """What an instance waits for, or how it ended, in a sentence."""
 

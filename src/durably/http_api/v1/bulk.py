@@ -49,7 +49,11 @@ class Bulk:
                 act=self._carry_out(verb),
                 body=requests.Bulk,
                 answers={200: bodies.BulkSummary},
-                streams=True,
+                events={
+                    "progress": bodies.BulkSummary,
+                    "end": bodies.BulkSummary,
+                    "problem": bodies.Trouble,
+                },
             )
             for verb, needs in _NEEDS.items()
         ]

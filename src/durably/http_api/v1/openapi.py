@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
@@ -37,12 +37,6 @@ _ABOUT: Final = (
     "What can be done with a hub. Refusals are problem details (RFC 9457). Where a credential lacks the permission "
     "`payloads`, fields that hold payloads, or texts that may quote them, are left out."
 )
-
-_STREAM: Final = {
-    "type": "string",
-    "description": "Events `status`, `history`, `execution`, `progress`, `end`, `gone`, `problem`, with JSON as data; "
-    "`Last-Event-ID` goes on behind the event of that id",
-}
 
 
 class Description:
@@ -116,7 +110,8 @@ def _types(operations: Sequence[Operation]) -> list[Any]:
     answers = [
         answer for operation in operations for answer in operation.answers.values() if answer is not None
     ]
-    return list(dict.fromkeys([Problem, *bodies, *answers]))
+    events = [data for operation in operations for data in operation.events.values()]
+    return list(dict.fromkeys([Problem, *bodies, *answers, *events]))
 
 
 def _of_path(path: str) -> list[dict[str, Any]]:
@@ -162,6 +157,23 @@ def _links(operations: Sequence[Operation]) -> dict[str, Any]:
     return {"links": {target: {"operationId": target, "parameters": given} for target in targets}}
 
 
+def _event(events: Mapping[str, Any], schemas: dict[Any, Any]) -> dict[str, Any]:
+    """An event of a stream, whose data is JSON."""
+    kinds = [
+        {
+            "type": "object",
+            "required": ["event", "data"],
+            "properties": {
+                "event": {"const": kind},
+                "id": {"type": "string"},
+                "data": {"type": "string", "contentMediaType": JSON, "contentSchema": schemas[type_]},
+            },
+        }
+        for kind, type_ in events.items()
+    ]
+    return {"anyOf": kinds}
+
+
 def _responses(
     operation: Operation, schemas: dict[Any, Any], operations: Sequence[Operation]
 ) -> dict[str, Any]:
@@ -170,7 +182,7 @@ def _responses(
         links = _links(operations) if type_ is Started else {}
         content: dict[str, Any] = {} if type_ is None else {JSON: {"schema": schemas[type_]}}
         if operation.streams and status == 200:
-            content[SSE] = {"schema": _STREAM}
+            content[SSE] = {"schema": _event(operation.events, schemas)}
         found[str(status)] = {"description": "Done", **({"content": content} if content else {}), **links}
     problem = {MEDIA_TYPE: {"schema": schemas[Problem]}}
     found["4XX"] = {"description": "Refused", "content": problem}

@@ -74,7 +74,7 @@ class Operation:
         body: The type of its body, `AnyJson`, or None.
         body_required: False: no body is an empty object.
         answers: The type of the body for each status code of success; None: no body.
-        streams: Status 200 is, or may be, a stream of server-sent events.
+        events: Of a status 200 that is, or may be, a stream: the types of the data of its events, by their names.
     """
 
     id: str
@@ -87,7 +87,12 @@ class Operation:
     body: Any = None
     body_required: bool = True
     answers: Mapping[int, Any] = field(default_factory=lambda: {204: None})
-    streams: bool = False
+    events: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def streams(self) -> bool:
+        """True when status 200 is, or may be, a stream."""
+        return bool(self.events)
 
     def route(self, body_bytes_max: int) -> Route:
         """The row of the table of routes."""

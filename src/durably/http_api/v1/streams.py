@@ -114,7 +114,7 @@ def event(kind: str, body: Any, event_id: str | None = None) -> bytes:
 def trouble(error: DurablyError) -> bytes:
     """The last event of a stream that cannot go on."""
     refusal = refusal_of(error)
-    return event("problem", {"status": refusal.status, "kind": refusal.kind, "detail": str(refusal)})
+    return event("problem", bodies.Trouble(status=refusal.status, kind=refusal.kind, detail=str(refusal)))
 
 
 class InstanceStreams:
@@ -137,7 +137,14 @@ class InstanceStreams:
                 act=self._stream,
                 query=requests.StreamQuery,
                 answers={200: None, 204: None},
-                streams=True,
+                events={
+                    "status": bodies.Instance,
+                    "history": bodies.Entry,
+                    "execution": bodies.Execution,
+                    "end": bodies.Ended,
+                    "gone": bodies.Gone,
+                    "problem": bodies.Trouble,
+                },
             )
         ]
 
@@ -183,13 +190,14 @@ class _InstanceStream:
                     began = loop.time()
                     row = await self._management.get(self._instance_id, payloads=False)
                     if row is None:
-                        yield event("gone", {"instanceId": self._instance_id})
+                        yield event("gone", bodies.Gone(instance_id=self._instance_id))
                         return
                     async with aclosing(self._of(row)) as said:
                         async for one in said:
                             yield one
                     if row.status in TERMINAL:
-                        yield event("end", {"status": row.status}, f"{row.execution_id}.{_ENDED}")
+                        end = bodies.Ended(status=row.status)  # type: ignore[arg-type]
+                        yield event("end", end, f"{row.execution_id}.{_ENDED}")
                         return
                     least, most = _PAUSE_S
                     await self._streams.pause(min(most, max(least, (loop.time() - began) * _SHARE)))
@@ -218,7 +226,7 @@ class _InstanceStream:
             execution_id, events = await read_history(self._management, self._instance_id)
             if execution_id != self._execution_id or len(events) < self._number:
                 self._execution_id, self._number = execution_id, 0
-                yield event("execution", {"executionId": execution_id}, f"{execution_id}.0")
+                yield event("execution", bodies.Execution(execution_id=execution_id), f"{execution_id}.0")
             fresh = _some(timeline(events)[self._number :])
             is_all = self._number + len(fresh) >= len(events)
             del events
