@@ -294,7 +294,8 @@ def test_conditions_compare_what_is_alike() -> None:
 def test_a_search_looks_at_a_piece_of_the_hub_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "_PAGE", 4)
+    for name in ("_PAGE", "_PAGE_UNKNOWN"):
+        monkeypatch.setattr(searching, name, 4)
     monkeypatch.setattr(searching, "ROWS_MAX", 8)
 
     async def test(scene: Scene) -> None:
@@ -319,6 +320,36 @@ def test_a_search_looks_at_a_piece_of_the_hub_and_goes_on(
     async def whole() -> None:
         async with serving(flows(), tmp_path) as scene:
             await test(scene)
+
+    asyncio.run(whole())
+
+
+@served
+async def test_a_list_with_payloads_holds_so_many_bytes(api: Api) -> None:
+    for number in range(40):
+        await api.start("waits", f"w{number:02}", input="x" * 500_000)
+    page = await api.get("/instances", payloads="true")
+    assert 10 <= len(page["instances"]) < 40
+    assert all(len(one["input"]) == 500_000 for one in page["instances"])
+    found = [one["instanceId"] for one in page["instances"]]
+    while page["nextCursor"] is not None:
+        page = await api.get("/instances", payloads="true", limit=7, cursor=page["nextCursor"])
+        assert len(page["instances"]) <= 7
+        found += [one["instanceId"] for one in page["instances"]]
+    assert found == [f"w{number:02}" for number in range(40)]
+
+
+def test_functions_of_an_app_may_lie_beside(tmp_path: Path) -> None:
+    app = flows()
+
+    @app.route("v1/own", methods=["GET"], auth_level="anonymous")
+    def own() -> str:
+        return "mine"
+
+    async def whole() -> None:
+        async with serving(app, tmp_path) as scene:
+            assert (await scene.http.get("/api/v1/own")).text == "mine"
+            assert (await scene.http.get("/api/v1/hub")).status_code == 401
 
     asyncio.run(whole())
 

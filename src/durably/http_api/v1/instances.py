@@ -174,6 +174,7 @@ class Instances:
         rows: Sequence[InstanceRow]
         if conditions:
             require(call.principal, "payloads", None)
+        if conditions or inputs:
             rows, after = await search(self._management, asked, conditions)
         else:
             rows, after = await self._management.query(asked)

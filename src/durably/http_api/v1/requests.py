@@ -83,7 +83,7 @@ class InstanceQuery(InstanceFilters, frozen=True, kw_only=True):
             "`payloads`. A request looks at a limited number of instances: a page may be short, or empty, and have a cursor",
         ),
     ] = ()
-    payloads: Annotated[bool, Meta(description="With inputs and outputs")] = False
+    payloads: Annotated[bool, Meta(description="With inputs and outputs; a page may be shorter then")] = False
     limit: Limit = 100
     cursor: Cursor | None = None
 
