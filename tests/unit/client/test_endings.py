@@ -120,11 +120,15 @@ def test_many_are_looked_at_in_portions(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(looks) == {1}
 
 
-async def test_a_watch_where_nobody_tells_of_commits_says_when_to_look_again(
+def test_a_watch_where_nobody_tells_of_commits_says_when_to_look_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(endings_module, "_WATCH_S", 0)
     operations = OutsideOperations(Connection(MemoryStore()), SystemClock(), SystemRandom())
-    with operations.watch("a") as watch:
-        for _ in range(2):
-            await watch.changed()
+
+    async def look_twice() -> None:
+        with operations.watch("a") as watch:
+            for _ in range(2):
+                await watch.changed()
+
+    asyncio.run(look_twice())
