@@ -8,11 +8,20 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
+from durably.client import bulk as bulk_of_client
+from durably.clock import SystemRandom
 from durably.errors import InstanceNotFoundError
 from durably.http_api.refusals import Refusal
+from durably.http_api.served import Served
+from durably.http_api.v1 import requests
 from durably.http_api.v1 import search as searching
+from durably.http_api.v1.bulk import Bulk
+from durably.http_api.v1.operation import Call
+from durably.http_api.v1.streams import Streams
 from durably.http_api.v1.where import matches, parse_conditions
+from durably.security.roles import EVERYTHING
 from tests.http.scene import Scene, flows, serving, until
 
 Test = Callable[[Scene], Awaitable[None]]
@@ -390,6 +399,45 @@ async def test_bulk_operations_count_first_and_tell_how_far_they_are(api: Api) -
     problem(unknown, 404)
     refused = await bulk("rewind", filter={"status": ["Suspended"]})
     assert (refused["failed"], list(refused["errors"])) == (1, ["other"])
+
+
+async def started(api: Api, count: int) -> Bulk:
+    """So many instances that wait, and bulk work in pages of two."""
+    for number in range(count):
+        await api.start("waits", f"w{number:02}")
+    client = api.scene.host.client
+    return Bulk(Served(client, client._management, SystemRandom(), "orders"), Streams(1))
+
+
+def asked_by_anybody() -> Call:
+    request = Request({"type": "http", "path_params": {}})
+    request.state.principal = EVERYTHING
+    return Call(request, {}, None, None, EVERYTHING)
+
+
+@pytest.mark.parametrize("how", ["the reader leaves", "the host stops"])
+def test_bulk_work_goes_at_the_pace_of_its_reader_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(bulk_of_client, "_PAGE", 2)
+
+    async def whole() -> None:
+        async with serving(flows(), tmp_path) as scene:
+            client = scene.host.client
+            room = await started(Api(scene), 40)
+            work = room._progress(asked_by_anybody(), "terminate", requests.Bulk(all=True))
+            assert b'"done":2' in await anext(work)
+            if how == "the reader leaves":
+                await work.aclose()
+            else:
+                room._streams.close()
+                assert not [event async for event in work if b"event: end" in event]
+            left = await client.count_instances(runtime_status=["Running", "Pending"])
+            assert left >= 30  # a page was told, one was waiting to be, one was done meanwhile
+            await client.bulk("terminate")
+            assert await client.count_instances(runtime_status="Terminated") == 40
+
+    asyncio.run(whole())
 
 
 # --- entities, parked work, the hub ----------------------------------------------------------------------------------
