@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from durably.client import Client
+from durably.client.declaring import Declarations
+from durably.client.schedulable import Schedulable
 from durably.clock import Clock, Random, SystemClock
 from durably.codec.convert import Converter, JsonConverter
 from durably.engine.host import Host
@@ -42,7 +44,7 @@ T = TypeVar("T", bound=TokenHook)
 E = TypeVar("E", bound=Callable[..., Any])
 
 
-class App:
+class App(Schedulable):
     """A set of orchestrators, activities and entities, and how their payloads become JSON.
 
     The decorators return the function as it is: it can be called and tested like any other.
@@ -58,6 +60,7 @@ class App:
     def __init__(self, *, converter: Converter | None = None, http: HttpPolicy | None = None) -> None:
         if http is not None and not isinstance(http, HttpPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise UsageError(f"http is {http!r}: expected an HttpPolicy")
+        super().__init__()
         self._registry = Registry()
         self._tokens = TokenSources()
         self._http = http
@@ -352,25 +355,27 @@ class App:
         return self._http_functions is not None and len(self._http_functions) > 0
 
     def include(self, other: App) -> None:
-        """Take over all functions and token sources of another app; all or nothing. The HTTP policy stays this app's.
+        """Take over all functions, schedules and token sources of another app; all or nothing. The HTTP policy stays.
 
         Raises:
-            RegistrationError: Both have a function of one name.
+            RegistrationError: Both have a function of one name, or a schedule of one id.
         """
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
         self.queue_functions.check_merge(other.queue_functions)
+        self._check_schedules(other)
         if other.has_http_functions:
             self.http_functions.merge(other.http_functions)
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
         self.queue_functions.merge(other.queue_functions)
+        self._merge_schedules(other)
 
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
         policy = HttpPolicy.from_environment() if self._http is None else self._http
-        return HttpActivity(policy, self._tokens, clock)
+        return HttpActivity(policy, self._tokens, clock.now)
 
     def host(
         self,
@@ -444,6 +449,7 @@ class AppHost:
         self.client = Client.of(
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
+        self._declarations = Declarations(self._operations, app.schedules, self.engine.clock)
 
     async def start(self) -> None:
         """Open the hub and go on with what is in flight.
@@ -461,6 +467,11 @@ class AppHost:
         except BaseException:
             self._stalls.stop()
             raise
+        try:
+            await self._declarations.make()
+        except BaseException:
+            await self.stop()
+            raise
         if len(self._app.queue_functions):
             queues = [function.queue for function in self._app.queue_functions]
             waking = look_after_queues(self._operations, queues, self._forgetting)
@@ -468,6 +479,7 @@ class AppHost:
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
+        self._declarations.close()
         waking, self._waking = self._waking, None
         if waking is not None:
             waking.cancel()

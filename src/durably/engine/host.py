@@ -23,8 +23,9 @@ from durably.engine.options import EngineOptions
 from durably.engine.partition import Partition, Share
 from durably.engine.residents import Delivery
 from durably.engine.strikes import Strikes
-from durably.engine.suspicion import Suspicion, WatchedExecutor
+from durably.engine.suspicion import Suspicion
 from durably.engine.waiters import Waiters
+from durably.engine.watched import WatchedExecutor
 from durably.errors import (
     HubClosedError,
     InvariantError,

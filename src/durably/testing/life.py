@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from durably.app import App
+from durably.client.declaring import declare
 from durably.core.commit import Batch
 from durably.core.messages import ActivityDone
 from durably.engine.host import Host
@@ -107,6 +108,8 @@ class Life:
         self._clock = clock
         self.engine = Host(cast("Store", self._gate), self.executor, options, clock, SimRandom(chance))
         self.operations = Operations(self.engine)
+        self._schedules = app.schedules
+        self._death = asyncio.Event()
         self.is_over = False
         """Whoever called it has to turn to the next one."""
 
@@ -122,6 +125,7 @@ class Life:
         """From now on no user code begins, and nothing becomes durable; the environment does the rest."""
         if not (self.is_dying or self.is_over):
             self._gate.frozen = self.executor.frozen = True
+            self._death.set()
             self._around.dies(self)
 
     @property
@@ -141,6 +145,15 @@ class Life:
     async def start(self) -> None:
         """Open the hub and go on with what is in flight."""
         await self.engine.start()
+        declaring = asyncio.get_running_loop().create_task(declare(self.operations, self._schedules))
+        death = asyncio.get_running_loop().create_task(self._death.wait())
+        try:
+            await asyncio.wait([declaring, death], return_when=asyncio.FIRST_COMPLETED)
+            if not self.is_dying:
+                await declaring
+        finally:
+            declaring.cancel()
+            death.cancel()
 
     async def stop(self) -> None:
         """End in order. What runs is cancelled, and runs again when the hub is served next."""
