@@ -27,16 +27,18 @@ PARAMETERS = {
     "name": "counter",
     "key": "none",
     "itemId": "none",
+    "scheduleId": "none",
 }
 
 WHAT_ROLES_MAY = {
     "viewer": "getInstance listInstances countInstances getHistory streamInstance getEntity listEntities listParked getHub "
-    "listHosts describe",
+    "listHosts listSchedules getSchedule describe",
     "reader": "explainInstance",
     "operator": "raiseEvent terminateInstance cancelInstance suspendInstance resumeInstance rewindInstance terminateInstances "
-    "cancelInstances suspendInstances resumeInstances rewindInstances signalEntity callEntity redriveParked discardParked",
-    "developer": "startInstance restartInstance restartInstances",
-    "admin": "purgeInstance purgeInstances",
+    "cancelInstances suspendInstances resumeInstances rewindInstances signalEntity callEntity redriveParked discardParked pauseSchedule "
+    "resumeSchedule",
+    "developer": "startInstance restartInstance restartInstances createSchedule triggerSchedule",
+    "admin": "purgeInstance purgeInstances deleteSchedule",
 }
 """Each line: what the role may do beyond the one before. Written here once more, so that nobody changes it unawares."""
 
@@ -117,6 +119,7 @@ def test_a_viewer_sees_what_there_is_and_nothing_of_what_is_inside(tmp_path: Pat
         await client.wait_for_completion("f", 30)
         await client.signal_entity("@note@k", "keep", SECRET)
         await client.call_entity("@note@k", "keep", SECRET)
+        await client.schedules.create("d", "shout", SECRET, cron="0 0 3 * * *")
         secret = scene.keys.ring.signing[-1]
         token = sign(secret, "orders", ANY_INSTANCE, LETTERS[role], 2**33)
         sees = role == "reader"
@@ -132,6 +135,8 @@ def test_a_viewer_sees_what_there_is_and_nothing_of_what_is_inside(tmp_path: Pat
             f"{V1}/instances/f/history",
             f"{V1}/instances/f/stream",
             f"{V1}/entities?state=true",
+            f"{V1}/schedules",
+            f"{V1}/schedules/d",
             f"{V1}/entities/note/k",
             f"{BASE}/instances/w",
             f"{BASE}/instances/f?showHistory=true&showHistoryOutput=true",

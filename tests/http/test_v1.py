@@ -476,6 +476,54 @@ async def test_entities_are_called_signalled_and_shown(api: Api) -> None:
 
 
 @served
+async def test_schedules_are_created_looked_at_and_told_what_to_do(api: Api) -> None:
+    daily = {
+        "scheduleId": "d",
+        "orchestrator": "shout",
+        "input": "hi",
+        "cron": "0 0 3 * * *",
+        "timeZone": "Europe/Berlin",
+    }
+    assert (await api("POST", "/schedules", json=daily)).status_code == 201
+    assert "'d'" in problem(await api("POST", "/schedules", json=daily), 409)
+    problem(await api("POST", "/schedules", json={**daily, "scheduleId": "e", "cron": "soon"}), 400)
+    shown = await api.get("/schedules/d")
+    assert (shown["cron"], shown["paused"], shown["input"], len(shown["upcoming"])) == (
+        "0 0 3 * * *",
+        False,
+        "hi",
+        5,
+    )
+    for verb, paused in (("pause", True), ("resume", False)):
+        assert (await api("POST", f"/schedules/d/{verb}", json={"note": "feast"})).status_code == 204
+        shown = await api.get("/schedules/d")
+        assert (shown["paused"], shown["note"]) == (paused, "feast")
+    started = (await api("POST", "/schedules/d/trigger")).json()["instanceId"]
+    assert (await api.ended(started))["output"] == "HI"
+    hourly = {"scheduleId": "h", "orchestrator": "shout", "intervalS": 3600, "paused": True}
+    assert (await api("POST", "/schedules", json=hourly)).status_code == 201
+    page = await api.get("/schedules", limit=1)
+    rest = await api.get("/schedules", cursor=page["nextCursor"])
+    assert [one["scheduleId"] for one in page["schedules"] + rest["schedules"]] == ["d", "h"]
+    assert rest["schedules"][0]["interval"] == "PT3600S"
+    assert (await api("DELETE", "/schedules/d")).status_code == 204
+    problem(await api("GET", "/schedules/d"), 404)
+    problem(await api("POST", "/schedules/d/trigger"), 404)
+
+
+@served
+async def test_entities_of_the_runtime_take_no_orders_of_users(api: Api) -> None:
+    """Else whoever may signal could make a schedule, which starts anything."""
+    order = {"operation": "delete"}
+    for verb in ("signal", "call"):
+        answer = await api("POST", f"/entities/durably.schedule/d/{verb}", json=order)
+        assert "runtime" in problem(answer, 403)
+    for method in ("POST", "DELETE"):
+        path = "/entities/Durably.Schedule/d"
+        assert (await api.scene.call(method, path, params={"op": "create"})).status_code == 403
+
+
+@served
 async def test_the_hub_says_what_it_is(api: Api) -> None:
     hub = await api.get("/hub")
     assert (hub["name"], hub["isServed"], hub["entities"]) == ("orders", True, ["counter", "note"])

@@ -22,6 +22,24 @@ EMPTY_KEY = "$"
 """Stands for the key "" in a path."""
 
 
+_INTERNAL = "durably."
+
+
+def of_users(entity: EntityId) -> EntityId:
+    """An entity that users may send operations to.
+
+    Raises:
+        Refusal: 403, it is of the runtime: an order to a schedule could start anything, which takes more than control.
+    """
+    if entity.name.startswith(_INTERNAL):
+        raise Refusal(
+            403,
+            f"Entity '{entity}' is of the runtime: expected one of the app, or /api/v1/schedules",
+            "Forbidden",
+        )
+    return entity
+
+
 class Entities:
     """The routes of entities."""
 
@@ -82,7 +100,7 @@ class Entities:
         return await self._send(request, "delete", None)
 
     async def _send(self, request: Request, operation: str, payload: Payload) -> Response:
-        entity = str(_entity(request))
+        entity = str(of_users(_entity(request)))
         await self._served.management.signal_entity(entity, CallEntity(check_operation(operation), payload))
         return Response(b"", 202)
 

@@ -5,7 +5,7 @@ A field for people who may see payloads is not there for others.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -216,6 +216,69 @@ class ParkedPage(_Shown, frozen=True, kw_only=True):
 
     items: list[Parked]
     next_cursor: str | None
+
+
+class ScheduleRun(_Shown, frozen=True, kw_only=True):
+    """An occurrence that ran; `instanceId` null: an entity was signalled."""
+
+    scheduled_time: Instant
+    started_time: Instant
+    instance_id: str | None
+    kind: str
+    past_due: bool
+    status: str | None
+
+
+class Schedule(_Shown, frozen=True, kw_only=True):
+    """A schedule, as of its last committed change. `entity` and `operation`, where it signals one."""
+
+    schedule_id: str
+    orchestrator: str | None
+    version: str | None
+    tags: Tags
+    entity: str | None
+    operation: str | None
+    cron: str | None
+    interval: timedelta | None
+    time_zone: str
+    start_at: Instant | None
+    end_at: Instant | None
+    jitter: timedelta
+    overlap: str
+    catch_up: str
+    catch_up_window: timedelta | None
+    paused: bool
+    note: str | None
+    origin: Literal["code", "client"]
+    declared: bool
+    created_time: Instant
+    last_updated_time: Instant
+    next_time: Instant | None
+    upcoming: list[Instant]
+    running: list[str]
+    buffered: int
+    backfilling: int
+    started: int
+    failed: int
+    skipped: int
+    missed: int
+    dropped: int
+    recent: list[ScheduleRun]
+    input: Hidden[Any] = UNSET
+    trouble: Hidden[str | None] = UNSET
+
+
+class SchedulePage(_Shown, frozen=True, kw_only=True):
+    """A page of schedules."""
+
+    schedules: list[Schedule]
+    next_cursor: str | None
+
+
+class Triggered(_Shown, frozen=True, kw_only=True):
+    """The instance that was started, or waits for the end of another; null: none."""
+
+    instance_id: str | None
 
 
 class Hub(_Shown, frozen=True, kw_only=True):

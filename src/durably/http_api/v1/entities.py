@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from durably.core.entities import EntityId, check_operation
 from durably.core.messages import CallEntity
-from durably.http_api.durable.entities import EMPTY_KEY
+from durably.http_api.durable.entities import EMPTY_KEY, of_users
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests
@@ -103,13 +103,13 @@ class Entities:
         asked: requests.Signal = call.body
         due_at = None if asked.at is None else micros_of(asked.at)
         operation = CallEntity(check_operation(asked.operation), payload_of(asked.input), due_at=due_at)
-        await self._management.signal_entity(str(_entity(call)), operation)
+        await self._management.signal_entity(str(of_users(_entity(call))), operation)
 
     async def _call(self, call: Call) -> Answer:
         asked: requests.CallOperation = call.body
         operation = CallEntity(check_operation(asked.operation), payload_of(asked.input), wanted=True)
         try:
-            result = await self._management.call_entity(str(_entity(call)), operation, asked.wait_s)
+            result = await self._management.call_entity(str(of_users(_entity(call))), operation, asked.wait_s)
         except TimeoutError:
             return Answer(202, bodies.Called(done=False))
         shown = bodies.raw(result) if call.sees_payloads else UNSET

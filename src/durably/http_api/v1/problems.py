@@ -7,7 +7,12 @@ from http import HTTPStatus
 import msgspec
 from starlette.responses import Response
 
-from durably.errors import EntityOperationFailedError, UnknownFunctionError
+from durably.errors import (
+    EntityOperationFailedError,
+    ScheduleAlreadyExistsError,
+    ScheduleNotFoundError,
+    UnknownFunctionError,
+)
 from durably.http_api.refusals import Refusal, refusal_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,7 +52,9 @@ def problem_answer(error: Exception, path: str) -> Response:
 def _refusal(error: Exception) -> Refusal:
     if isinstance(error, EntityOperationFailedError):
         return Refusal(422, str(error), type(error).__name__)
-    if isinstance(error, UnknownFunctionError):
+    if isinstance(error, ScheduleAlreadyExistsError):
+        return Refusal(409, str(error), type(error).__name__)
+    if isinstance(error, UnknownFunctionError | ScheduleNotFoundError):
         return Refusal(404, str(error), type(error).__name__)
     refusal = refusal_of(error)
     if refusal.status == 410:  # the original says so of what has ended; it is there, and in the wrong state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -13,6 +13,7 @@ from durably.errors import UsageError
 from durably.http_api.v1.bodies import Instant, Status
 from durably.http_api.v1.parameters import Cursor, Limit
 from durably.http_api.v1.where import CHARS_MAX, CONDITIONS_MAX
+from durably.schedules.spec import CatchUp, Overlap
 
 WAIT_S_MAX: Final = 60.0
 
@@ -183,6 +184,39 @@ class CallOperation(_Asked, frozen=True, kw_only=True):
     operation: Text
     input: Raw | UnsetType = UNSET
     wait_s: Annotated[float, Meta(ge=0, le=WAIT_S_MAX)] = 10.0
+
+
+class ScheduleQuery(_Asked, frozen=True, kw_only=True):
+    """Schedules, page by page."""
+
+    prefix: Annotated[Text, Meta(description="Their ids begin with it")] | None = None
+    limit: Limit = 100
+    cursor: Cursor | None = None
+
+
+class CreateSchedule(_Asked, frozen=True, kw_only=True):
+    """A schedule that starts an orchestration: either `cron` or `intervalS`."""
+
+    schedule_id: Text
+    orchestrator: Text
+    input: Any = None
+    cron: str | None = None
+    interval_s: Annotated[float, Meta(ge=1, le=1e9)] | None = None
+    time_zone: str = "UTC"
+    start_at: Instant | None = None
+    end_at: Instant | None = None
+    overlap: Overlap = "skip"
+    catch_up: CatchUp = "latest"
+    version: str | None = None
+    tags: dict[str, str] = {}
+    paused: bool = False
+    note: str | None = None
+
+
+class Note(_Asked, frozen=True, kw_only=True):
+    """Why, for people."""
+
+    note: str | None = None
 
 
 class ParkedQuery(_Asked, frozen=True, kw_only=True):

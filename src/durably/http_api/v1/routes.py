@@ -11,6 +11,7 @@ from durably.http_api.v1.instances import Instances
 from durably.http_api.v1.openapi import Description
 from durably.http_api.v1.operation import Operation
 from durably.http_api.v1.parked import ParkedWork
+from durably.http_api.v1.schedules import Schedules
 from durably.http_api.v1.streams import InstanceStreams, Streams
 
 
@@ -22,6 +23,7 @@ def v1_operations(served: Served, streams: Streams) -> list[Operation]:
         *Bulk(served, streams).operations,
         *Entities(served).operations,
         *ParkedWork(served).operations,
+        *Schedules(served).operations,
         *HubInfo(served).operations,
     ]
     description = Description(operations)
