@@ -11,9 +11,9 @@ from durably.core.messages import CallEntity
 from durably.http_api.durable.entities import EMPTY_KEY, of_users
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
-from durably.http_api.v1 import bodies, requests
-from durably.http_api.v1.instances import payload_of
+from durably.http_api.v1 import bodies, requests, shown
 from durably.http_api.v1.operation import Answer, Call, Operation
+from durably.http_api.v1.orders import payload_of
 from durably.program.durations import micros_of
 
 _ONE: Final = "/entities/{name}/{key}"
@@ -79,7 +79,7 @@ class Entities:
                 f"There is no entity '{entity}': expected one that has a state, or is locked",
                 "EntityNotFound",
             )
-        return bodies.entity_of(info, state=call.sees_payloads, waiting=True)
+        return shown.entity_of(info, state=call.sees_payloads, waiting=True)
 
     async def _list(self, call: Call) -> bodies.EntityPage:
         query: requests.EntityQuery = call.query
@@ -95,7 +95,7 @@ class Entities:
             continuation_token=query.cursor,
         )
         return bodies.EntityPage(
-            entities=[bodies.entity_of(info, state=with_state) for info in page.entities],
+            entities=[shown.entity_of(info, state=with_state) for info in page.entities],
             next_cursor=page.continuation_token,
         )
 
@@ -112,8 +112,8 @@ class Entities:
             result = await self._management.call_entity(str(of_users(_entity(call))), operation, asked.wait_s)
         except TimeoutError:
             return Answer(202, bodies.Called(done=False))
-        shown = bodies.raw(result) if call.sees_payloads else UNSET
-        return Answer(200, bodies.Called(done=True, result=shown))
+        told = shown.raw(result) if call.sees_payloads else UNSET
+        return Answer(200, bodies.Called(done=True, result=told))
 
 
 def _entity(call: Call) -> EntityId:

@@ -1,44 +1,35 @@
-"""Instances: find, look, start, order, delete."""
+"""Instances: find them, look at them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
-from urllib.parse import quote
-
-import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from typing import Final
 
 from durably.client.selection import selection
 from durably.core.commit import InstanceRow
-from durably.core.events import ExecutionStarted, HistoryEvent, Payload
-from durably.core.ids import check_tags, check_text
-from durably.core.messages import StartInstance
+from durably.core.events import ExecutionStarted, HistoryEvent
 from durably.core.query import FIRST, place_of, token_of
 from durably.core.timeline import timeline
 from durably.errors import InstanceNotFoundError
 from durably.http_api.access import require
-from durably.http_api.reading import json_payload
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
-from durably.http_api.v1 import bodies, requests
-from durably.http_api.v1.operation import V1, Answer, AnyJson, Call, Operation
+from durably.http_api.v1 import bodies, requests, shown
+from durably.http_api.v1.operation import Call, Operation
 from durably.http_api.v1.search import search
 from durably.http_api.v1.where import parse_conditions
 from durably.management import Management
-from durably.program.durations import micros_of
 
-_ONE: Final = "/instances/{instanceId}"
+ONE: Final = "/instances/{instanceId}"
 
 
-class Instances:
-    """Operations on instances."""
+class Looking:
+    """Operations that change nothing."""
 
     def __init__(self, served: Served) -> None:
         self._client = served.client
         self._management = served.management
-        self._random = served.random
 
     @property
     def operations(self) -> list[Operation]:
@@ -47,22 +38,12 @@ class Instances:
             Operation(
                 id="getInstance",
                 method="GET",
-                path=_ONE,
+                path=ONE,
                 needs="read",
                 summary="One instance; with `waitS`, once it has ended or the time is over",
                 act=self._get,
                 query=requests.OneInstance,
                 answers={200: bodies.Instance},
-            ),
-            Operation(
-                id="startInstance",
-                method="POST",
-                path="/instances",
-                needs="start",
-                summary="Start an orchestration",
-                act=self._start,
-                body=requests.Start,
-                answers={201: bodies.Started},
             ),
             Operation(
                 id="listInstances",
@@ -87,7 +68,7 @@ class Instances:
             Operation(
                 id="getHistory",
                 method="GET",
-                path=f"{_ONE}/history",
+                path=f"{ONE}/history",
                 needs="read",
                 summary="The history of the current execution, page by page",
                 act=self._history,
@@ -97,58 +78,13 @@ class Instances:
             Operation(
                 id="explainInstance",
                 method="GET",
-                path=f"{_ONE}/why",
+                path=f"{ONE}/why",
                 needs="payloads",
                 summary="What an instance waits for, or how it ended, in a sentence",
                 act=self._why,
                 answers={200: bodies.Why},
             ),
-            Operation(
-                id="raiseEvent",
-                method="POST",
-                path=f"{_ONE}/events/{{eventName}}",
-                needs="control",
-                summary="Deliver an external event; the body is its data",
-                act=self._raise_event,
-                body=AnyJson,
-                body_required=False,
-            ),
-            *(
-                Operation(
-                    id=f"{verb}Instance",
-                    method="POST",
-                    path=f"{_ONE}/{verb}",
-                    needs="control",
-                    summary=summary,
-                    act=self._orders(verb),
-                    body=requests.Terminate if verb == "terminate" else requests.Reason,
-                    body_required=False,
-                )
-                for verb, summary in _ORDERS.items()
-            ),
-            Operation(
-                id="restartInstance",
-                method="POST",
-                path=f"{_ONE}/restart",
-                needs="start",
-                summary="Start a finished instance once more, or any one under a new id",
-                act=self._restart,
-                body=requests.Restart,
-                body_required=False,
-                answers={201: bodies.Started},
-            ),
-            Operation(
-                id="purgeInstance",
-                method="DELETE",
-                path=_ONE,
-                needs="purge",
-                summary="Delete a finished instance with its history",
-                act=self._purge,
-                query=requests.Recursive,
-            ),
         ]
-
-    # --- look --------------------------------------------------------------------------------------------------------
 
     async def _get(self, call: Call) -> bodies.Instance:
         instance_id = call.path["instanceId"]
@@ -159,7 +95,7 @@ class Instances:
         row = await self._management.get(instance_id, payloads=inputs)
         if row is None:
             raise InstanceNotFoundError(instance_id)
-        return bodies.instance_of(row, payloads=call.sees_payloads, inputs=inputs)
+        return shown.instance_of(row, payloads=call.sees_payloads, inputs=inputs)
 
     async def _list(self, call: Call) -> bodies.InstancePage:
         query: requests.InstanceQuery = call.query
@@ -179,7 +115,7 @@ class Instances:
         else:
             rows, after = await self._management.query(asked)
         return bodies.InstancePage(
-            instances=[bodies.instance_of(row, payloads=call.sees_payloads, inputs=inputs) for row in rows],
+            instances=[shown.instance_of(row, payloads=call.sees_payloads, inputs=inputs) for row in rows],
             next_cursor=None if after is None else token_of(after),
         )
 
@@ -204,13 +140,13 @@ class Instances:
         query: requests.HistoryQuery = call.query
         execution_id, events = await read_history(self._management, call.path["instanceId"])
         seen = _seen(query.cursor, execution_id)
-        shown = timeline(events)[seen : seen + query.limit]
-        upto = seen + len(shown)
+        page = timeline(events)[seen : seen + query.limit]
+        upto = seen + len(page)
         return bodies.History(
             execution_id=execution_id,
             entries=[
-                bodies.entry_of(number, entry, payloads=call.sees_payloads)
-                for number, entry in enumerate(shown, seen + 1)
+                shown.entry_of(number, entry, payloads=call.sees_payloads)
+                for number, entry in enumerate(page, seen + 1)
             ],
             next_cursor=f"{execution_id}.{upto}" if upto < len(events) else None,
         )
@@ -218,71 +154,6 @@ class Instances:
     async def _why(self, call: Call) -> bodies.Why:
         instance_id = call.path["instanceId"]
         return bodies.Why(instance_id=instance_id, why=await self._client.why(instance_id))
-
-    # --- start, order, delete ----------------------------------------------------------------------------------------
-
-    async def _start(self, call: Call) -> Answer:
-        asked: requests.Start = call.body
-        check_text(asked.version, "version")
-        fresh = asked.instance_id is None
-        instance_id = self._random.token() if asked.instance_id is None else asked.instance_id
-        await self._management.start(
-            instance_id,
-            StartInstance(
-                asked.name,
-                payload_of(asked.input),
-                self._random.token(),
-                asked.version,
-                None,
-                check_tags(asked.tags),
-                None if asked.start_at is None else micros_of(asked.start_at),
-                asked.on_existing,
-                fresh,
-            ),
-        )
-        return _created(instance_id)
-
-    async def _restart(self, call: Call) -> Answer:
-        asked: requests.Restart = call.body
-        handle = await self._client.restart(
-            call.path["instanceId"], new_instance_id=asked.new_id, reason=asked.reason
-        )
-        return _created(handle.instance_id)
-
-    async def _raise_event(self, call: Call) -> None:
-        name = call.path["eventName"]
-        check_text(name, "name of the event")
-        await self._management.raise_event(call.path["instanceId"], name, call.body)
-
-    def _orders(self, verb: str) -> Any:
-        async def order(call: Call) -> None:
-            give = getattr(self._client, verb)
-            await give(call.path["instanceId"], **msgspec.structs.asdict(call.body))
-
-        return order
-
-    async def _purge(self, call: Call) -> None:
-        instance_id = call.path["instanceId"]
-        query: requests.Recursive = call.query
-        if not await self._management.purge(instance_id, recursive=query.recursive):
-            raise InstanceNotFoundError(instance_id)
-
-
-_ORDERS: Final = {
-    "terminate": "Stop at once; with `recursive`, its descendants too",
-    "cancel": "Ask it to cancel itself: its code may clean up",
-    "suspend": "Let no turn run until it is resumed; idempotent",
-    "resume": "Go on after a suspend; idempotent",
-    "rewind": "Let a failed instance go on from before its failure",
-}
-
-
-def _created(instance_id: str) -> Answer:
-    return Answer(
-        201,
-        bodies.Started(instance_id=instance_id),
-        {"Location": f"{V1}/instances/{quote(instance_id, safe='')}"},
-    )
 
 
 async def _ended(management: Management, instance_id: str, timeout_s: float) -> None:
@@ -336,8 +207,3 @@ def _seen(cursor: str | None, execution_id: str) -> int:
             "NewExecution",
         )
     return number
-
-
-def payload_of(given: Raw | UnsetType) -> Payload:
-    """A payload in a body."""
-    return None if given is UNSET else json_payload(bytes(given))

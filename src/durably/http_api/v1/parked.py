@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from durably.http_api.served import Served
-from durably.http_api.v1 import bodies, requests
+from durably.http_api.v1 import bodies, requests, shown
 from durably.http_api.v1.operation import Call, Operation
 
 
@@ -53,7 +53,7 @@ class ParkedWork:
             page_size=query.limit,
             continuation_token=query.cursor,
         )
-        items = [bodies.parked_of(item, payloads=call.sees_payloads) for item in page.items]
+        items = [shown.parked_of(item, payloads=call.sees_payloads) for item in page.items]
         return bodies.ParkedPage(items=items, next_cursor=page.continuation_token)
 
     async def _redrive(self, call: Call) -> None:

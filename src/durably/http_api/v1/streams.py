@@ -19,7 +19,7 @@ from durably.core.timeline import HistoryEntry, timeline
 from durably.errors import DurablyError, InstanceNotFoundError
 from durably.http_api.refusals import Refusal, refusal_of
 from durably.http_api.served import Served
-from durably.http_api.v1 import bodies, requests
+from durably.http_api.v1 import bodies, requests, shown
 from durably.http_api.v1.instances import mark, read_history
 from durably.http_api.v1.operation import SSE, Answer, Call, Operation
 from durably.management import Management, Watch
@@ -218,7 +218,7 @@ class _InstanceStream:
         whole = row
         if row.status in TERMINAL and self._payloads:  # what is large is said once, and kept by nobody
             whole = await self._management.get(self._instance_id) or row
-        body = bodies.instance_of(whole, payloads=self._payloads, inputs=whole is not row)
+        body = shown.instance_of(whole, payloads=self._payloads, inputs=whole is not row)
         yield event("status", body, f"{row.execution_id}.{self._number}")
 
     async def _history(self) -> AsyncGenerator[bytes]:
@@ -232,7 +232,7 @@ class _InstanceStream:
             del events
             for entry in fresh:
                 self._number += 1
-                body = bodies.entry_of(self._number, entry, payloads=self._payloads)
+                body = shown.entry_of(self._number, entry, payloads=self._payloads)
                 yield event("history", body, f"{execution_id}.{self._number}")
             if is_all:
                 return
