@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -28,11 +27,8 @@ from durably.program.versions import Versioning
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
-from durably.triggers.forgetting import Forgetting
-from durably.triggers.queue_activity import QueueActivity
 from durably.triggers.queue_function import MAX_CONCURRENT, MAX_DEQUEUE_COUNT, QueueFunction, QueueFunctions
-from durably.triggers.queue_orchestrator import DELIVERING
-from durably.triggers.waking import look_after_queues
+from durably.triggers.queue_host import QueueHost
 
 if TYPE_CHECKING:
     from durably.http_api.functions.routes import HttpFunctions
@@ -430,10 +426,8 @@ class AppHost:
             ),
         )
         clock = SystemClock() if clock is None else clock
-        queues = QueueActivity(
-            app.queue_functions, app.converter, lambda: self.client, lambda: self._forgetting
-        )
-        builtins = [app.http_activity(clock).registered(), queues.registered(), DELIVERING]
+        self._queues = QueueHost(app.queue_functions, app.converter)
+        builtins = [app.http_activity(clock).registered(), *self._queues.builtins]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
         store = store_of(
@@ -441,14 +435,11 @@ class AppHost:
         )
         self.engine = Host(store, executor, options, clock, random)
         self._app = app
-        self._waking: asyncio.Task[None] | None = None
         self._operations = Operations(self.engine)
-        self._forgetting = Forgetting(
-            self._operations, self.engine.clock, int(options.queue_keep_s * 1_000_000)
-        )
         self.client = Client.of(
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
+        self._queues.connect(self.client, self._operations, self.engine.clock, options.queue_keep_s)
         self._declarations = Declarations(self._operations, app.schedules, self.engine.clock)
 
     async def start(self) -> None:
@@ -459,8 +450,7 @@ class AppHost:
             RegistrationError: An activity with ``executor="process"`` cannot be imported by a worker process.
         """
         self._executor.check_processes()
-        for function in self._app.queue_functions:
-            function.check()
+        self._queues.check()
         self._stalls.start()  # before: work that was in flight begins at once
         try:
             await self.engine.start()
@@ -472,18 +462,12 @@ class AppHost:
         except BaseException:
             await self.stop()
             raise
-        if len(self._app.queue_functions):
-            queues = [function.queue for function in self._app.queue_functions]
-            waking = look_after_queues(self._operations, queues, self._forgetting)
-            self._waking = asyncio.create_task(waking, name="durably-queues")
+        self._queues.start()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
         self._declarations.close()
-        waking, self._waking = self._waking, None
-        if waking is not None:
-            waking.cancel()
-            await asyncio.gather(waking, return_exceptions=True)
+        await self._queues.stop()
         try:
             await self.engine.stop(drain_timeout_s)
         finally:

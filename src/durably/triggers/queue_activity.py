@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -29,22 +28,20 @@ class QueueActivity:
     Args:
         functions: Of the app.
         converter: Of bodies.
-        client: The client of the host, once there is one.
-        forgetting: Deletes what was dealt with, once there is a hub.
     """
 
-    def __init__(
-        self,
-        functions: QueueFunctions,
-        converter: Converter,
-        client: Callable[[], Client],
-        forgetting: Callable[[], Forgetting],
-    ) -> None:
+    _client: Client
+    _forgetting: Forgetting
+
+    def __init__(self, functions: QueueFunctions, converter: Converter) -> None:
         self._functions = functions
         self._converter = converter
+        self._slots: dict[str, asyncio.Semaphore] = {}
+
+    def connect(self, client: Client, forgetting: Forgetting) -> None:
+        """Say who its functions talk to, and who deletes what was dealt with; before the first message."""
         self._client = client
         self._forgetting = forgetting
-        self._slots: dict[str, asyncio.Semaphore] = {}
 
     def registered(self) -> ActivityFunction:
         """The activity, as an executor takes it."""
@@ -56,10 +53,9 @@ class QueueActivity:
         # Each death of a process while the function had the message is a try as well.
         count: int = data["count"] + context.delivery - 1
         handed = await self._hand_out(item, count)
-        forgetting = self._forgetting()
         if handed.outcome in {"done", "poison"}:
-            forgetting.note(message_instance(item.queue, item.id))
-        await forgetting.forget_due()
+            self._forgetting.note(message_instance(item.queue, item.id))
+        await self._forgetting.forget_due()
         return msgspec.to_builtins(handed)
 
     async def _hand_out(self, item: QueueItem, count: int) -> Handed:
@@ -70,7 +66,7 @@ class QueueActivity:
             return _failed(function, count, "the process ended while the function had it")
         slots = self._slots.setdefault(item.queue, asyncio.Semaphore(function.max_concurrent))
         async with slots:
-            client = MessageClient.for_message(self._client(), item)
+            client = MessageClient.for_message(self._client, item)
             try:
                 await function.call(QueueMessage.of(item, count), client, self._converter)
             except Exception as error:  # noqa: BLE001 - user code
