@@ -479,7 +479,7 @@ class AppHost:
             self.client,
             self._operations,
             self._app.http_functions,
-            self._app.registry,
+            registry=self._app.registry,
             converter=self._app.converter,
             clock=self.engine.clock,
             random=self.engine.random,

@@ -6,6 +6,7 @@ Implemented by the engine, for the host in the same process (`durably.engine.ope
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
@@ -32,6 +33,14 @@ def check_start(instance_id: str, start: StartInstance) -> None:
         check_instance_id(instance_id)
     if start.on_existing not in POLICIES:
         raise UsageError(f"on_existing is {start.on_existing!r}: expected one of {', '.join(POLICIES)}")
+
+
+class Watch(Protocol):
+    """Tells that an instance may have changed. It says nothing about what: whoever wants to know reads."""
+
+    async def changed(self) -> None:
+        """Return when something of it may have become durable since the last call; at once if that was meanwhile."""
+        ...
 
 
 class Management(Protocol):
@@ -176,6 +185,10 @@ class Management(Protocol):
 
     async def outcome(self, instance_id: str, timeout_s: float | None) -> Outcome:
         """Return how the instance ended, once it has; cheaper than `wait`. Raises as `wait`."""
+        ...
+
+    def watch(self, instance_id: str) -> AbstractContextManager[Watch]:
+        """A watch on an instance, which need not exist. A read that begins after it was opened misses nothing."""
         ...
 
     async def query(self, query: InstanceQuery) -> Found:

@@ -5,20 +5,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from durably import App
 from durably.http_api.durable.routes import durable_routes
 from durably.http_api.links import BASE
 from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
+from durably.http_api.v1.routes import v1_operations
+from durably.http_api.v1.streams import Streams
 from tests.http.scene import serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "http-api.md"
 
 
 def test_the_functions_of_the_page_answer(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     space: dict[str, Any] = {"__name__": "page"}
-    exec(compile(code, str(PAGE), "exec"), space)
+    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL):
+        exec(compile(code, str(PAGE), "exec"), space)
     app: App = space["app"]
 
     async def whole() -> None:
@@ -29,6 +33,13 @@ def test_the_functions_of_the_page_answer(tmp_path: Path) -> None:
             assert (waited.status_code, waited.json()) == (200, "1 tea")
             assert (await scene.http.post("/api/orders/o3", json={"count": 2})).status_code == 400
             assert (await scene.http.get("/api/health")).text == "well"
+            for name in ("o1", "o2"):
+                await scene.host.client.wait_for_completion(name, 30)
+            headers = {"x-functions-key": scene.master}
+            async with httpx.AsyncClient(base_url=f"{scene.url}/api/v1/", headers=headers, timeout=30) as api:
+                events = await space["look_after"](api)
+            assert (events[0], events[-1]) == ("event: execution", "event: end")
+            assert {"event: history", "event: status"} <= set(events)
 
     asyncio.run(whole())
 
@@ -38,6 +49,9 @@ def test_the_page_names_each_setting_and_route_as_it_is() -> None:
     options = {f"DURABLY_HTTP_{name.upper()}" for name in HttpOptions.__dataclass_fields__}
     assert set(re.findall(r"DURABLY_HTTP_[A-Z_]+", text)) <= options
     assert f"`{BASE}`" in text
+    for operation in v1_operations(Served(None, None, None, "hub"), Streams(1)):  # type: ignore[arg-type]
+        verb = re.sub(r"/\{\w+\}$", "", operation.path).rpartition("/")[2]
+        assert verb in text, verb
     for route in durable_routes(Served(None, None, None, "hub"), BASE):  # type: ignore[arg-type]
         verb = route.path.rpartition("/")[2].strip("[]{}")
         assert verb in text or verb in {

@@ -14,6 +14,7 @@ import httpx
 from durably import App, AppHost, OrchestrationContext
 from durably.http_api.links import BASE
 from durably.http_api.options import HttpOptions
+from durably.http_api.server import HttpServer
 from durably.security.key_file import KeyFile
 
 PATIENCE_S = 30.0
@@ -40,6 +41,11 @@ def flows() -> App:
     async def fails(ctx: OrchestrationContext, data: Any = None) -> None:
         raise ValueError("out of paper")
 
+    @app.orchestrator
+    async def complains(ctx: OrchestrationContext, text: str) -> None:
+        ctx.set_custom_status(text)
+        raise ValueError(text)
+
     @app.entity
     class Counter:
         value: int = 0
@@ -49,6 +55,14 @@ def flows() -> App:
 
         def note(self, text: str) -> None:
             self.value = len(text)
+
+    @app.entity
+    class Note:
+        word: str = ""
+
+        def keep(self, text: str) -> str:
+            self.word = text
+            return text
 
     return app
 
@@ -63,6 +77,7 @@ class Scene:
     key: str
     master: str
     url: str
+    server: HttpServer
 
     async def call(self, method: str, path: str, **more: Any) -> httpx.Response:
         """A call of the management API with the system key."""
@@ -111,4 +126,4 @@ async def serving(app: App, folder: Path, **options: Any) -> AsyncGenerator[Scen
             httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http,
         ):
             key, master = made["system/durabletask_extension"], made["master/_master"]
-            yield Scene(host, http, keys, key, master, server.url)
+            yield Scene(host, http, keys, key, master, server.url, server)

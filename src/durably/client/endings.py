@@ -22,6 +22,17 @@ _LOOK_MAX = 1_000
 """Instances in one query; other reads of this process get their turn between two of them."""
 
 
+_WATCH_S = 0.25
+
+
+class PollingWatch:
+    """Implements `durably.management.Watch` where nobody tells of commits: it is time to look again now and then."""
+
+    async def changed(self) -> None:
+        """See `Watch.changed`."""
+        await asyncio.sleep(_WATCH_S)
+
+
 class Endings:
     """All that this process waits for, looked at together: one query for all of them, and only while somebody waits.
 

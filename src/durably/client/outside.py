@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from durably.client.connection import Connection
+from durably.client.endings import PollingWatch
 from durably.clock import Clock, Random
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
@@ -284,6 +286,10 @@ class OutsideOperations:
         """See `Management.outcome`."""
         row = await self.wait(instance_id, timeout_s)
         return Outcome(row.status, row.output, decode_failure(row.failure))
+
+    def watch(self, instance_id: str) -> AbstractContextManager[PollingWatch]:
+        """See `Management.watch`."""
+        return nullcontext(PollingWatch())
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Management.query`."""

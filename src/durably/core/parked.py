@@ -115,7 +115,8 @@ def parked_place_of(token: str) -> ParkedPlace:
     try:
         marker, kind, *numbers = base64.urlsafe_b64decode(token.encode()).decode().split(":")
         created_at, position, message = map(int, numbers)
-        if marker != "k1" or kind not in KINDS:
+        fits = all(-(2**63) <= number < 2**63 for number in (created_at, position, message))
+        if marker != "k1" or kind not in KINDS or not fits:
             raise ValueError
         return ParkedPlace(kind, Place(created_at, position), message)
     except (ValueError, binascii.Error, UnicodeError):

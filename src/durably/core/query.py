@@ -181,9 +181,10 @@ def place_of(token: str) -> Place:
     """
     try:
         marker, created_at, position = base64.urlsafe_b64decode(token.encode()).split(b":")
-        if marker != b"p2":
+        place = Place(int(created_at), int(position))
+        if marker != b"p2" or not all(-(2**63) <= number < 2**63 for number in place):
             raise ValueError
-        return Place(int(created_at), int(position))
+        return place
     except (ValueError, AttributeError):  # also of Base64 and of half a surrogate; or it is no text at all
         raise UsageError(
             f"Continuation token {str(token)[:40]!r} is not one of this hub: expected the token of the page before"

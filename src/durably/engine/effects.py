@@ -41,6 +41,12 @@ class Effects:
         if commit.ended:
             resident.over = True
             self._tell_waiters(commit)
+        self._waiters.changed(resident.instance_id)
+
+    def removed(self, gathering: Gathering) -> None:
+        """Whoever watches an instance that is gone learns it."""
+        for instance_id in gathering.vanishing:
+            self._waiters.changed(instance_id)
 
     def release_entities(self, gathering: Gathering) -> None:
         """Perform the effects of what entities did."""
@@ -76,6 +82,8 @@ class Effects:
         for staged in gathering.staged:
             if staged.commit.ended:
                 self._tell_waiters(staged.commit)
+            self._waiters.changed(staged.resident.instance_id)
+        self.removed(gathering)
         self.settle(gathering)
         self.answer(gathering)
 

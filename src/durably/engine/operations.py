@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
@@ -34,6 +35,7 @@ from durably.engine.families import order_family
 from durably.engine.host import Host
 from durably.engine.listing import count_instances, query_instances
 from durably.engine.parked import addressee, query_parked
+from durably.engine.waiters import CommitWatch
 from durably.errors import InstanceNotFoundError, UnknownFunctionError
 from durably.management import check_start
 
@@ -208,6 +210,10 @@ class Operations:
             return await (waiting if timeout_s is None else self._within(instance_id, waiting, timeout_s))
         finally:
             waiters.discard(instance_id, waiting)
+
+    def watch(self, instance_id: str) -> AbstractContextManager[CommitWatch]:
+        """See `Management.watch`."""
+        return self._host.waiters.watch(instance_id)
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Management.query`."""

@@ -262,6 +262,7 @@ class Partition:
         self._effects.settle(gathering)
         around.inbox.gone(gathering.consumed)
         around.absent.vanished(gathering.vanishing)
+        self._effects.removed(gathering)
         self._effects.answer(gathering)
         if around.mailbox.late or self._entities.is_late:
             around.mailbox.arm()

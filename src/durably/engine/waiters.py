@@ -1,18 +1,37 @@
-"""Callers waiting for an instance to end; they belong to the host and outlive a partition object."""
+"""Callers waiting for an instance to end, or to change; they belong to the host and outlive a partition object."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from durably.core.status import Outcome
 
 
+class CommitWatch:
+    """Implements `durably.management.Watch`: a flag and no queue, so that whoever is slow costs nothing."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    async def changed(self) -> None:
+        """See `Watch.changed`."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def wake(self) -> None:
+        """Something is durable that was not."""
+        self._changed.set()
+
+
 class Waiters:
-    """Futures by instance, resolved when its terminal commit is durable."""
+    """Futures by instance, resolved when its terminal commit is durable; and watches, woken by each of its commits."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._watching: dict[str, list[CommitWatch]] = {}
         self._error: Exception | None = None
 
     def add(self, instance_id: str) -> asyncio.Future[Outcome]:
@@ -45,6 +64,25 @@ class Waiters:
             if not future.done():
                 future.set_result(outcome)
 
+    @contextmanager
+    def watch(self, instance_id: str) -> Generator[CommitWatch]:
+        """A watch on an instance, for as long as the block lasts."""
+        watch = CommitWatch()
+        watching = self._watching.setdefault(instance_id, [])
+        watching.append(watch)
+        try:
+            yield watch
+        finally:
+            watching.remove(watch)
+            if not watching:
+                del self._watching[instance_id]
+
+    def changed(self, instance_id: str) -> None:
+        """Tell whoever watches the instance that rows of it are durable."""
+        if self._watching:
+            for watch in self._watching.get(instance_id, ()):
+                watch.wake()
+
     def fail(self, error: Exception) -> None:
         """Answer everybody with an error, from now on too: the host is going away."""
         self._error = error
@@ -53,6 +91,9 @@ class Waiters:
                 if not future.done():
                     refuse(future, error)
         self._waiting.clear()
+        for watching in self._watching.values():
+            for watch in watching:
+                watch.wake()
 
 
 def refuse(future: asyncio.Future[Any], error: Exception) -> None:

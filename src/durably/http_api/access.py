@@ -133,6 +133,12 @@ def require(principal: Principal, permission: str, instance_id: str | None) -> N
     )
 
 
+def sees_payloads(request: Request) -> bool:
+    """True when whoever asks may see inputs, outputs, states, and texts that may quote them."""
+    principal: Principal = request.state.principal
+    return principal.may("payloads", request.path_params.get("instanceId"))
+
+
 def require_level(principal: Principal, level: int, function: str) -> None:
     """Let somebody call an HTTP function.
 

@@ -20,7 +20,10 @@ from durably.http_api.links import BASE, RPC, Links, origin_of
 from durably.http_api.refusals import Refusal, answer_of, refusal_of
 from durably.http_api.routing import Found, Table
 from durably.http_api.served import Served
-from durably.program.registry import Registry
+from durably.http_api.v1.operation import V1
+from durably.http_api.v1.problems import problem_answer
+from durably.http_api.v1.routes import v1_routes
+from durably.http_api.v1.streams import Streams
 
 
 class FunctionLine(NamedTuple):
@@ -39,7 +42,6 @@ class HostApp:
         served: The hub.
         access: Who is let in.
         functions: HTTP functions.
-        registry: All other functions.
         converter: Of their bodies and results.
         route_prefix: Before their routes.
         outstanding_max: More requests than this at once are answered with 429.
@@ -50,7 +52,6 @@ class HostApp:
         served: Served,
         access: Access,
         functions: HttpFunctions,
-        registry: Registry,
         converter: Converter,
         *,
         route_prefix: str,
@@ -58,11 +59,13 @@ class HostApp:
     ) -> None:
         twice = replace(served, json_twice=True)
         self._prefix = f"/{route_prefix.strip('/')}/" if route_prefix.strip("/") else "/"
+        self._streams = Streams(max(1, outstanding_max // 2))
         self.table = Table(
             [
                 *durable_routes(served, BASE),
+                *v1_routes(served, self._streams),
                 *durable_routes(twice, f"{RPC}/{{grant}}"),
-                *admin_routes(functions, registry, self._prefix),
+                *admin_routes(functions, served.registry, self._prefix),
             ]
         )
         self._served = served
@@ -88,6 +91,10 @@ class HostApp:
         ]
         return sorted(lines, key=lambda line: line.path)
 
+    def leave(self) -> None:
+        """End what would go on for as long as its readers want: the host stops."""
+        self._streams.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
@@ -97,14 +104,14 @@ class HostApp:
         if self._outstanding >= self._outstanding_max:
             text = f"{self._outstanding} requests are under way: try again later"
             busy = Refusal(429, text, "TooManyRequests", {"Retry-After": "1"})
-            await answer_of(busy)(scope, receive, send)
+            await _refused(request, busy)(scope, receive, send)
             return
         self._outstanding += 1
         try:
             try:
                 answer = await self._answer(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, there is an answer
-                answer = answer_of(refusal_of(error))
+                answer = _refused(request, error)
             await answer(scope, receive, send)
         finally:
             self._outstanding -= 1
@@ -122,13 +129,20 @@ class HostApp:
         principal = self._access.principal(request, instance_id, grant)
         if found is None:
             require(principal, "read", None)  # who may know nothing does not learn what is not there
-            raise Refusal(404, f"There is nothing at {request.method} {request.url.path}", "NotFound")
+            raise self._nothing_at(request, path)
         require(principal, found.route.needs, instance_id)
         self._check_hub(request)
         request.scope["path_params"] = found.parameters
         request.state.principal = principal
         self._link(request)
         return await found.route.handler(request)
+
+    def _nothing_at(self, request: Request, path: str) -> Refusal:
+        methods = self.table.methods(path) if _is_v1(path) else []
+        if methods:
+            text = f"There is no {request.method} of {request.url.path}: expected {' or '.join(methods)}"
+            return Refusal(405, text, "MethodNotAllowed", {"Allow": ", ".join(methods)})
+        return Refusal(404, f"There is nothing at {request.method} {request.url.path}", "NotFound")
 
     async def _call_function(self, request: Request, path: str) -> Response | None:
         found = self._functions.find(request.method, path)
@@ -156,6 +170,16 @@ def _raw_path(request: Request) -> str:
     raw: bytes | None = request.scope.get("raw_path")
     path = request.scope["path"] if raw is None else raw.partition(b"?")[0].decode("ascii", "replace")
     return path.removeprefix(request.scope.get("root_path", ""))
+
+
+def _is_v1(path: str) -> bool:
+    return path.startswith(f"{V1}/")
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    if _is_v1(_raw_path(request)):
+        return problem_answer(error, request.url.path)
+    return answer_of(refusal_of(error))
 
 
 def _touched(found: Found | None) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from durably.client import Client
-from durably.clock import Random
+from durably.clock import Clock, Random, SystemClock
 from durably.management import Management
+from durably.program.registry import Registry
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 """A request with a longer body is refused with 413."""
@@ -22,6 +23,8 @@ class Served:
         random: Draws ids.
         hub: The name by which clients of Durable Functions know it (``taskHub``).
         body_bytes_max: See `BODY_BYTES_MAX`.
+        registry: The functions of the host.
+        clock: Of the host.
         json_twice: Bodies are JSON texts that are sent as JSON strings, as the official client does.
     """
 
@@ -30,4 +33,6 @@ class Served:
     random: Random
     hub: str
     body_bytes_max: int = BODY_BYTES_MAX
+    registry: Registry = field(default_factory=Registry)
+    clock: Clock = field(default_factory=SystemClock)
     json_twice: bool = False

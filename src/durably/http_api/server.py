@@ -116,6 +116,7 @@ class HttpServer:
         """Take no more connections, and let requests that are under way end, within their time. Idempotent."""
         if self._serving is None:
             return
+        self._application.leave()
         self._server.leave()
         serving, self._serving = self._serving, None
         await serving

@@ -19,8 +19,8 @@ def host_app(
     client: Client,
     management: Management,
     functions: HttpFunctions,
-    registry: Registry,
     *,
+    registry: Registry,
     converter: Converter,
     clock: Clock,
     random: Random,
@@ -40,7 +40,7 @@ def host_app(
     if not options.insecure:
         keys = KeyFile(options.keys_at(hub_url), clock.now)
         keys.prepare()
-    served = Served(client, management, random, hub, options.max_body_bytes)
+    served = Served(client, management, random, hub, options.max_body_bytes, registry, clock)
     access = Access(
         hub,
         None if keys is None else lambda: keys.ring,
@@ -52,7 +52,6 @@ def host_app(
         served,
         access,
         functions,
-        registry,
         converter,
         route_prefix=options.route_prefix,
         outstanding_max=options.max_outstanding_requests,

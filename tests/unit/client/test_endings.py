@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from durably.client import endings as endings_module
+from durably.client.connection import Connection
 from durably.client.endings import Endings
+from durably.client.outside import OutsideOperations
+from durably.clock import SystemClock, SystemRandom
 from durably.core.commit import Batch, InstanceRow
 from durably.errors import HubClosedError, InstanceNotFoundError, StoreUnavailableError
 from durably.storage.memory import MemoryStore
@@ -115,3 +118,17 @@ def test_many_are_looked_at_in_portions(monkeypatch: pytest.MonkeyPatch) -> None
 
     asyncio.run(run())
     assert set(looks) == {1}
+
+
+def test_a_watch_where_nobody_tells_of_commits_says_when_to_look_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endings_module, "_WATCH_S", 0)
+    operations = OutsideOperations(Connection(MemoryStore()), SystemClock(), SystemRandom())
+
+    async def look_twice() -> None:
+        with operations.watch("a") as watch:
+            for _ in range(2):
+                await watch.changed()
+
+    asyncio.run(look_twice())

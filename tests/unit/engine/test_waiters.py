@@ -33,6 +33,20 @@ async def test_everybody_who_waits_for_an_instance_is_told_of_its_end() -> None:
     assert not other.done()
 
 
+async def test_a_watch_is_woken_by_each_commit_of_its_instance_and_forgotten_with_its_block() -> None:
+    waiters = Waiters()
+    with waiters.watch("i") as one, waiters.watch("i") as two, waiters.watch("j") as other:
+        waiters.changed("i")
+        waiters.changed("i")  # what nobody has looked at yet is one change
+        await asyncio.gather(one.changed(), two.changed())
+        waiting = [asyncio.ensure_future(watch.changed()) for watch in (one, other)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        waiters.fail(HubClosedError("closed"))
+        await asyncio.gather(*waiting)  # whoever watches finds out by reading
+    assert not waiters._watching
+
+
 async def test_who_stopped_waiting_is_left_alone() -> None:
     waiters = Waiters()
     first, second = waiters.add("i"), waiters.add("i")

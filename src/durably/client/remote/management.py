@@ -178,6 +178,10 @@ class HttpManagement:
         row = await self.wait(instance_id, timeout_s)
         return Outcome(row.status, row.output, decode_failure(row.failure))
 
+    def watch(self, instance_id: str) -> NoReturn:
+        """See `Management.watch`; refused."""
+        cannot("A watch on an instance")
+
     async def query(self, query: InstanceQuery) -> Found:
         """See `Management.query`. The name is looked at here, so that such a page may have fewer rows than asked for."""
         after = query.after

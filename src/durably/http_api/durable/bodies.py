@@ -34,11 +34,22 @@ class StatusBody(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def status_body(
-    row: InstanceRow, *, show_input: bool, history: list[dict[str, Any]] | None = None
+    row: InstanceRow,
+    *,
+    show_input: bool,
+    history: list[dict[str, Any]] | None = None,
+    payloads: bool = True,
 ) -> StatusBody:
-    """The status of an instance. The output of one that failed is a sentence that says why."""
-    output = raw(row.output)
-    if row.status in _ENDED_BADLY and row.failure is not None:
+    """The status of an instance. The output of one that failed is a sentence that says why.
+
+    Args:
+        row: The instance.
+        show_input: With its input.
+        history: Its history, or None: it was not asked for.
+        payloads: Whoever asks may see payloads; else all of them are null.
+    """
+    output = raw(row.output) if payloads else _NOTHING
+    if payloads and row.status in _ENDED_BADLY and row.failure is not None:
         failure = decode_failure(row.failure)
         if failure is not None:
             output = msgspec.Raw(
@@ -50,8 +61,8 @@ def status_body(
         name=row.name,
         instance_id=row.instance_id,
         runtime_status=row.status,
-        input=raw(row.input) if show_input else _NOTHING,
-        custom_status=raw(row.custom_status),
+        input=raw(row.input) if show_input and payloads else _NOTHING,
+        custom_status=raw(row.custom_status) if payloads else _NOTHING,
         output=output,
         created_time=seconds(instant(row.created_at)),
         last_updated_time=seconds(instant(row.updated_at)),
@@ -107,11 +118,18 @@ _ENDS = {
 }
 
 
-def history_rows(events: Iterable[HistoryEvent], *, show_output: bool) -> list[dict[str, Any]]:
+def history_rows(
+    events: Iterable[HistoryEvent], *, show_output: bool, payloads: bool = True
+) -> list[dict[str, Any]]:
     """A history under the names of the original.
 
     What was scheduled and has completed is one row, which says when it was scheduled. Bookkeeping is left out: turns,
     attempts between two retries, and what the original has no name for.
+
+    Args:
+        events: The history.
+        show_output: With results.
+        payloads: Whoever asks may see payloads; else there are no results, and no texts that may quote them.
     """
     entries = timeline(events)
     done = {entry.task_id for entry in entries if entry.event_type in _COMPLETED}
@@ -120,13 +138,15 @@ def history_rows(events: Iterable[HistoryEvent], *, show_output: bool) -> list[d
     for entry in entries:
         if entry.event_type in _SCHEDULED and entry.task_id in done:
             continue
-        row = _row(entry, scheduled.get(entry.task_id), show_output=show_output)
+        row = _row(entry, scheduled.get(entry.task_id))
         if row is not None:
+            if payloads:
+                _add_outcome(row, entry, show_output=show_output)
             rows.append(row)
     return rows
 
 
-def _row(entry: HistoryEntry, origin: HistoryEntry | None, *, show_output: bool) -> dict[str, Any] | None:
+def _row(entry: HistoryEntry, origin: HistoryEntry | None) -> dict[str, Any] | None:
     kind = entry.event_type
     row: dict[str, Any] = {"EventType": kind, "Timestamp": _precise(entry.timestamp)}
     if kind in _ENDS:
@@ -147,7 +167,6 @@ def _row(entry: HistoryEntry, origin: HistoryEntry | None, *, show_output: bool)
             row["FunctionName" if kind == "ExecutionStarted" else "Name"] = entry.name
     else:
         return None
-    _add_outcome(row, entry, show_output=show_output)
     return row
 
 

@@ -10,6 +10,7 @@ from durably.core.entities import EntityId, EntityState, check_operation
 from durably.core.events import Payload
 from durably.core.messages import CallEntity
 from durably.core.query import PAGE_SIZE_MAX
+from durably.http_api.access import sees_payloads
 from durably.http_api.durable.bodies import seconds
 from durably.http_api.durable.instances import TOKEN
 from durably.http_api.durable.starts import JSON
@@ -21,6 +22,24 @@ EMPTY_KEY = "$"
 """Stands for the key "" in a path."""
 
 
+_INTERNAL = "durably."
+
+
+def of_users(entity: EntityId) -> EntityId:
+    """An entity that users may send operations to.
+
+    Raises:
+        Refusal: 403, it is of the runtime: an order to a schedule could start anything, which takes more than control.
+    """
+    if entity.name.startswith(_INTERNAL):
+        raise Refusal(
+            403,
+            f"Entity '{entity}' is of the runtime: expected one of the app, or /api/v1/schedules",
+            "Forbidden",
+        )
+    return entity
+
+
 class Entities:
     """The routes of entities."""
 
@@ -30,7 +49,7 @@ class Entities:
     async def find(self, request: Request) -> Response:
         """``GET entities[/{name}]``: one page."""
         parameters = Parameters(request)
-        fetch_state = parameters.flag("fetchState", default=False)
+        fetch_state = parameters.flag("fetchState", default=False) and sees_payloads(request)
         page = await self._served.client.query_entities(
             name=request.path_params.get("name"),
             last_modified_from=parameters.moment("lastOperationTimeFrom"),
@@ -81,7 +100,7 @@ class Entities:
         return await self._send(request, "delete", None)
 
     async def _send(self, request: Request, operation: str, payload: Payload) -> Response:
-        entity = str(_entity(request))
+        entity = str(of_users(_entity(request)))
         await self._served.management.signal_entity(entity, CallEntity(check_operation(operation), payload))
         return Response(b"", 202)
 

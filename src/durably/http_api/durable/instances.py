@@ -14,6 +14,7 @@ from durably.core.ids import check_text
 from durably.core.query import FIRST, PAGE_SIZE_MAX, place_of, token_of
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import InstanceNotFoundError
+from durably.http_api.access import sees_payloads
 from durably.http_api.durable.bodies import history_rows, status_body
 from durably.http_api.durable.starts import JSON
 from durably.http_api.reading import Parameters, is_json, json_payload, read_body
@@ -39,13 +40,18 @@ class Instances:
         show_output = parameters.flag("showHistoryOutput", default=False)
         show_input = parameters.flag("showInput", default=True)
         failed = 500 if parameters.flag("returnInternalServerErrorOnFailure", default=False) else 200
-        row = await self._served.management.get(instance_id)
+        payloads = sees_payloads(request)
+        row = await self._served.management.get(instance_id, payloads=payloads)
         if row is None:
             raise InstanceNotFoundError(instance_id)
         history: list[dict[str, Any]] | None = None
         if show_history:
-            history = history_rows(await self._history(instance_id), show_output=show_output)
-        body = msgspec.json.encode(status_body(row, show_input=show_input, history=history))
+            history = history_rows(
+                await self._history(instance_id), show_output=show_output, payloads=payloads
+            )
+        body = msgspec.json.encode(
+            status_body(row, show_input=show_input, history=history, payloads=payloads)
+        )
         if row.status not in TERMINAL:
             location = request.state.links.of_instance(instance_id)["statusQueryGetUri"]
             return Response(body, 202, {"Location": location, "Retry-After": _RETRY_AFTER_S}, media_type=JSON)
@@ -61,15 +67,18 @@ class Instances:
         """``GET instances``: one page, in the order of creation."""
         parameters = Parameters(request)
         token = request.headers.get(TOKEN)
+        payloads = sees_payloads(request)
         query = selection(
             self._filters(parameters),
             page_size=parameters.number("top", 100, 1, PAGE_SIZE_MAX),
             after=place_of(token) if token else FIRST,
-            payloads=True,
+            payloads=payloads,
         )
         show_input = parameters.flag("showInput", default=True)
         found = await self._served.management.query(query)
-        body = msgspec.json.encode([status_body(row, show_input=show_input) for row in found.rows])
+        body = msgspec.json.encode(
+            [status_body(row, show_input=show_input, payloads=payloads) for row in found.rows]
+        )
         headers = {} if found.next_after is None else {TOKEN: token_of(found.next_after)}
         return Response(body, 200, headers, media_type=JSON)
 

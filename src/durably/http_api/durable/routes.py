@@ -28,7 +28,7 @@ def durable_routes(served: Served, base: str) -> list[Route]:
         Route("POST", f"{one}/restart", "start", starts.restart),
         Route("DELETE", one, "purge", instances.purge),
         Route("DELETE", f"{base}/instances", "purge", instances.purge_many),
-        Route("GET", f"{base}/entities/{{name}}/{{key}}", "read", entities.state),
+        Route("GET", f"{base}/entities/{{name}}/{{key}}", "payloads", entities.state),
         Route("POST", f"{base}/entities/{{name}}/{{key}}", "control", entities.signal),
         Route("DELETE", f"{base}/entities/{{name}}/{{key}}", "control", entities.delete),
         Route("GET", f"{base}/entities[/{{name}}]", "read", entities.find),

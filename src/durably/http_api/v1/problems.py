@@ -1,0 +1,62 @@
+"""Errors of ``/api/v1``: problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+from starlette.responses import Response
+
+from durably.errors import (
+    EntityOperationFailedError,
+    ScheduleAlreadyExistsError,
+    ScheduleNotFoundError,
+    UnknownFunctionError,
+)
+from durably.http_api.refusals import Refusal, refusal_of
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request was refused.
+
+    Attributes:
+        type: A URN that stands for the kind of the problem.
+        title: What the status code says.
+        status: The status code.
+        detail: What is wrong, with which id, what was expected and what to do.
+        instance: The path that was asked for.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+
+
+def problem_answer(error: Exception, path: str) -> Response:
+    """The answer that stands for an error."""
+    refusal = _refusal(error)
+    problem = Problem(
+        type=f"urn:durably:problem:{refusal.kind}",
+        title=HTTPStatus(refusal.status).phrase,
+        status=refusal.status,
+        detail=str(refusal),
+        instance=path,
+    )
+    return Response(msgspec.json.encode(problem), refusal.status, refusal.headers, media_type=MEDIA_TYPE)
+
+
+def _refusal(error: Exception) -> Refusal:
+    if isinstance(error, EntityOperationFailedError):
+        return Refusal(422, str(error), type(error).__name__)
+    if isinstance(error, ScheduleAlreadyExistsError):
+        return Refusal(409, str(error), type(error).__name__)
+    if isinstance(error, UnknownFunctionError | ScheduleNotFoundError):
+        return Refusal(404, str(error), type(error).__name__)
+    refusal = refusal_of(error)
+    if refusal.status == 410:  # the original says so of what has ended; it is there, and in the wrong state
+        return Refusal(409, str(refusal), refusal.kind, refusal.headers)
+    return refusal
