@@ -109,7 +109,7 @@ class HostApp:
                 return answer
         instance_id = _touched(found)
         grant = None if found is None else found.parameters.get("grant")
-        principal = self._access.principal(request, instance_id, grant)
+        principal = await self._access.principal(request, instance_id, grant)
         if found is None:
             require(principal, "read", None)  # who may know nothing does not learn what is not there
             raise Refusal(404, f"There is nothing at {request.method} {request.url.path}", "NotFound")
@@ -126,7 +126,7 @@ class HostApp:
             return None
         function = found.function
         if function.level:
-            require_level(self._access.principal(request, None), function.level, function.name)
+            require_level(await self._access.principal(request, None), function.level, function.name)
         request.scope["path_params"] = found.parameters
         self._link(request)
         return await function.answer(request, self._client, self._converter, self._served.body_bytes_max)

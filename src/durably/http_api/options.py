@@ -13,6 +13,7 @@ from durably.errors import UsageError
 from durably.http_api.access import LOCAL_NAMES
 from durably.http_api.served import BODY_BYTES_MAX
 from durably.security.key_file import beside
+from durably.security.token_rules import DEFAULT_ALGORITHMS, DEFAULT_ROLES, TokenRules
 
 PORT = 7071
 """As the local Functions host of Azure."""
@@ -39,6 +40,11 @@ class HttpOptions:
         max_wait_s: A stopping host gives requests that are under way so long.
         tls_certificate: PEM file; with `tls_key`, HTTPS is served.
         tls_key: PEM file.
+        oidc_issuer: Who issues bearer tokens (JWT) that are accepted; "" for nobody.
+        oidc_audience: What these have in ``aud``: one of several, separated by commas.
+        oidc_algorithms: How they may be signed, separated by commas.
+        oidc_roles: Which of their claims give which role, ``claim:value=role``, separated by commas.
+        oidc_jwks_url: Where the keys of the issuer are; by default its discovery document says so.
     """
 
     bind: str = "127.0.0.1"
@@ -54,6 +60,11 @@ class HttpOptions:
     max_wait_s: float = 5.0
     tls_certificate: str = ""
     tls_key: str = ""
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_algorithms: str = DEFAULT_ALGORITHMS
+    oidc_roles: str = DEFAULT_ROLES
+    oidc_jwks_url: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -70,6 +81,10 @@ class HttpOptions:
             raise UsageError(
                 f"bind is {self.bind!r} and insecure is on: anybody who reaches this address could do anything. Bind to "
                 "127.0.0.1, or let the host ask for keys"
+            )
+        if self.token_rules is not None and self.insecure:
+            raise UsageError(
+                "oidc_issuer is set and insecure is on: expected tokens to be asked for, or nothing"
             )
 
     @property
@@ -91,6 +106,25 @@ class HttpOptions:
     def with_templates(self) -> bool:
         """See `templates`."""
         return self.is_local if self.templates is None else self.templates
+
+    @property
+    def token_rules(self) -> TokenRules | None:
+        """Which bearer tokens are accepted, or None: there is no issuer.
+
+        Raises:
+            UsageError: A setting is wrong, or there is one without an issuer.
+        """
+        if not self.oidc_issuer:
+            if self.oidc_audience or self.oidc_jwks_url:
+                raise UsageError("oidc_issuer is missing: expected the 'iss' of the tokens that are accepted")
+            return None
+        return TokenRules.of(
+            issuer=self.oidc_issuer,
+            audience=self.oidc_audience,
+            algorithms=self.oidc_algorithms,
+            roles=self.oidc_roles,
+            jwks_url=self.oidc_jwks_url,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> HttpOptions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from durably.client import Client
 from durably.clock import Clock, Random
 from durably.codec.convert import Converter
@@ -12,6 +14,9 @@ from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.management import Management
 from durably.security.key_file import KeyFile
+
+if TYPE_CHECKING:
+    from durably.security.issuer import Issuer
 
 
 def host_app(
@@ -45,6 +50,7 @@ def host_app(
         options.names,
         clock.now,
         templates=options.with_templates,
+        issuer=_issuer(options, clock),
     )
     return HostApp(
         served,
@@ -54,3 +60,12 @@ def host_app(
         route_prefix=options.route_prefix,
         outstanding_max=options.max_outstanding_requests,
     )
+
+
+def _issuer(options: HttpOptions, clock: Clock) -> Issuer | None:
+    rules = options.token_rules
+    if rules is None:
+        return None
+    from durably.security.issuer import Issuer  # cryptography takes a while to load
+
+    return Issuer(rules, clock.now)
