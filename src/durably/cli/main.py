@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from durably.cli.audit import audit_group
 from durably.cli.completion import COMPLETE_VAR, completion_command
 from durably.cli.doctor import doctor_command
 from durably.cli.exec import exec_command
@@ -74,6 +75,7 @@ commands.add_command(run_command)
 commands.add_command(instances_group)
 commands.add_command(parked_group)
 commands.add_command(keys_group)
+commands.add_command(audit_group)
 commands.add_command(doctor_command)
 commands.add_command(completion_command)
 

@@ -157,6 +157,15 @@ def require_level(principal: Principal, level: int, function: str) -> None:
         )
 
 
+def offered(request: Request, grant: str | None) -> str:
+    """What a request shows as its credential, valid or not: ``token``, ``link``, ``key``, or nothing."""
+    if request.headers.get("authorization", "")[:7].lower() == "bearer ":
+        return "token"
+    if grant or request.query_params.get("sig"):
+        return "link"
+    return "key" if request.headers.get("x-functions-key") or request.query_params.get("code") else ""
+
+
 def _bearer_of(request: Request) -> str | None:
     """The bearer token of a request.
 

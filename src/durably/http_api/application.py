@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from durably.codec.convert import Converter
 from durably.http_api.access import Access, require, require_level
+from durably.http_api.auditing import Auditor
 from durably.http_api.client import DurableClient
 from durably.http_api.durable.routes import durable_routes
 from durably.http_api.functions.function import LEVELS
@@ -40,6 +41,7 @@ class HostApp:
         converter: Of their bodies and results.
         route_prefix: Before their routes.
         outstanding_max: More requests than this at once are answered with 429.
+        audit: Records who changes what.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class HostApp:
         *,
         route_prefix: str,
         outstanding_max: int,
+        audit: Auditor,
     ) -> None:
         twice = replace(served, json_twice=True)
         self.table = Table([*durable_routes(served, BASE), *durable_routes(twice, f"{RPC}/{{grant}}")])
@@ -62,6 +65,7 @@ class HostApp:
         self._prefix = f"/{route_prefix.strip('/')}/" if route_prefix.strip("/") else "/"
         self._outstanding = 0
         self._outstanding_max = outstanding_max
+        self._audit = audit
 
     @property
     def listing(self) -> list[FunctionLine]:
@@ -94,30 +98,40 @@ class HostApp:
             try:
                 answer = await self._answer(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, there is an answer
-                answer = answer_of(refusal_of(error))
+                refusal = refusal_of(error)
+                request.state.refused = refusal.kind
+                answer = answer_of(refusal)
+            except BaseException:
+                self._audit.cut_off(request)
+                raise
+            answer = await self._audit.recorded(request, answer)
             await answer(scope, receive, send)
         finally:
             self._outstanding -= 1
 
+    async def close(self) -> None:
+        """Finish the audit log. Idempotent."""
+        await self._audit.close()
+
     async def _answer(self, request: Request) -> Response:
-        self._access.check_host(request)
         path = _raw_path(request)
-        found = self.table.find(request.method, path)
+        request.state.found = found = self.table.find(request.method, path)
+        self._access.check_host(request)
         if found is None and path.startswith(self._prefix) and not path.startswith(f"{BASE}/"):
             answer = await self._call_function(request, path.removeprefix(self._prefix))
             if answer is not None:
                 return answer
         instance_id = _touched(found)
         grant = None if found is None else found.parameters.get("grant")
-        principal = await self._access.principal(request, instance_id, grant)
+        request.state.principal = principal = await self._access.principal(request, instance_id, grant)
         if found is None:
             require(principal, "read", None)  # who may know nothing does not learn what is not there
             raise Refusal(404, f"There is nothing at {request.method} {request.url.path}", "NotFound")
         require(principal, found.route.needs, instance_id)
         self._check_hub(request)
         request.scope["path_params"] = found.parameters
-        request.state.principal = principal
         self._link(request)
+        await self._audit.check(found)
         return await found.route.handler(request)
 
     async def _call_function(self, request: Request, path: str) -> Response | None:

@@ -12,7 +12,7 @@ from typing import Any
 from durably.errors import UsageError
 from durably.http_api.access import LOCAL_NAMES
 from durably.http_api.served import BODY_BYTES_MAX
-from durably.security.key_file import beside
+from durably.security.key_file import audit_beside, beside
 from durably.security.token_rules import DEFAULT_ALGORITHMS, DEFAULT_ROLES, TokenRules
 
 PORT = 7071
@@ -40,6 +40,9 @@ class HttpOptions:
         max_wait_s: A stopping host gives requests that are under way so long.
         tls_certificate: PEM file; with `tls_key`, HTTPS is served.
         tls_key: PEM file.
+        audit: Who changes what over the management API is recorded.
+        audit_file: Where; by default beside the hub file, as ``{file}.audit``. A hub without a file has none by default.
+        audit_max_bytes: A longer file is put aside, and kept: deleting it is up to you.
         oidc_issuer: Who issues bearer tokens (JWT) that are accepted; "" for nobody.
         oidc_audience: What these have in ``aud``: one of several, separated by commas.
         oidc_algorithms: How they may be signed, separated by commas.
@@ -60,6 +63,9 @@ class HttpOptions:
     max_wait_s: float = 5.0
     tls_certificate: str = ""
     tls_key: str = ""
+    audit: bool = True
+    audit_file: str = ""
+    audit_max_bytes: int = 64 * 1024 * 1024
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_algorithms: str = DEFAULT_ALGORITHMS
@@ -73,8 +79,9 @@ class HttpOptions:
             raise UsageError(
                 f"hub_name is {self.hub_name!r}: expected letters, digits, '_', '-' and '.', 45 characters at most"
             )
-        if self.max_body_bytes < 1 or self.max_outstanding_requests < 1:
-            raise UsageError("max_body_bytes and max_outstanding_requests: expected 1 or more")
+        for name in ("max_body_bytes", "max_outstanding_requests", "audit_max_bytes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)!r}: expected 1 or more")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise UsageError("tls_certificate and tls_key: expected both, or none")
         if self.insecure and not self.is_local:
@@ -149,6 +156,16 @@ class HttpOptions:
             hub_url: The URL of the store.
         """
         return Path(self.key_file) if self.key_file else beside(hub_url)
+
+    def audit_at(self, hub_url: str) -> Path | None:
+        """Where the audit log of a hub is, or None: there is none.
+
+        Args:
+            hub_url: The URL of the store.
+        """
+        if not self.audit:
+            return None
+        return Path(self.audit_file) if self.audit_file else audit_beside(hub_url)
 
     def hub_at(self, hub_url: str) -> str:
         """The name of a hub: `hub_name`, or what its file is called."""

@@ -124,6 +124,7 @@ class HttpServer:
         await serving
         for one in self._sockets:
             one.close()
+        await self._application.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

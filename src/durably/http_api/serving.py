@@ -9,10 +9,12 @@ from durably.clock import Clock, Random
 from durably.codec.convert import Converter
 from durably.http_api.access import Access
 from durably.http_api.application import HostApp
+from durably.http_api.auditing import Auditor
 from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.management import Management
+from durably.security.audit_log import AuditLog
 from durably.security.key_file import KeyFile
 
 if TYPE_CHECKING:
@@ -59,7 +61,13 @@ def host_app(
         converter,
         route_prefix=options.route_prefix,
         outstanding_max=options.max_outstanding_requests,
+        audit=Auditor(_audit_log(options, hub_url), hub, clock.now, random),
     )
+
+
+def _audit_log(options: HttpOptions, hub_url: str) -> AuditLog | None:
+    path = options.audit_at(hub_url)
+    return None if path is None else AuditLog(path, options.audit_max_bytes)
 
 
 def _issuer(options: HttpOptions, clock: Clock) -> Issuer | None:

@@ -61,7 +61,7 @@ def test_an_unknown_command_with_what_may_be_meant(capfd: pytest.CaptureFixture[
     code, _, err = called(capfd, "exce")
     assert (code, err.splitlines()[-1]) == (2, "Error: No such command 'exce': did you mean 'exec'?")
     assert (
-        "expected one of completion, doctor, exec, instances, keys, parked, run, version"
+        "expected one of audit, completion, doctor, exec, instances, keys, parked, run, version"
         in called(capfd, "xyz")[2]
     )
 

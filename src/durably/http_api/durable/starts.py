@@ -55,6 +55,7 @@ class Starts:
         return await self._accepted(request, handle.instance_id, timeout)
 
     async def _accepted(self, request: Request, instance_id: str, timeout: float | None) -> Response:
+        request.state.made = instance_id
         if timeout is not None:
             ended = await output_within(self._served, instance_id, timeout, failed=200)
             if ended is not None:
