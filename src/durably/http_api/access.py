@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -11,12 +12,17 @@ from starlette.requests import Request
 from durably.http_api.refusals import Refusal
 from durably.security.access_keys import KeyRing
 from durably.security.capabilities import ANY_INSTANCE, INSTANCE_VERBS, LIFE_S, START_VERBS, sign, verify
+from durably.security.failures import Failures
 from durably.security.roles import ANYBODY, EVERYTHING, Principal
 
 if TYPE_CHECKING:
     from durably.security.issuer import Issuer
 
 LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+
+TOO_MANY_FAILURES: Final = "TooManyFailures"
+
+_FAILURES: Final = frozenset(("Unauthorized", "InvalidLink"))
 
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
@@ -30,6 +36,7 @@ class Access:
         names: What a client may call this host (without port, lower case); empty: anything.
         now: The time in microseconds since 1970 UTC.
         templates: Links to start new instances carry a credential, as clients of Durable Functions 1.x need it.
+        failures: Counts who shows no credential, or a wrong one.
         issuer: Whose bearer tokens are credentials, too.
     """
 
@@ -41,6 +48,7 @@ class Access:
         now: Callable[[], int],
         *,
         templates: bool,
+        failures: Failures,
         issuer: Issuer | None = None,
     ) -> None:
         self._hub = hub
@@ -48,6 +56,7 @@ class Access:
         self._names = frozenset(names)
         self._now = now
         self._templates = templates
+        self._failures = failures
         self._issuer = issuer
 
     def check_host(self, request: Request) -> None:
@@ -114,6 +123,20 @@ class Access:
         raise Refusal(
             403, "The link is not valid for this, or not any more: ask for a new one", "InvalidLink"
         )
+
+    def noted(self, request: Request, refusal: Refusal) -> Refusal:
+        """What becomes of a refusal: 429 of one for a credential, when there were many from its address.
+
+        Only what fails is held off. Good credentials go through whoever else fails from their address: they cannot be
+        guessed, so nothing is won by keeping people out who share one.
+        """
+        if refusal.kind not in _FAILURES:
+            return refusal
+        wait_s = self._failures.count(request.client.host if request.client else "")
+        if not wait_s:
+            return refusal
+        text = "Too many requests from your address have no valid credential: correct it, and try again later"
+        return Refusal(429, text, TOO_MANY_FAILURES, {"Retry-After": str(math.ceil(wait_s))})
 
     def credential(self, instance_id: str) -> dict[str, str]:
         """What a link carries: see `durably.http_api.links.Credential`."""

@@ -17,6 +17,7 @@ from durably.http_api.durable.routes import durable_routes
 from durably.http_api.functions.function import LEVELS
 from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.links import BASE, RPC, Links, origin_of
+from durably.http_api.patience import within
 from durably.http_api.refusals import Refusal, answer_of, refusal_of
 from durably.http_api.routing import Found, Table
 from durably.http_api.served import Served
@@ -42,6 +43,7 @@ class HostApp:
         route_prefix: Before their routes.
         outstanding_max: More requests than this at once are answered with 429.
         audit: Records who changes what.
+        body_timeout_s: See `HttpOptions`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class HostApp:
         route_prefix: str,
         outstanding_max: int,
         audit: Auditor,
+        body_timeout_s: float,
     ) -> None:
         twice = replace(served, json_twice=True)
         self.table = Table([*durable_routes(served, BASE), *durable_routes(twice, f"{RPC}/{{grant}}")])
@@ -66,6 +69,7 @@ class HostApp:
         self._outstanding = 0
         self._outstanding_max = outstanding_max
         self._audit = audit
+        self._body_timeout_s = body_timeout_s
 
     @property
     def listing(self) -> list[FunctionLine]:
@@ -87,7 +91,7 @@ class HostApp:
         if scope["type"] != "http":
             await _refuse_other(scope, receive, send)
             return
-        request = Request(scope, receive)
+        request = Request(scope, within(receive, self._body_timeout_s))
         if self._outstanding >= self._outstanding_max:
             text = f"{self._outstanding} requests are under way: try again later"
             busy = Refusal(429, text, "TooManyRequests", {"Retry-After": "1"})
@@ -98,7 +102,7 @@ class HostApp:
             try:
                 answer = await self._answer(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, there is an answer
-                refusal = refusal_of(error)
+                refusal = self._access.noted(request, refusal_of(error))
                 request.state.refused = refusal.kind
                 answer = answer_of(refusal)
             except BaseException:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from durably.clock import Random
 from durably.core.timeline import instant
 from durably.errors import OperationError
-from durably.http_api.access import offered
+from durably.http_api.access import TOO_MANY_FAILURES, offered
 from durably.http_api.refusals import answer_of, refusal_of
 from durably.http_api.routing import Found
 from durably.security.audit_chain import AuditRecord, shortened
@@ -58,8 +58,8 @@ class Auditor:
     async def recorded(self, request: Request, answer: Response) -> Response:
         """The answer, once the record is on the disk; another one when that cannot be."""
         found = _found(request)
-        if self._log is None or found is None:
-            return answer
+        if self._log is None or found is None or getattr(request.state, "refused", None) == TOO_MANY_FAILURES:
+            return answer  # else anybody could fill the disk
         record = self._record(request, found, answer.status_code)
         try:
             await self._log.append(record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -40,6 +42,12 @@ class HttpOptions:
         max_wait_s: A stopping host gives requests that are under way so long.
         tls_certificate: PEM file; with `tls_key`, HTTPS is served.
         tls_key: PEM file.
+        max_failures_per_minute: An address that shows no credential, or wrong ones, more often gets 429 for these.
+        trusted_proxies: Addresses and networks, separated by commas, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
+            believed; by default nobody's.
+        head_timeout_s: Time for the head of a request.
+        body_timeout_s: Time for its body, and a second more for each KiB of it.
+        answer_timeout_s: A client that takes nothing of its answer for so long is hung up on.
         audit: Who changes what over the management API is recorded.
         audit_file: Where; by default beside the hub file, as ``{file}.audit``. A hub without a file has none by default.
         audit_max_bytes: A longer file is put aside, and kept: deleting it is up to you.
@@ -63,6 +71,11 @@ class HttpOptions:
     max_wait_s: float = 5.0
     tls_certificate: str = ""
     tls_key: str = ""
+    max_failures_per_minute: int = 100
+    trusted_proxies: str = ""
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    answer_timeout_s: float = 30.0
     audit: bool = True
     audit_file: str = ""
     audit_max_bytes: int = 64 * 1024 * 1024
@@ -79,9 +92,18 @@ class HttpOptions:
             raise UsageError(
                 f"hub_name is {self.hub_name!r}: expected letters, digits, '_', '-' and '.', 45 characters at most"
             )
-        for name in ("max_body_bytes", "max_outstanding_requests", "audit_max_bytes"):
+        for name in (
+            "max_body_bytes",
+            "max_outstanding_requests",
+            "max_failures_per_minute",
+            "audit_max_bytes",
+        ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected 1 or more")
+        for name in ("head_timeout_s", "body_timeout_s", "answer_timeout_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)!r}: expected a number of seconds above 0")
+        _check_proxies(self.trusted_proxies)
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise UsageError("tls_certificate and tls_key: expected both, or none")
         if self.insecure and not self.is_local:
@@ -173,6 +195,16 @@ class HttpOptions:
             return self.hub_name
         stem = re.sub(r"[^A-Za-z0-9_.-]", "", Path(hub_url.partition("://")[2]).stem)
         return stem[:45] or "hub"
+
+
+def _check_proxies(text: str) -> None:
+    for part in text.split(",") if text else ():
+        try:
+            ipaddress.ip_network(part.strip())
+        except ValueError as error:
+            raise UsageError(
+                f"trusted_proxies has {part!r} ({error}): expected addresses or networks such as 10.0.0.0/8"
+            ) from None
 
 
 _FLAGS = {

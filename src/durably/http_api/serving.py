@@ -15,6 +15,7 @@ from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.management import Management
 from durably.security.audit_log import AuditLog
+from durably.security.failures import Failures
 from durably.security.key_file import KeyFile
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def host_app(
         clock.now,
         templates=options.with_templates,
         issuer=_issuer(options, clock),
+        failures=Failures(options.max_failures_per_minute),
     )
     return HostApp(
         served,
@@ -62,6 +64,7 @@ def host_app(
         route_prefix=options.route_prefix,
         outstanding_max=options.max_outstanding_requests,
         audit=Auditor(_audit_log(options, hub_url), hub, clock.now, random),
+        body_timeout_s=options.body_timeout_s,
     )
 
 
