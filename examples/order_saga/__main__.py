@@ -1,4 +1,4 @@
-"""The story of two orders and one `kill -9`, told and checked. `make demo` runs it.
+"""The story of three orders and one `kill -9`, told and checked. `make demo` runs it.
 
 Everything happens in worker processes (`worker.py`); this program starts them, kills one, and looks at what is left.
 """
@@ -21,12 +21,20 @@ from typing import Any, Self
 from rich.console import Console
 from rich.text import Text
 
-from durably import DurablyError
-from examples.order_saga.report import promises, read_hub, runs_line, runs_of, stock_line, table_of
+from durably import Client, DurablyError
+from examples.order_saga.report import (
+    promises,
+    read_hub,
+    read_stock,
+    runs_line,
+    runs_of,
+    stock_line,
+    table_of,
+)
 from examples.order_saga.shop import Shop
+from examples.order_saga.worker import STOCK
 
 PATIENCE_S = 30.0
-STOCK = {"book": 10, "chair": 8, "lamp": 5}
 
 
 class StoryError(Exception):
@@ -117,7 +125,7 @@ class Worker:
 def tell(stage: Stage) -> dict[str, Any]:
     """Tell the story, and return what there is to know of it."""
     shop = Shop(stage.shop_db)
-    shop.create(STOCK)
+    shop.create()
 
     stage.headline("1. A worker takes order-1: a lamp and three books, to Bergen")
     with Worker(stage, "order-1") as worker:
@@ -132,28 +140,39 @@ def tell(stage: Stage) -> dict[str, Any]:
     stage.say(f"runs in all: {runs_line(runs_of(shop), 'order-1')}")
 
     stage.headline("4. order-2: the payment gateway is busy, and nobody can deliver to Atlantis")
-    stock_before = shop.stock()
-    stage.say(f"stock before: {stock_line(stock_before)}")
+    stock_before = asyncio.run(read_stock(stage.hub_url))
+    stage.say(f"inventory before: {stock_line(stock_before)}")
     with Worker(stage, "order-2") as worker:
         worker.wait()
-    stage.say(f"stock after:  {stock_line(shop.stock())}")
+    stage.say(f"inventory after:  {stock_line(asyncio.run(read_stock(stage.hub_url)))}")
 
-    stage.headline("5. The timelines, as the hub recorded them (runs: as the shop counted them)")
-    orders = asyncio.run(read_hub(stage.hub_url, ["order-1", "order-2"]))
+    stage.headline("5. order-3: a large one waits up to two days for its approval, and is terminated")
+    with Worker(stage, "order-3") as worker:
+        held = asyncio.run(terminate_when_it_waits(stage, "order-3", worker))
+        worker.wait()
+    stock_at_last = asyncio.run(read_stock(stage.hub_url))
+    stage.say(f"inventory after:          {stock_line(stock_at_last)}")
+
+    stage.headline("6. The timelines, as the hub recorded them (runs: as the shop counted them)")
+    orders = asyncio.run(read_hub(stage.hub_url, ["order-1", "order-2", "order-3"]))
     runs = runs_of(shop)
     for record in orders.values():
-        stage.say(
-            f"{record.order_id}: {record.result.state}, {record.result.tracking or record.result.reason}"
-        )
+        stage.say(f"{record.order_id}: {record.outcome}")
         stage.console.print(table_of(record, runs))
 
     return {
         "orders": {order_id: asdict(record) for order_id, record in orders.items()},
         "runs": [asdict(run) for run in runs],
-        "stock": {"at_first": STOCK, "before_order_2": stock_before, "at_last": shop.stock()},
+        "stock": {
+            "at_first": STOCK,
+            "before_order_2": stock_before,
+            "while_order_3_waited": held,
+            "at_last": stock_at_last,
+        },
         "parcels": dict(shop.query("SELECT order_id, count(*) FROM shipments GROUP BY 1")),
         "payments": dict(shop.query("SELECT order_id, sum(amount) FROM payments GROUP BY 1")),
-        "promises": promises(shop, orders, runs, stock_before),
+        "books": dict(shop.query("SELECT order_id, state FROM orders")),
+        "promises": promises(shop, orders, runs, stock_before, stock_at_last),
     }
 
 
@@ -166,6 +185,21 @@ def wait_until_booked(shop: Shop, order_id: str, worker: Worker) -> None:
         if time.monotonic() > deadline:
             raise StoryError(f"no parcel was booked in {PATIENCE_S:.0f} s")
         time.sleep(0.01)
+
+
+async def terminate_when_it_waits(stage: Stage, order_id: str, worker: Worker) -> dict[str, int]:
+    """End an order that waits for its approval, from this process, which hosts nothing; the inventory until then."""
+    deadline = time.monotonic() + PATIENCE_S
+    async with Client(stage.hub_url) as client:
+        while not ((status := await client.get_status(order_id)) and status.custom_status):
+            if not worker.is_alive() or time.monotonic() > deadline:
+                raise StoryError(f"{order_id} did not come to its approval")
+            await asyncio.sleep(0.01)
+        held = await read_stock(stage.hub_url)
+        stage.say(f"inventory while it waits: {stock_line(held)}")
+        stage.say(await client.why(order_id))
+        await client.terminate(order_id, reason="the card was stolen")
+    return held
 
 
 def main() -> int:
@@ -186,14 +220,14 @@ def main() -> int:
     if any(folder.iterdir()):
         parser.error(f"{folder} is not empty")
     stage = Stage(folder, 0.02 if arguments.fast else 0.4, Console(stderr=arguments.json, highlight=False))
-    stage.console.print("[bold]Two orders, one kill -9[/]")
+    stage.console.print("[bold]Three orders, one kill -9[/]")
     stage.say(f"databases: {folder}/shop.db (the shop's own) and hub.db (all that durably keeps)")
     try:
         summary = tell(stage)
     except (StoryError, DurablyError) as error:
         print(f"make demo: failed: {error}", file=sys.stderr)
         return 1
-    stage.headline("6. Checked")
+    stage.headline("7. Checked")
     for promise, kept in summary["promises"].items():
         stage.console.print(f"  {'[green]✓[/]' if kept else '[bold red]✗ NOT TRUE:[/]'} {promise}")
     if arguments.json:

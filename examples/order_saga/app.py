@@ -1,25 +1,30 @@
 """The order saga: reserve the goods, charge the customer, ship; if a step fails, undo the steps before it.
 
-Read from top to bottom: the models, the activities, which touch the world, and at the end the orchestrator, which
-calls them and survives every crash. The shop's own database is in `shop.py`.
+Read from top to bottom: the models, the activities, which touch the world, and at the end the orchestrator, which calls
+them and survives every crash. The shop's own database is in `shop.py`, what it has to sell in `inventory.py`.
 """
 
+import asyncio
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
 from durably import (
     ActivityContext,
     App,
+    Client,
     NonRetryableError,
     OrchestrationContext,
     RetryPolicy,
     TaskFailedError,
 )
+from examples.order_saga.inventory import Hold, inventory, inventory_of
 from examples.order_saga.shop import Shop
 
 app = App()
+app.include(inventory)
 
 # Configuration comes from the environment, as in any service. Importing this file opens nothing.
 shop = Shop(os.environ.get("SHOP_DB", "shop.db"), step_s=float(os.environ.get("SHOP_STEP_S", "0.4")))
@@ -27,6 +32,8 @@ shop = Shop(os.environ.get("SHOP_DB", "shop.db"), step_s=float(os.environ.get("S
 DELIVERY_AREA = ("Bergen", "Oslo", "Trondheim")
 CARRIER_ANSWER_S = 5.0
 BUSY_CARD = "test-card-gateway-busy"  # a test card, as payment providers have them: its first charge fails
+LARGE_ORDER = 500_00
+APPROVAL = timedelta(days=2)
 
 
 # --- models: plain dataclasses; inputs and results become JSON by their annotations -----------------------------------
@@ -54,6 +61,14 @@ class Order:
     def total(self) -> int:
         """In cents."""
         return sum(line.quantity * line.unit_price for line in self.lines)
+
+    @property
+    def pieces(self) -> Counter[str]:
+        """How many of which article, by SKU."""
+        pieces = Counter[str]()
+        for line in self.lines:
+            pieces[line.sku] += line.quantity
+        return pieces
 
 
 @dataclass(frozen=True)
@@ -89,11 +104,10 @@ class OrderResult:
 # transaction as its effect. The key is the same for every run of one call, so a second run finds the effect of the
 # first and leaves it at that: at least once for the code, exactly once for the customer.
 #
+# A terminate comes at any moment, also while the card is being charged. So the books decide: a step looks in its own
+# transaction whether the order has been rejected, and what rejects the order takes back whatever came before that.
+#
 # They are plain functions, because sqlite3 blocks: the host runs them in threads. An `async def` would run on its loop.
-
-
-class OutOfStockError(NonRetryableError):
-    """Trying again would not help: no retry policy does."""
 
 
 class GatewayBusyError(Exception):
@@ -105,31 +119,25 @@ class UnknownAddressError(NonRetryableError):
 
 
 @app.activity
-def reserve_inventory(order: Order, ctx: ActivityContext) -> None:
-    """Take the goods of an order out of the stock: all of them, or none."""
-    with shop.step("reserve_inventory", order.order_id, ctx):
-        move_stock(order, -1, ctx.idempotency_key)
+def accept_order(order: Order, ctx: ActivityContext) -> None:
+    """Enter the order into the books."""
+    with shop.step("accept_order", order.order_id, ctx):
+        shop.open(order.order_id)
 
 
 @app.activity
-def restock(order: Order, ctx: ActivityContext) -> None:
-    """Undo `reserve_inventory`."""
-    with shop.step("restock", order.order_id, ctx):
-        move_stock(order, +1, ctx.idempotency_key)
+def reject_order(order: Order, ctx: ActivityContext) -> None:
+    """Undo `accept_order`, what was reserved since, and what a step did that was cut off before it could say so."""
+    with shop.step("reject_order", order.order_id, ctx):
+        shop.reject(order.order_id, ctx.idempotency_key)
+        asyncio.run(release_goods(order))
 
 
-def move_stock(order: Order, sign: int, key: str) -> None:
-    """Change the stock by the lines of an order, once per key."""
-    with shop.transaction() as db:
-        note = "INSERT INTO stock_moves VALUES (?, ?) ON CONFLICT DO NOTHING"
-        if db.execute(note, (key, order.order_id)).rowcount == 0:
-            return  # an earlier run of this call did it
-        for line in order.lines:
-            change = {"sku": line.sku, "change": sign * line.quantity}
-            update = "UPDATE stock SET pieces = pieces + :change WHERE sku = :sku AND pieces + :change >= 0"
-            if db.execute(update, change).rowcount == 0:
-                # Rolls back the lines before this one, too, and the key with them.
-                raise OutOfStockError(f"not enough of {line.sku}")
+async def release_goods(order: Order) -> None:
+    """Give back what the order holds. Activities talk to entities as everybody outside does: as clients of the hub."""
+    async with Client(os.environ.get("SHOP_HUB", "sqlite:///hub.db")) as client:
+        for sku in order.pieces:
+            await client.call_entity(inventory_of(sku), "release", order.order_id, timeout=20)
 
 
 @app.activity
@@ -138,26 +146,17 @@ def charge_payment(order: Order, ctx: ActivityContext) -> Payment:
     with shop.step("charge_payment", order.order_id, ctx):
         if order.card == BUSY_CARD and ctx.attempt == 1:
             raise GatewayBusyError("payment gateway is busy")
-        number = book_money(order.order_id, order.total, ctx.idempotency_key)
+        with shop.transaction() as db:
+            shop.check(db, order.order_id)
+            number = shop.book_money(db, order.order_id, order.total, ctx.idempotency_key)
         return Payment(number, order.order_id, order.total)
 
 
 @app.activity
 def refund_payment(payment: Payment, ctx: ActivityContext) -> None:
     """Undo `charge_payment`."""
-    with shop.step("refund_payment", payment.order_id, ctx):
-        book_money(payment.order_id, -payment.amount, ctx.idempotency_key)
-
-
-def book_money(order_id: str, amount: int, key: str) -> int:
-    """Write a payment, once per key, and return its number, also that of an earlier run."""
-    with shop.transaction() as db:
-        db.execute(
-            "INSERT INTO payments (idempotency_key, order_id, amount) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (key, order_id, amount),
-        )
-        (number,) = db.execute("SELECT payment_id FROM payments WHERE idempotency_key = ?", (key,)).fetchone()
-        return number
+    with shop.step("refund_payment", payment.order_id, ctx), shop.transaction() as db:
+        shop.book_money(db, payment.order_id, -payment.amount, ctx.idempotency_key)
 
 
 @app.activity
@@ -167,13 +166,9 @@ def arrange_shipping(order: Order, ctx: ActivityContext) -> Shipment:
         if order.city not in DELIVERY_AREA:
             raise UnknownAddressError(f"address unknown: {order.city}")
         with shop.transaction() as db:
-            booking = db.execute(
-                "INSERT INTO shipments (idempotency_key, order_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (ctx.idempotency_key, order.order_id),
-            )
-            find = "SELECT shipment_id FROM shipments WHERE idempotency_key = ?"
-            (number,) = db.execute(find, (ctx.idempotency_key,)).fetchone()
-        if booking.rowcount == 1:
+            shop.check(db, order.order_id)
+            number, is_new = shop.book_parcel(db, order.order_id, ctx.idempotency_key)
+        if is_new:
             # The parcel is booked, but the answer takes its time: the worst moment for a crash, and the one that the
             # demo picks. A booking that is there already is answered at once.
             time.sleep(CARRIER_ANSWER_S)
@@ -202,12 +197,15 @@ STUBBORN = RetryPolicy(
 
 @app.orchestrator
 async def process_order(ctx: OrchestrationContext, order: Order) -> OrderResult:
-    """Three steps forward, or all the way back."""
+    """All the way forward, or all the way back."""
     try:
         # An undo is recorded when its step has completed: one that failed has changed nothing, since each is a single
-        # transaction. When a step fails, the saga runs the undos, the newest first, and raises the error again.
+        # transaction. When the block fails, times out or is cancelled, the saga runs the undos, the newest first, and
+        # raises the error again. When the order is terminated, they run as a child of its own.
         async with ctx.saga() as saga:
-            await saga.step(reserve_inventory, order, undo=restock, undo_retry=STUBBORN)
+            # Recorded before anything is reserved, so there is no moment at which goods are held and nobody knows.
+            await saga.step(accept_order, order, undo=reject_order, undo_retry=STUBBORN)
+            await reserve_goods(ctx, order)
             await saga.step(
                 charge_payment,
                 order,
@@ -216,7 +214,24 @@ async def process_order(ctx: OrchestrationContext, order: Order) -> OrderResult:
                 undo_input=lambda payment: payment,
                 undo_retry=STUBBORN,
             )
+            if order.total >= LARGE_ORDER:
+                ctx.set_custom_status("waits for approval")
+                await ctx.wait_for_external_event("Approved", timeout=APPROVAL)
             shipment = await saga.step(arrange_shipping, order)
+            # Leave in the commit that records the shipment: no crash and no terminate comes between the two.
+            for sku in order.pieces:
+                ctx.signal_entity(inventory_of(sku), "ship", order.order_id)
     except TaskFailedError as error:
         return OrderResult(order.order_id, "rejected", reason=error.details.message)
+    except TimeoutError:
+        return OrderResult(order.order_id, "rejected", reason=f"not approved within {APPROVAL.days} days")
     return OrderResult(order.order_id, "shipped", tracking=shipment.tracking)
+
+
+async def reserve_goods(ctx: OrchestrationContext, order: Order) -> None:
+    """Ask for all articles at once; the first that has not enough left fails the order."""
+    holds = [
+        ctx.call_entity(inventory_of(sku), "reserve", Hold(order.order_id, pieces))
+        for sku, pieces in order.pieces.items()
+    ]
+    await ctx.when_all(holds)

@@ -5,14 +5,19 @@ from datetime import datetime
 
 from rich.table import Table
 
-from durably import HistoryEntry, RuntimeStatus
+from durably import Client, EntityId, HistoryEntry, OrchestrationFailedError, RuntimeStatus
 from examples.order_saga.app import OrderResult, app
+from examples.order_saga.inventory import Inventory, inventory_of
 from examples.order_saga.shop import Shop
+from examples.order_saga.worker import STOCK
 
 
 @dataclass(frozen=True)
 class Step:
-    """One attempt of an activity, as the hub saw it. Times are in seconds, `at` counts from the start of the order."""
+    """One attempt of an activity, or an operation of an entity, as the hub saw it.
+
+    Times are in seconds, `at` counts from the start of the order.
+    """
 
     name: str
     attempt: int
@@ -27,7 +32,8 @@ class OrderRecord:
 
     order_id: str
     status: RuntimeStatus
-    result: OrderResult
+    outcome: str
+    result: OrderResult | None
     steps: list[Step]
 
 
@@ -37,27 +43,55 @@ async def read_hub(hub_url: str, order_ids: list[str]) -> dict[str, OrderRecord]
     async with app.host(hub_url) as host:
         for order_id in order_ids:
             status = await host.client.wait_for_completion(order_id, timeout=5)
-            result = await host.client.handle(order_id, OrderResult).result()
             history = await host.client.get_history(order_id)
-            records[order_id] = OrderRecord(order_id, status.runtime_status, result, steps_of(history))
+            undoing = f"{order_id}:undo"  # the child of an order that was terminated
+            if await host.client.get_status(undoing):
+                history += await host.client.get_history(undoing)
+            try:
+                result = await host.client.handle(order_id, OrderResult).result()
+                outcome = f"{result.state}, {result.tracking or result.reason}"
+            except OrchestrationFailedError as error:
+                result, outcome = None, f"{error.status.lower()}, {error.details.message}"
+            records[order_id] = OrderRecord(
+                order_id, status.runtime_status, outcome, result, steps_of(history)
+            )
     return records
+
+
+async def read_stock(hub_url: str) -> dict[str, int]:
+    """What can be sold of each article: the last committed states of the entities."""
+    stock: dict[str, int] = {}
+    async with Client(hub_url) as client:
+        for sku in STOCK:
+            inventory = await client.read_entity(inventory_of(sku), Inventory)
+            stock[sku] = inventory.free if inventory else 0
+    return stock
 
 
 def steps_of(history: list[HistoryEntry]) -> list[Step]:
     """The attempts in a history, in the order in which they ended."""
-    outcomes = {"TaskCompleted": "done", "TaskFailed": "failed", "TaskAttemptFailed": "failed, tried again"}
-    began: dict[int | None, tuple[int, datetime]] = {}  # by the number of the call: which attempt, and when
+    outcomes = {
+        "TaskCompleted": "done",
+        "TaskFailed": "failed",
+        "TaskAttemptFailed": "failed, tried again",
+        "EntityOperationCompleted": "done",
+        "EntityOperationFailed": "failed",
+    }
+    began: dict[int | None, tuple[str, int, datetime]] = {}  # by the number of the call: what, attempt, when
     steps: list[Step] = []
     for entry in history:
         if entry.event_type == "TaskScheduled":
-            began[entry.task_id] = (1, entry.timestamp)
+            began[entry.task_id] = (entry.name or "", 1, entry.timestamp)
+        elif entry.event_type == "EntityOperationCalled":
+            sku = EntityId.parse(entry.details["entity"]).key
+            began[entry.task_id] = (f"{entry.name} {sku}", 1, entry.timestamp)
         elif entry.event_type == "TaskAttemptStarted":
-            began[entry.task_id] = (entry.details["attempt"], entry.timestamp)
+            began[entry.task_id] = (entry.name or "", entry.details["attempt"], entry.timestamp)
         elif entry.event_type in outcomes:
-            attempt, start = began[entry.task_id]
+            name, attempt, start = began[entry.task_id]
             at = (start - history[0].timestamp).total_seconds()
             took = (entry.timestamp - start).total_seconds()
-            steps.append(Step(entry.name or "", attempt, at, took, outcomes[entry.event_type]))
+            steps.append(Step(name, attempt, at, took, outcomes[entry.event_type]))
     return steps
 
 
@@ -93,34 +127,52 @@ def stock_line(stock: dict[str, int]) -> str:
 
 
 def table_of(record: OrderRecord, runs: list[Runs]) -> Table:
-    """The timeline of an order. The column "runs" comes from the shop, all else from the history in the hub."""
+    """The timeline of an order. The column "runs" comes from the shop, all else from the hub.
+
+    Entities have no runs: an operation is performed once.
+    """
     log = {(run.step, run.attempt): run for run in runs if run.order_id == record.order_id}
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
     for column, width in {"at": 6, "step": 17, "attempt": 7, "runs": 12, "state": 19, "took": 6}.items():
         is_number = column in ("at", "attempt", "took")
         table.add_column(column, min_width=width, justify="right" if is_number else "left")
     for step in record.steps:
-        run = log[step.name, step.attempt]
+        run = log.get((step.name, step.attempt))
         table.add_row(
             f"{step.at:.2f} s",
             step.name,
             str(step.attempt),
-            f"[red]{run.runs} ({run.killed} killed)[/]" if run.killed else str(run.runs),
+            shown(run),
             step.state if step.state == "done" else f"[yellow]{step.state}[/]",
             f"{step.took:.2f} s",
         )
     return table
 
 
+def shown(run: Runs | None) -> str:
+    """A cell of the column "runs"."""
+    if run is None:
+        return "-"
+    return f"[red]{run.runs} ({run.killed} killed)[/]" if run.killed else str(run.runs)
+
+
 def promises(
-    shop: Shop, orders: dict[str, OrderRecord], runs: list[Runs], stock_before: dict[str, int]
+    shop: Shop,
+    orders: dict[str, OrderRecord],
+    runs: list[Runs],
+    stock_before: dict[str, int],
+    stock_at_last: dict[str, int],
 ) -> dict[str, bool]:
     """Every promise of the story, and whether it was kept. `stock_before` is that before order-2."""
     kept: dict[str, bool] = {}
-    first, second = orders["order-1"], orders["order-2"]
+    _, second, third = orders.values()
 
-    states = (first.result.state, second.result.state)
-    kept["order-1 was shipped, order-2 was rejected"] = states == ("shipped", "rejected")
+    ends = [record.outcome.partition(",")[0] for record in orders.values()]
+    kept["order-1 was shipped, order-2 was rejected, order-3 was terminated"] = ends == [
+        "shipped",
+        "rejected",
+        "terminated",
+    ]
 
     ran_again = [(run.order_id, run.step, run.runs, run.killed) for run in runs if run.runs > 1]
     killed = [("order-1", "arrange_shipping", 2, 1)]
@@ -135,10 +187,14 @@ def promises(
         "done",
     ]
 
-    undone = [step.name for step in second.steps[-2:]]
-    kept["order-2: its steps were undone, the last one first"] = undone == ["refund_payment", "restock"]
+    undone = [[step.name for step in record.steps[-2:]] for record in (second, third)]
+    kept["order-2 and order-3: undone, the last step first"] = (
+        undone == [["refund_payment", "reject_order"]] * 2
+    )
 
-    amounts = [amount for (amount,) in shop.query("SELECT amount FROM payments WHERE order_id = 'order-2'")]
-    kept["order-2: the money is back"] = len(amounts) == 2 and sum(amounts) == 0
-    kept["order-2: the stock is as before"] = shop.stock() == stock_before
+    balances = shop.query(
+        "SELECT count(*), sum(amount) FROM payments WHERE order_id > 'order-1' GROUP BY order_id"
+    )
+    kept["order-2 and order-3: the money is back"] = balances == [(2, 0), (2, 0)]
+    kept["order-2 and order-3: the inventory is as before"] = stock_at_last == stock_before
     return kept

@@ -11,22 +11,26 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from durably import ActivityContext
+from durably import ActivityContext, NonRetryableError
 
 log = logging.getLogger(__name__)
 
 SCHEMA = """
-CREATE TABLE stock       (sku TEXT PRIMARY KEY, pieces INTEGER NOT NULL CHECK (pieces >= 0));
-CREATE TABLE stock_moves (idempotency_key TEXT PRIMARY KEY, order_id TEXT NOT NULL);
-CREATE TABLE payments    (payment_id INTEGER PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE,
-                          order_id TEXT NOT NULL, amount INTEGER NOT NULL);
-CREATE TABLE shipments   (shipment_id INTEGER PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE,
-                          order_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS orders (order_id TEXT PRIMARY KEY, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS payments (
+    payment_id INTEGER PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE, order_id TEXT NOT NULL,
+    amount INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS shipments (
+    shipment_id INTEGER PRIMARY KEY, idempotency_key TEXT NOT NULL UNIQUE, order_id TEXT NOT NULL);
 
 -- Not business: one row per run of a step, written when it begins. A run that was killed never says how it ended.
-CREATE TABLE runs (run_id INTEGER PRIMARY KEY, order_id TEXT NOT NULL, step TEXT NOT NULL,
-                   attempt INTEGER NOT NULL, ended TEXT);
+CREATE TABLE IF NOT EXISTS runs (
+    run_id INTEGER PRIMARY KEY, order_id TEXT NOT NULL, step TEXT NOT NULL, attempt INTEGER NOT NULL, ended TEXT);
 """
+
+
+class OrderClosedError(NonRetryableError):
+    """The order was rejected while the step was on its way."""
 
 
 class Shop:
@@ -41,12 +45,11 @@ class Shop:
         self._path = path
         self._step_s = step_s
 
-    def create(self, stock: dict[str, int]) -> None:
-        """Make a new shop with something to sell."""
+    def create(self) -> None:
+        """Make a new database, or leave the one that is there as it is."""
         with closing(self._connect()) as db:
             db.execute("PRAGMA journal_mode = WAL")  # readers need not wait for a writer
             db.executescript(SCHEMA)
-            db.executemany("INSERT INTO stock VALUES (?, ?)", stock.items())
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
@@ -61,9 +64,50 @@ class Shop:
         with closing(self._connect()) as db:
             return db.execute(sql, values).fetchall()
 
-    def stock(self) -> dict[str, int]:
-        """Pieces of each article."""
-        return dict(self.query("SELECT sku, pieces FROM stock ORDER BY sku"))
+    # --- the business: each is once for its key, or leaves as it is what is there -------------------------------------
+
+    def open(self, order_id: str) -> None:
+        """Enter an order."""
+        with self.transaction() as db:
+            db.execute("INSERT INTO orders VALUES (?, 'open') ON CONFLICT DO NOTHING", (order_id,))
+
+    def check(self, db: sqlite3.Connection, order_id: str) -> None:
+        """Refuse to go on with an order that was rejected meanwhile."""
+        (state,) = db.execute("SELECT state FROM orders WHERE order_id = ?", (order_id,)).fetchone()
+        if state == "rejected":
+            raise OrderClosedError(f"{order_id} is rejected")
+
+    def book_money(self, db: sqlite3.Connection, order_id: str, amount: int, key: str) -> int:
+        """Write a payment and return its number, also that of an earlier run."""
+        db.execute(
+            "INSERT INTO payments (idempotency_key, order_id, amount) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (key, order_id, amount),
+        )
+        find = "SELECT payment_id FROM payments WHERE idempotency_key = ?"
+        return db.execute(find, (key,)).fetchone()[0]
+
+    def book_parcel(self, db: sqlite3.Connection, order_id: str, key: str) -> tuple[int, bool]:
+        """Have a parcel collected: its number, and whether this run booked it."""
+        booking = db.execute(
+            "INSERT INTO shipments (idempotency_key, order_id) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (key, order_id),
+        )
+        db.execute("UPDATE orders SET state = 'shipped' WHERE order_id = ?", (order_id,))
+        find = "SELECT shipment_id FROM shipments WHERE idempotency_key = ?"
+        return db.execute(find, (key,)).fetchone()[0], booking.rowcount == 1
+
+    def reject(self, order_id: str, key: str) -> None:
+        """Close an order, and take back what is left of it: a payment that nobody has refunded, a parcel."""
+        with self.transaction() as db:
+            db.execute("UPDATE orders SET state = 'rejected' WHERE order_id = ?", (order_id,))
+            db.execute("DELETE FROM shipments WHERE order_id = ?", (order_id,))
+            (left,) = db.execute(
+                "SELECT coalesce(sum(amount), 0) FROM payments WHERE order_id = ?", (order_id,)
+            ).fetchone()
+            if left:
+                self.book_money(db, order_id, -left, key)
+
+    # --- the log of the runs ------------------------------------------------------------------------------------------
 
     @contextmanager
     def step(self, name: str, order_id: str, ctx: ActivityContext) -> Generator[None]:

@@ -1,4 +1,7 @@
-"""Provision a fleet, with a line for each step of its progress, and compare the inventory with what was asked for."""
+"""Provision a fleet, say which devices have failed and why, and compare the inventory with what was asked for.
+
+The next run with the same folder takes those up again that have failed, and no others.
+"""
 
 import argparse
 import os
@@ -6,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from durably import Handle
+from durably import Client, Handle, RuntimeStatus
 from examples.command import command, count, run
 from examples.effects import create, query
 from examples.provisioning.app import SCHEMA, Fleet, Provisioned, app, provision_fleet
+from examples.provisioning.gateway import open_gateway
 
 
 async def main(folder: Path, arguments: argparse.Namespace) -> bool:
@@ -17,17 +21,24 @@ async def main(folder: Path, arguments: argparse.Namespace) -> bool:
     os.environ["PROVISIONING_DIR"] = str(folder)
     database = folder / "inventory.db"
     create(database, SCHEMA)
-    fleet = Fleet(serials(arguments.devices), arguments.group_size)
+    offline = folder / "offline.txt"
+    if not offline.exists():
+        offline.write_text("".join(f"{serial}\n" for serial in serials(arguments.devices)[120::250]))
 
     start = time.monotonic()
-    async with app.host(f"sqlite:///{folder / 'hub.db'}") as host:
-        handle = await host.client.start(
-            provision_fleet, fleet, instance_id=f"fleet-{arguments.devices}", on_existing="attach"
-        )
-        done = await follow(handle)
+    async with (
+        open_gateway(folder) as os.environ["PROVISIONING_GATEWAY"],
+        app.host(f"sqlite:///{folder / 'hub.db'}") as host,
+    ):
+        fleet = Fleet(serials(arguments.devices), arguments.group_size)
+        done = await follow(await begin(host.client, f"fleet-{arguments.devices}", fleet))
     print(f"{done.active} devices are active, {len(done.failed)} failed, in {time.monotonic() - start:.1f} s")
-    for why in done.failed.values():
-        print(f"  {why}")
+    for serial, why in done.failed.items():
+        print(f"  {serial}: {why}")
+    if done.failed and arguments.dir:
+        print(
+            f"the devices in {offline} do not answer: take them out, and run this again for those that failed"
+        )
 
     sql = "SELECT count(*), count(DISTINCT address), count(DISTINCT device_id) FROM addresses"
     addresses = query(database, sql)[0]
@@ -35,7 +46,25 @@ async def main(folder: Path, arguments: argparse.Namespace) -> bool:
     configs = len(list((folder / "configs").glob("*.json")))
     print(f"{database}: {addresses[0]} addresses of {addresses[2]} devices, {active} devices active")
     print(f"{folder}/configs: {configs} files")
-    return active == configs == done.active and addresses == (arguments.devices,) * 3
+    return active == arguments.devices - len(done.failed) <= configs and addresses == (arguments.devices,) * 3
+
+
+async def begin(client: Client, name: str, fleet: Fleet) -> Handle[Provisioned]:
+    """The run that is under way; when it is over, one more for the devices that failed in it; else the first one."""
+    number = 1
+    while (status := await client.get_status(f"{name}-run-{number}")) is not None:
+        if status.runtime_status is not RuntimeStatus.Completed:
+            break
+        last = await client.handle(status.instance_id, Provisioned).result()
+        if not last.failed:
+            break
+        fleet = Fleet(list(last.failed), fleet.group_size)
+        number += 1
+    if number > 1:
+        print(f"run {number}, for the {len(fleet.serials)} devices that failed in the one before")
+    return await client.start(
+        provision_fleet, fleet, instance_id=f"{name}-run-{number}", on_existing="attach"
+    )
 
 
 async def follow(handle: Handle[Provisioned]) -> Provisioned:

@@ -1,16 +1,16 @@
-"""Bulk provisioning: a fleet starts groups, a group starts devices, a device takes three steps. Each is an instance.
+"""Bulk provisioning: a fleet starts groups, a group starts devices, a device takes four steps. Each is an instance.
 
 A device that fails does not spoil its group, and a child that is done is never run again, whatever happens to its
 parent. What the levels are good for: each has a short history, a status of its own, and an id to find it by.
 """
 
+import asyncio
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from durably import (
-    ActivityContext,
     App,
     NonRetryableError,
     OrchestrationContext,
@@ -22,8 +22,7 @@ from examples.effects import transaction, write_file
 app = App()
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS addresses (
-    address INTEGER PRIMARY KEY, device_id TEXT NOT NULL, idempotency_key TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS addresses (address INTEGER PRIMARY KEY, device_id TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS devices (device_id TEXT PRIMARY KEY, address TEXT NOT NULL, state TEXT NOT NULL);
 """
 
@@ -69,7 +68,11 @@ class Provisioned:
 
 
 class UnknownModelError(NonRetryableError):
-    """There is no firmware for this device."""
+    """There is no firmware for this device, and there will not be one in a second."""
+
+
+class NoAnswerError(Exception):
+    """The device did not answer. It may the next time."""
 
 
 def files() -> Path:
@@ -78,15 +81,12 @@ def files() -> Path:
 
 
 @app.activity(max_concurrent=4)
-def assign_address(serial: str, ctx: ActivityContext) -> Device:
-    """Take the next free address. A second run of the same call gets the address that the first one took."""
+def assign_address(serial: str) -> Device:
+    """Take the next free address. A device that has got one keeps it, in this run and in the next one."""
     with transaction(files() / "inventory.db") as db:
-        db.execute(
-            "INSERT INTO addresses (device_id, idempotency_key) VALUES (?, ?) ON CONFLICT DO NOTHING",
-            (serial, ctx.idempotency_key),
-        )
-        find = "SELECT address FROM addresses WHERE idempotency_key = ?"
-        (number,) = db.execute(find, (ctx.idempotency_key,)).fetchone()
+        db.execute("INSERT INTO addresses (device_id) VALUES (?) ON CONFLICT DO NOTHING", (serial,))
+        find = "SELECT address FROM addresses WHERE device_id = ?"
+        (number,) = db.execute(find, (serial,)).fetchone()
     return Device(serial, f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
 
 
@@ -94,9 +94,24 @@ def assign_address(serial: str, ctx: ActivityContext) -> Device:
 def write_config(device: Device) -> None:
     """Write the file that the device boots with. The name is that of the device: writing it again replaces it."""
     if device.device_id.endswith("-x"):
-        raise UnknownModelError(f"no firmware for {device.device_id}")
+        raise UnknownModelError("there is no firmware for its model")
     content = {"device_id": device.device_id, "address": device.address}
     write_file(files() / "configs" / f"{device.device_id}.json", json.dumps(content).encode())
+
+
+@app.activity(max_concurrent=50)
+async def call_device(device: Device) -> None:
+    """Tell the device its address, by radio. Telling it twice is telling it once."""
+    host, _, port = os.environ["PROVISIONING_GATEWAY"].rpartition(":")
+    try:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"{device.device_id} {device.address}\n".encode())
+        answer = await reader.readline()
+        writer.close()
+    except OSError as error:
+        raise NoAnswerError(f"no gateway: {error}") from None
+    if answer != b"ok\n":
+        raise NoAnswerError("does not answer")
 
 
 @app.activity(max_concurrent=4)
@@ -113,12 +128,16 @@ def activate(device: Device) -> None:
 
 PATIENT = RetryPolicy(first_retry_interval=1, max_number_of_attempts=5, backoff_coefficient=2)
 
+# 0.1, 0.2, 0.4 s between four tries: minutes in real life.
+BY_RADIO = RetryPolicy(first_retry_interval=0.1, max_number_of_attempts=4, backoff_coefficient=2)
+
 
 @app.orchestrator
 async def provision_device(ctx: OrchestrationContext, serial: str) -> Device:
-    """Three steps, one after the other."""
+    """Four steps, one after the other."""
     device = await ctx.call_activity(assign_address, serial, retry=PATIENT)
     await ctx.call_activity(write_config, device, retry=PATIENT)
+    await ctx.call_activity(call_device, device, retry=BY_RADIO)
     await ctx.call_activity(activate, device, retry=PATIENT)
     return device
 

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from durably.program.entity_context import EntityContext
     from durably.program.http import DurableHttpResponse, TokenSource
     from durably.program.retry_policy import RetryPolicy
+    from durably.triggers.queue_function import QueueMessage
 
 _ROOMS = {
     "App": "durably.app",
@@ -97,6 +98,7 @@ _ROOMS = {
     "TokenSource": "durably.program.http",
     "EntityContext": "durably.program.entity_context",
     "RetryPolicy": "durably.program.retry_policy",
+    "QueueMessage": "durably.triggers.queue_function",
 }
 
 __all__ = [
@@ -155,6 +157,7 @@ __all__ = [
     "ParkedPage",
     "PayloadError",
     "ProcessDiedError",
+    "QueueMessage",
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -25,6 +26,10 @@ from durably.program.versions import Versioning
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
+from durably.triggers.queue_activity import QueueActivity
+from durably.triggers.queue_function import MAX_CONCURRENT, MAX_DEQUEUE_COUNT, QueueFunction, QueueFunctions
+from durably.triggers.queue_orchestrator import DELIVERING
+from durably.triggers.waking import wake_bound
 
 if TYPE_CHECKING:
     from durably.http_api.functions.routes import HttpFunctions
@@ -56,6 +61,7 @@ class App:
         self._tokens = TokenSources()
         self._http = http
         self._http_functions: HttpFunctions | None = None
+        self.queue_functions = QueueFunctions()
         self._converter: Converter = converter or JsonConverter()
 
     @property
@@ -275,6 +281,53 @@ class App:
 
         return register
 
+    def queue(
+        self,
+        name: str,
+        /,
+        *,
+        function_name: str | None = None,
+        max_dequeue_count: int = MAX_DEQUEUE_COUNT,
+        visibility_timeout: timedelta | float = 0.0,
+        max_concurrent: int = MAX_CONCURRENT,
+    ) -> Callable[[F], F]:
+        """Register a function that takes the messages of a queue on the hub; `Client.queue` sends them.
+
+        Its parameters are filled by what they are annotated with: `QueueMessage`, `Client`, and one more gets the body,
+        decoded to its type. A message is handed out until the function returns; one that failed `max_dequeue_count` times
+        goes to the queue ``{name}-poison``, with its body and why. It is handed out at least once: what it starts with the
+        client that it is given is started once nevertheless, and stays started when it fails afterwards. Messages have no
+        order.
+
+        A plain ``def`` runs in a thread.
+
+        Args:
+            name: The queue: 3 to 63 lower-case letters, digits and single hyphens.
+            function_name: Of the function; its own by default.
+            max_dequeue_count: How often a message is tried.
+            visibility_timeout: How long one that failed waits (timedelta or seconds).
+            max_concurrent: Messages that may be in the function at once, on a host.
+
+        Raises:
+            RegistrationError: The queue has a function, or the function cannot be one.
+            InvalidTextError: The name is not usable.
+        """
+
+        def register(function: F) -> F:
+            self.queue_functions.add(
+                QueueFunction(
+                    function,
+                    name,
+                    name=function_name,
+                    max_dequeue_count=max_dequeue_count,
+                    visibility_timeout=visibility_timeout,
+                    max_concurrent=max_concurrent,
+                )
+            )
+            return function
+
+        return register
+
     @property
     def http_functions(self) -> HttpFunctions:
         """HTTP functions, by name.
@@ -306,10 +359,12 @@ class App:
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
+        self.queue_functions.check_merge(other.queue_functions)
         if other.has_http_functions:
             self.http_functions.merge(other.http_functions)
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
+        self.queue_functions.merge(other.queue_functions)
 
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
@@ -369,7 +424,8 @@ class AppHost:
             ),
         )
         clock = SystemClock() if clock is None else clock
-        builtins = [app.http_activity(clock).registered()]
+        queues = QueueActivity(app.queue_functions, app.converter, lambda: self.client)
+        builtins = [app.http_activity(clock).registered(), queues.registered(), DELIVERING]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
         store = store_of(
@@ -377,6 +433,7 @@ class AppHost:
         )
         self.engine = Host(store, executor, options, clock, random)
         self._app = app
+        self._waking: asyncio.Task[None] | None = None
         self._operations = Operations(self.engine)
         self.client = Client.of(
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
@@ -390,15 +447,24 @@ class AppHost:
             RegistrationError: An activity with ``executor="process"`` cannot be imported by a worker process.
         """
         self._executor.check_processes()
+        for function in self._app.queue_functions:
+            function.check()
         self._stalls.start()  # before: work that was in flight begins at once
         try:
             await self.engine.start()
         except BaseException:
             self._stalls.stop()
             raise
+        if len(self._app.queue_functions):
+            queues = [function.queue for function in self._app.queue_functions]
+            self._waking = asyncio.create_task(wake_bound(self._operations, queues), name="durably-waking")
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
+        waking, self._waking = self._waking, None
+        if waking is not None:
+            waking.cancel()
+            await asyncio.gather(waking, return_exceptions=True)
         try:
             await self.engine.stop(drain_timeout_s)
         finally:

@@ -203,24 +203,49 @@ def test_monitor_of_a_url_goes_on_after_a_kill_until_ctrl_c_raises_the_event(tmp
 # --- provisioning -----------------------------------------------------------------------------------------------------
 
 
-def test_provisioning_of_1000_devices_killed_in_the_middle_gives_each_one_address(tmp_path: Path) -> None:
+def test_provisioning_of_1000_devices_killed_in_the_middle_says_which_failed_and_takes_up_those_alone(
+    tmp_path: Path,
+) -> None:
     provisioning = Example("provisioning", tmp_path)
+
+    def calls() -> Counter[str]:
+        return Counter((tmp_path / "gateway.log").read_text().splitlines())
 
     provisioning.kill_at(" of 1000")
     before = provisioning.query("inventory.db", "SELECT count(*) FROM devices")[0][0]
-    assert 0 < before < 998
+    assert 0 < before < 994
     out = provisioning.run()
 
-    assert "998 devices are active, 2 failed" in out
-    assert "  no firmware for device-00399-x\n" in out
-    devices = provisioning.query(
-        "inventory.db", "SELECT device_id, address FROM devices WHERE state = 'active'"
-    )
+    assert "994 devices are active, 6 failed" in out
+    for serial in (120, 370, 620, 870):
+        assert f"  device-{serial:05}: does not answer\n" in out
+        assert calls()[f"device-{serial:05} -"] >= 4
+    for serial in ("device-00399-x", "device-00799-x"):
+        assert f"  {serial}: there is no firmware for its model\n" in out
+        assert calls()[f"{serial} ok"] == calls()[f"{serial} -"] == 0
+    for serial in range(7, 1_000, 50):  # those that sleep
+        assert calls()[f"device-{serial:05} -"] >= 2
+        assert calls()[f"device-{serial:05} ok"] >= 1
+
+    of_first_runs = calls()
+    (tmp_path / "offline.txt").write_text("device-00870\n")  # the others have been repaired
+    out = provisioning.run()
+
+    assert "run 2, for the 6 devices that failed in the one before\n3 devices are active, 3 failed" in out
+    assert calls() - of_first_runs == {
+        "device-00120 ok": 1,
+        "device-00370 ok": 1,
+        "device-00620 ok": 1,
+        "device-00870 -": 4,
+    }
+    devices = dict(provisioning.query("inventory.db", "SELECT device_id, address FROM devices"))
     addresses = provisioning.query("inventory.db", "SELECT device_id FROM addresses")
     assert len(addresses) == len(set(addresses)) == 1_000
-    assert len(dict(devices)) == len(set(dict(devices).values())) == 998
+    assert len(devices) == len(set(devices.values())) == 997
     configs = [json.loads(path.read_text()) for path in tmp_path.glob("configs/*.json")]
-    assert {config["device_id"]: config["address"] for config in configs} == dict(devices)
+    addresses_of = {config["device_id"]: config["address"] for config in configs}
+    assert addresses_of.pop("device-00870")
+    assert addresses_of == devices
 
 
 # --- CSV import -------------------------------------------------------------------------------------------------------

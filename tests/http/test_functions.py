@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -70,6 +71,8 @@ def shop() -> App:
         }
         if kind == "broken":
             raise RuntimeError("secret detail")
+        if kind == "refused":
+            raise HTTPException(422, "no such tea", {"x-tea": "none"})
         return kinds[kind]
 
     @app.route(auth_level="function")
@@ -149,6 +152,12 @@ def test_parameters_of_the_route_and_kinds_of_answers(tmp_path: Path) -> None:
         )
         assert (await get("answers/own")).status_code == 418
         assert (await scene.http.post("/api/answers/body", content=b"\xff" * 10)).json() == 10
+        refused = await get("answers/refused")
+        assert (refused.status_code, refused.headers["x-tea"], "no such tea" in refused.text) == (
+            422,
+            "none",
+            True,
+        )
         broken = await get("answers/broken")
         assert broken.status_code == 500
         assert "secret" not in broken.text

@@ -65,9 +65,9 @@ async def test_4_8_13_locks_are_taken_in_one_order_and_once(hub: Deployment) -> 
     async with hub.host(counters()) as host:
         await holds(host, "i", "c", "a", "c", "b", "a")
         history = await host.client.get_history("i")
-        (asked,) = [entry for entry in history if entry.event_type == "LockRequested"]
+        (asked,) = [entry for entry in history if entry.event_type == "EntityLockRequested"]
         assert list(asked.details["entities"]) == ["@counter@a", "@counter@b", "@counter@c"]
-        assert sum(entry.event_type == "LockGranted" for entry in history) == 3
+        assert sum(entry.event_type == "EntityLockGranted" for entry in history) == 3
 
 
 async def test_4_8_13_who_waits_for_a_lock_that_is_held_holds_the_ones_before(hub: Deployment) -> None:

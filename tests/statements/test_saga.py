@@ -63,9 +63,9 @@ def world() -> World:
     return World()
 
 
-async def waiting(host: AppHost, last: str = "c") -> None:
-    await host.client.start("order", last, instance_id="i")
-    await has_event(host, "i", "EventAwaited")
+async def waiting(host: AppHost, instance_id: str = "i", *, last: str = "c") -> None:
+    await host.client.start("order", last, instance_id=instance_id)
+    await has_event(host, instance_id, "EventAwaited")
 
 
 async def ended(host: AppHost, instance_id: str) -> InstanceStatus:
@@ -125,6 +125,18 @@ async def test_after_a_terminate_a_child_undoes_what_was_recorded(hub: Deploymen
     assert (done.runtime_status, done.output, done.parent_instance_id) == ("Completed", ["revert"] * 2, "i")
     assert world.undone[-2:] == ["revert b", "revert a"]
     assert (await reaches(host, "i", "Terminated")).compensating is False
+
+
+async def test_the_child_can_be_waited_for_as_soon_as_the_terminate_returns(
+    hub: Deployment, world: World
+) -> None:
+    """Its start is durable by then, and waits in the inbox for a moment: that is no reason to say it is not there."""
+    async with hub.host(world.app()) as host:
+        for number in range(30):
+            await waiting(host, f"i{number}")
+            await host.client.terminate(f"i{number}")
+            done = await host.client.wait_for_completion(f"i{number}:undo")
+            assert done.output == ["revert"] * 2
 
 
 async def test_a_child_that_undoes_names_what_failed(hub: Deployment, world: World) -> None:

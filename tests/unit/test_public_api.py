@@ -63,6 +63,7 @@ NAMES = [
     "ParkedPage",
     "PayloadError",
     "ProcessDiedError",
+    "QueueMessage",
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",
@@ -132,7 +133,7 @@ PARAMETERS = {
     durably.Client.redrive_all: ["kind", "instance_id_prefix"],
     durably.Client.discard_all: ["kind", "instance_id_prefix"],
     durably.Handle.result: ["timeout"],
-    durably.Handle.terminate: ["reason", "recursive"],
+    durably.Handle.terminate: ["reason", "recursive", "compensate"],
     durably.Handle.rewind: ["reason"],
     durably.Handle.restart: ["new_instance_id", "reason"],
     durably.Handle.purge: ["recursive"],
@@ -219,6 +220,19 @@ def test_the_parameters_of_public_methods_are_frozen() -> None:
         found = [name for name in inspect.signature(method).parameters if name != "self"]
         # What comes later may add keyword arguments at the end, and nothing else.
         assert found[: len(names)] == names, method.__qualname__
+
+
+def test_verbs_of_a_handle_take_what_those_of_a_client_take() -> None:
+    verbs = [
+        name for name in vars(durably.Handle) if not name.startswith("_") and hasattr(durably.Client, name)
+    ]
+    assert len(verbs) == 10
+    for verb in verbs:
+        of_handle, of_client = (
+            list(inspect.signature(getattr(owner, verb)).parameters)
+            for owner in (durably.Handle, durably.Client)
+        )
+        assert of_handle[1:] == of_client[2:], verb
 
 
 def test_every_public_name_is_documented() -> None:

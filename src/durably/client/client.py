@@ -17,6 +17,7 @@ from durably.client.handle import Handle
 from durably.client.outside import OutsideOperations
 from durably.client.parked import ParkedVerbs
 from durably.client.queries import QueryVerbs
+from durably.client.queues import QueueVerbs
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.codec.convert import Converter, JsonConverter
 from durably.core.history import readable
@@ -51,7 +52,7 @@ class Functions(Protocol):
         ...
 
 
-class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, ParkedVerbs):
+class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, ParkedVerbs):
     """Starts, follows and controls instances. Every call that changes something returns once the change is durable.
 
     ``host.client`` is that of a host in this process. In a process without one, a client talks to the hub alone::

@@ -65,9 +65,11 @@ class Handle(Generic[R]):
         """See `Client.cancel`."""
         await self._client.cancel(self.instance_id, reason)
 
-    async def terminate(self, reason: str | None = None, *, recursive: bool = False) -> None:
+    async def terminate(
+        self, reason: str | None = None, *, recursive: bool = False, compensate: bool = True
+    ) -> None:
         """See `Client.terminate`."""
-        await self._client.terminate(self.instance_id, reason, recursive=recursive)
+        await self._client.terminate(self.instance_id, reason, recursive=recursive, compensate=compensate)
 
     async def suspend(self, reason: str | None = None) -> None:
         """See `Client.suspend`."""

@@ -12,6 +12,7 @@ from durably.core.events import (
     ActionCanceled,
     ChildScheduled,
     Dropped,
+    EntityCalled,
     EventAwaited,
     HistoryEvent,
     TaskScheduled,
@@ -33,13 +34,25 @@ _NAMES = {
     "StartSent": "OrchestrationStarted",
     "CustomStatusSet": "CustomStatusSet",
     "Rewound": "ExecutionRewound",
+    "EntityCalled": "EntityOperationCalled",
+    "EntitySignaled": "EntityOperationSignaled",
+    "LockRequested": "EntityLockRequested",
+    "LockGranted": "EntityLockGranted",
+    "LockReleased": "EntityUnlockSent",
 }
 _OF_CHILD = {
     "TaskCompleted": "SubOrchestrationInstanceCompleted",
     "TaskFailed": "SubOrchestrationInstanceFailed",
     "ActionCanceled": "SubOrchestrationInstanceCanceled",
 }
-_NOT_SHOWN = frozenset(("input", "result", "value", "at", "name", "seq", "retry", "timeout_us", "parent"))
+_OF_ENTITY = {
+    "TaskCompleted": "EntityOperationCompleted",
+    "TaskFailed": "EntityOperationFailed",
+    "ActionCanceled": "EntityOperationCanceled",
+}
+_NOT_SHOWN = frozenset(
+    ("input", "result", "value", "at", "name", "operation", "seq", "retry", "timeout_us", "parent")
+)
 _INSTANTS = frozenset(("fire_at", "retry_at", "start_at", "created_at"))
 
 
@@ -50,7 +63,8 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
         event_type: For example ``"TaskScheduled"``, ``"TimerFired"``, ``"SubOrchestrationInstanceCompleted"``.
         timestamp: Orchestration time of its turn (aware, UTC).
         task_id: The number of the action it belongs to, or None.
-        name: Of the activity, orchestrator or external event; also on the entry that completes it. None without one.
+        name: Of the activity, orchestrator, external event or operation of an entity; also on the entry that completes it.
+            None without one.
         input: JSON payload as text, or None.
         result: JSON payload as text, or None.
         details: What else the event says, as plain data.
@@ -79,7 +93,7 @@ def timeline(events: Iterable[HistoryEvent]) -> list[HistoryEntry]:
         if isinstance(event, TurnStarted):
             now = event.at
         seq: int | None = getattr(event, "seq", None)
-        if isinstance(event, TaskScheduled | ChildScheduled | TimerCreated | EventAwaited):
+        if isinstance(event, TaskScheduled | ChildScheduled | TimerCreated | EventAwaited | EntityCalled):
             scheduled[event.seq] = event
         origin = scheduled.get(seq) if seq is not None else None
         entries.append(_entry(event, origin, seq, now))
@@ -91,18 +105,23 @@ def _entry(event: HistoryEvent, origin: HistoryEvent | None, seq: int | None, no
     event_type = _NAMES.get(kind, kind)
     if isinstance(origin, ChildScheduled) and kind in _OF_CHILD:
         event_type = _OF_CHILD[kind]
+    elif isinstance(origin, EntityCalled) and kind in _OF_ENTITY:
+        event_type = _OF_ENTITY[kind]
     elif isinstance(event, ActionCanceled):
         event_type = "TimerCanceled" if isinstance(origin, TimerCreated) else "TaskCanceled"
-    name: str | None = getattr(event, "name", None) or getattr(origin, "name", None)
     return HistoryEntry(
         event_type=event_type,
         timestamp=instant(now),
         task_id=seq,
-        name=name,
+        name=_name(event) or _name(origin),
         input=_text(getattr(event, "input", None)),
         result=_text(getattr(event, "result", getattr(event, "value", None))),
         details=_details(event),
     )
+
+
+def _name(event: HistoryEvent | None) -> str | None:
+    return getattr(event, "name", None) or getattr(event, "operation", None)
 
 
 def _details(event: HistoryEvent) -> dict[str, Any]:

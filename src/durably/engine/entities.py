@@ -141,6 +141,8 @@ class Entities:
             self._read_wanted()
         if len(self.residents) > self._evict_above:
             self._evict()
+        elif self._evict_above > self._limits.resident:
+            self._evict_above -= 1
 
     @property
     def is_late(self) -> bool:

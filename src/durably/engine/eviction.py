@@ -20,7 +20,8 @@ def evict(
         drop: Lets go of one that has been taken out.
 
     Returns:
-        How many there have to be before it is worth looking again.
+        How many there have to be before it is worth looking again. The caller takes one off with each pump, since those
+        that are busy now may be idle by then, and nobody else may come.
     """
     excess = len(residents) - limit * 9 // 10
     for instance_id in list(residents):

@@ -12,6 +12,7 @@ from typing import Any
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.core.events import Payload
 from durably.core.messages import ActivityDone, MessageBody
+from durably.core.queues import QUEUE
 from durably.engine.activities import ActivityPool
 from durably.engine.commands import Commands
 from durably.engine.committer import RETRY_DELAY_MAX_US, TROUBLE_DELAY_US
@@ -118,9 +119,14 @@ class Host:
             raise
         self.store.on_arrival(self._arrived)
         self._poll_later()
-        if self.options.keep_finished_s:
-            keep_us = int(self.options.keep_finished_s * 1_000_000)
-            janitor = Janitor(self.store, self.submit, self._pause, self.clock, keep_us)
+        self._keep_for(self.options.keep_finished_s)
+        if self.executor.serves("orchestrator", QUEUE):
+            self._keep_for(self.options.queue_keep_s, QUEUE)
+
+    def _keep_for(self, seconds: float, name: str | None = None) -> None:
+        if seconds:
+            keep_us = int(seconds * 1_000_000)
+            janitor = Janitor(self.store, self.submit, self._pause, self.clock, keep_us, name=name)
             self._spawn(janitor.work())
 
     async def _become_suspicious(self, lease: Lease) -> None:

@@ -198,7 +198,9 @@ class Operations:
         try:
             partition = self._host.partition
             if partition is None or not partition.knows(instance_id):
-                row = await self._host.store.get_instance(instance_id)
+                row = await find(
+                    self._host.store, instance_id
+                )  # its start may wait in the inbox, as that of an undo
                 if row is None:
                     raise InstanceNotFoundError(instance_id)
                 if row.status in TERMINAL:

@@ -18,7 +18,14 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "version_failure_strategy": ("reject", "fail"),
 }
 _TEXTS = ("code_version", "default_version")
-_MAY_BE_ZERO = ("compress_above", "drain_timeout_s", "keep_finished_s", "slow_turn_s", "stall_limit_s")
+_MAY_BE_ZERO = (
+    "compress_above",
+    "drain_timeout_s",
+    "keep_finished_s",
+    "queue_keep_s",
+    "slow_turn_s",
+    "stall_limit_s",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,8 @@ class EngineOptions:
             for a host that has it; ``"fail"`` fails it with `VersionMismatchError` at its next turn.
         keep_finished_s: Finished instances are deleted this long after their end; 0 keeps them for ever. Deleting keeps to a
             fifth of the time as long as that is enough to keep up.
+        queue_keep_s: A message of a queue is remembered this long after it was dealt with, so that one that is sent again
+            under its id is known; 0 keeps it as any other instance.
         compress_above: A payload, or a row of a history, of more bytes is compressed where that helps; 0 never compresses.
             Below a page of the file little is won.
         payload_inline_max: A payload of an instance (input, output, custom status, failure) of more bytes is stored outside
@@ -101,6 +110,7 @@ class EngineOptions:
     version_match_strategy: Literal["none", "strict", "current_or_older"] = "current_or_older"
     version_failure_strategy: Literal["reject", "fail"] = "reject"
     keep_finished_s: float = 0.0
+    queue_keep_s: float = 600.0
     compress_above: int = 4_096
     payload_inline_max: int = 16_384
     encryption_keys: KeySource = None

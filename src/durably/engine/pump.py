@@ -64,6 +64,8 @@ class Pump:
             self._mailbox.arm()  # a new batch gathers: those that had their share of the old one go on
         if len(self._residents) > self._evict_above:
             self._evict()
+        elif self._evict_above > self._options.max_resident_instances:
+            self._evict_above -= 1
 
     def _give_turns(self) -> bool:
         """False when that ended the partition object."""

@@ -61,7 +61,7 @@ class NativeExecutor:
         registry: The functions of the app.
         converter: Of their payloads.
         options: Limits.
-        builtins: Activities that each host has, whatever the app.
+        builtins: Activities and orchestrators that each host has, whatever the app.
     """
 
     def __init__(
@@ -69,11 +69,17 @@ class NativeExecutor:
         registry: Registry,
         converter: Converter,
         options: NativeOptions | None = None,
-        builtins: Iterable[ActivityFunction] = (),
+        builtins: Iterable[ActivityFunction | OrchestratorFunction] = (),
     ) -> None:
         options = options or NativeOptions()
         self._registry = registry
-        self._builtins = {function.name: function for function in builtins}
+        self._builtins: dict[str, ActivityFunction] = {}
+        self._orchestrators = {UNDO: UNDOING}
+        for function in builtins:
+            if isinstance(function, ActivityFunction):
+                self._builtins[function.name] = function
+            else:
+                self._orchestrators[function.name] = function
         self._converter = converter
         self._program = options.program
         self._versioning = options.versioning
@@ -90,7 +96,7 @@ class NativeExecutor:
             return self._registry.entity(name) is not None
         if kind == "activity":
             return self._activity(name) is not None
-        return name == UNDO or self._registry.orchestrator(name) is not None
+        return name in self._orchestrators or self._registry.orchestrator(name) is not None
 
     def names(self, kind: FunctionKind) -> Sequence[str]:
         """See `Executor.names`."""
@@ -145,7 +151,8 @@ class NativeExecutor:
         return function
 
     def _code(self, name: str, version: str | None) -> OrchestratorFunction | None:
-        return UNDOING if name == UNDO else self._versioning.choose(self._registry.versions(name), version)
+        own = self._orchestrators.get(name)
+        return own or self._versioning.choose(self._registry.versions(name), version)
 
     def entity(self, entity_id: EntityId) -> EntityRun:
         """See `Executor.entity`.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from durably.core.status import TERMINAL
@@ -47,6 +48,8 @@ def refusal_of(error: Exception) -> Refusal:
     kind, text = type(error).__name__, str(error)
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, HTTPException):  # of an HTTP function: the usual way to say so
+        return Refusal(error.status_code, str(error.detail), kind, error.headers)
     if isinstance(error, InstanceNotFoundError):
         return Refusal(404, text, kind)
     if isinstance(error, InstanceAlreadyExistsError):

@@ -99,7 +99,11 @@ class Identity:
 
     @property
     def logger(self) -> ReplaySafeLogger:
-        """A logger that writes each line once."""
+        """A logger that writes each line once, however often the code is replayed.
+
+        It writes at once, before the turn is durable: when the process dies in between, the turn runs again and so do its
+        lines. Records have ``instance_id`` and ``orchestrator`` as extra fields.
+        """
         if self._logger is None:
             extra: dict[str, object] = {"instance_id": self.instance_id, "orchestrator": self.name}
             self._logger = ReplaySafeLogger(self._loop, self._decisions, extra)

@@ -13,11 +13,16 @@ from durably.core.events import (
     ChildScheduled,
     CustomStatusSet,
     Dropped,
+    EntityCalled,
+    EntitySignaled,
     EventAwaited,
     EventRaised,
     ExecutionCompleted,
     ExecutionStarted,
     HistoryEvent,
+    LockGranted,
+    LockReleased,
+    LockRequested,
     Rewound,
     TaskCompleted,
     TaskFailed,
@@ -82,6 +87,32 @@ def test_a_child_that_was_given_up_is_told_from_an_activity() -> None:
     assert last(ChildScheduled(0, "child", "c", None), ActionCanceled(0)).event_type.startswith(
         "SubOrchestration"
     )
+
+
+def test_operations_of_entities_have_their_names_from_the_call_to_its_end() -> None:
+    called = EntityCalled(0, "@counter@a", "add", b"1")
+    entries = [
+        last(called),
+        last(called, TaskCompleted(0, b"2")),
+        last(called, TaskFailed(0, FAILURE)),
+        last(called, ActionCanceled(0)),
+        last(EntitySignaled(0, "@counter@a", "add", b"1")),
+    ]
+    assert [(entry.event_type, entry.task_id, entry.name) for entry in entries] == [
+        ("EntityOperationCalled", 0, "add"),
+        ("EntityOperationCompleted", 0, "add"),
+        ("EntityOperationFailed", 0, "add"),
+        ("EntityOperationCanceled", 0, "add"),
+        ("EntityOperationSignaled", 0, "add"),
+    ]
+    assert entries[0].details == entries[4].details == {"entity": "@counter@a"}
+    assert (entries[0].input, entries[1].result) == ("1", "2")
+
+
+def test_locks_of_entities_have_the_names_of_durable_functions() -> None:
+    assert last(LockRequested(0, ("@counter@a",))).event_type == "EntityLockRequested"
+    assert last(LockGranted(0, "@counter@a")).event_type == "EntityLockGranted"
+    assert last(LockReleased(0)).event_type == "EntityUnlockSent"
 
 
 def test_attempts_tell_number_time_and_failure() -> None:

@@ -149,6 +149,59 @@ async def test_a_memory_full_of_busy_instances_is_not_searched_in_every_pump(
     assert len(looks) < 20 * 100
 
 
+async def test_what_was_too_busy_to_leave_leaves_when_it_waits(hub: Deployment) -> None:
+    app = build()
+    end = asyncio.Event()
+
+    @app.activity
+    async def work() -> None:
+        await end.wait()
+
+    @app.orchestrator
+    async def works(ctx: OrchestrationContext) -> str:
+        await ctx.call_activity(work)
+        return await ctx.wait_for_external_event("go")
+
+    host = await hub.start(app, options=EngineOptions(max_resident_instances=10))
+    handles = [await host.client.start(works, instance_id=f"w{n}") for n in range(50)]
+    await is_quiet(host)
+    assert len(residents(host)) == 50
+    end.set()
+    for handle in handles:
+        await has_event(host, handle.instance_id, "EventAwaited")
+    for _ in range(20):
+        assert await (await host.client.start("ring", 0)).result() == 0
+    assert len(residents(host)) <= 10
+    for handle in handles:
+        await handle.raise_event("go", "home")
+        assert await handle.result() == "home"
+
+
+async def test_entities_that_were_too_busy_to_leave_leave_when_they_are_idle(hub: Deployment) -> None:
+    app = App()
+    end = asyncio.Event()
+
+    @app.entity
+    class Slow:
+        done: int = 0
+
+        async def work(self) -> int:
+            await end.wait()
+            self.done += 1
+            return self.done
+
+    host = await hub.start(app, options=EngineOptions(max_resident_entities=10))
+    calls = [asyncio.ensure_future(host.client.call_entity(f"@slow@{n}", "work")) for n in range(50)]
+    assert host.engine.partition is not None
+    entities = host.engine.partition._entities.residents
+    await eventually(lambda: len(entities) == 50)
+    end.set()
+    assert await all_within(*calls) == [1] * 50
+    for n in range(20):
+        assert await host.client.call_entity("@slow@one more", "work") == n + 1
+    assert len(entities) <= 10
+
+
 async def test_an_evicted_instance_keeps_its_timer(hub: Deployment, clock: ManualClock) -> None:
     host = await hub.start(build(), clock=clock, options=EngineOptions(max_resident_instances=1))
     handle = await host.client.start("sleeps", 60, instance_id="i")

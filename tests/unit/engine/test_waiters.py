@@ -93,10 +93,10 @@ class SlowReader(MemoryStore):
         self.asked = 0
         self.everybody_asked = asyncio.Event()
 
-    async def get_instance(self, instance_id: str) -> InstanceRow | None:
+    async def get_instance(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         if instance_id == "failed":
             await self.everybody_asked.wait()
-            return await super().get_instance(instance_id)
+            return await super().get_instance(instance_id, payloads=payloads)
         self.asked += 1
         if self.asked == 100:
             self.everybody_asked.set()

@@ -1,0 +1,86 @@
+"""Hands a message to the function of its queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from durably.client import Client
+from durably.codec.convert import Converter
+from durably.core.queues import POISON, QUEUE, QueueItem
+from durably.errors import FailureDetails
+from durably.program.activity_context import ActivityContext
+from durably.program.registry import ActivityFunction
+from durably.triggers.message_client import MessageClient
+from durably.triggers.queue_function import QueueFunction, QueueFunctions, QueueMessage
+from durably.triggers.queue_orchestrator import Handed
+
+_log = logging.getLogger("durably.queue")
+
+
+class QueueActivity:
+    """The built-in activity of messages.
+
+    Args:
+        functions: Of the app.
+        converter: Of bodies.
+        client: The client of the host, once there is one.
+    """
+
+    def __init__(self, functions: QueueFunctions, converter: Converter, client: Callable[[], Client]) -> None:
+        self._functions = functions
+        self._converter = converter
+        self._client = client
+        self._slots: dict[str, asyncio.Semaphore] = {}
+
+    def registered(self) -> ActivityFunction:
+        """The activity, as an executor takes it."""
+        return ActivityFunction(self.perform, QUEUE, "coroutine", None, None)
+
+    async def perform(self, data: dict[str, Any], context: ActivityContext) -> dict[str, Any]:
+        """Hand out one message once; never raises for what its function raised."""
+        item = msgspec.convert(data["item"], QueueItem)
+        # Each death of a process while the function had the message is a try as well.
+        count: int = data["count"] + context.delivery - 1
+        return msgspec.to_builtins(await self._hand_out(item, count))
+
+    async def _hand_out(self, item: QueueItem, count: int) -> Handed:
+        function = self._functions.of(item.queue)
+        if function is None:
+            return Handed("unbound")
+        if count > function.max_dequeue_count:
+            return _failed(function, count, "the process ended while the function had it")
+        slots = self._slots.setdefault(item.queue, asyncio.Semaphore(function.max_concurrent))
+        async with slots:
+            client = MessageClient.for_message(self._client(), item)
+            try:
+                await function.call(QueueMessage.of(item, count), client, self._converter)
+            except Exception as error:  # noqa: BLE001 - user code
+                _log.warning(
+                    "message '%s' of queue '%s' failed, try %d of %d",
+                    item.id,
+                    item.queue,
+                    count,
+                    function.max_dequeue_count,
+                    exc_info=error,
+                )
+                details = FailureDetails.of(error)
+                return _failed(function, count, f"{details.type}: {details.message}")
+        return Handed("done")
+
+
+def _failed(function: QueueFunction, count: int, failure: str) -> Handed:
+    # One that fails in a poison queue stays there: a queue behind it would only hide it.
+    if count >= function.max_dequeue_count and not function.queue.endswith(POISON):
+        return Handed("poison", failure=failure)
+    return Handed("again", _delay_s(function, count), failure)
+
+
+def _delay_s(function: QueueFunction, count: int) -> float:
+    if count < function.max_dequeue_count:
+        return function.visibility_us / 1_000_000
+    return min(3_600.0, 60.0 * 2 ** min(count - function.max_dequeue_count, 6))

@@ -1,0 +1,326 @@
+"""Queues on the hub: each message is handed out until it is done, and what it starts is started once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durably import (
+    App,
+    AppHost,
+    Client,
+    EngineOptions,
+    InstanceStateError,
+    InvalidIdError,
+    InvalidTextError,
+    OrchestrationContext,
+    PayloadError,
+    QueueMessage,
+    RegistrationError,
+)
+
+PATIENCE_S = 30.0
+
+
+async def until(ask: Callable[[], Awaitable[Any]], expected: Any) -> None:
+    answer = await ask()
+    async with asyncio.timeout(PATIENCE_S):
+        while answer != expected:
+            await asyncio.sleep(0.002)
+            answer = await ask()
+
+
+async def value(of: Callable[[], Any]) -> Any:
+    return of()
+
+
+def orders(app: App) -> None:
+    @app.orchestrator
+    async def order(ctx: OrchestrationContext, number: int) -> int:
+        return number * 2
+
+
+def test_a_message_starts_an_orchestration_that_is_independent_of_it(tmp_path: Path) -> None:
+    """Statement 4.13.8, and the first half of 4.13.3: success deletes the message."""
+    app = App()
+    orders(app)
+    tries: list[int] = []
+
+    @app.queue("orders", max_dequeue_count=3)
+    async def take(number: int, message: QueueMessage, client: Client) -> None:
+        tries.append(message.dequeue_count)
+        await client.start("order", number)
+        raise RuntimeError("the function fails behind its start")
+
+    async def main() -> None:
+        async with app.host(f"sqlite:///{tmp_path / 'hub.db'}") as host:
+            queue = host.client.queue("orders")
+            sent = await queue.send(21, message_id="m1")
+            assert sent == "m1"
+            await until(lambda: host.client.count_instances(name="order"), 1)
+            assert await host.client.handle("orders:m1").result(timeout=PATIENCE_S) == 42
+            await until(queue.count, 0)
+            poison = host.client.queue("orders-poison")
+            await until(poison.count, 1)
+            (kept,) = await poison.peek()
+            assert (kept.id, kept.body) == ("m1", 21)
+            assert kept.failure == "RuntimeError: the function fails behind its start"
+            assert await host.client.count_instances(name="order") == 1
+
+    asyncio.run(main())
+    assert tries == [1, 2, 3]
+
+
+def test_bodies_are_typed_and_may_be_anything() -> None:
+    app = App()
+    taken: list[Any] = []
+
+    @dataclass
+    class Order:
+        item: str
+        count: int = 1
+
+    @app.queue("typed")
+    async def typed(order: Order) -> None:
+        taken.append(order)
+
+    @app.queue("plain")
+    def plain(body: Any, message: QueueMessage) -> None:
+        taken.append((body, message.queue, message.dequeue_count, message.insertion_time.tzinfo is not None))
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            await host.client.queue("typed").send(Order("tea", 2))
+            await until(lambda: value(lambda: list(taken)), [Order("tea", 2)])
+            for body in (None, "text", [1, {"a": None}], 7):
+                await host.client.queue("plain").send(body)
+                await until(host.client.queue("plain").count, 0)
+                assert taken[-1] == (body, "plain", 1, True)
+            await host.client.queue("typed").send({"count": 1})
+            await until(host.client.queue("typed-poison").count, 1)
+            (kept,) = await host.client.queue("typed-poison").peek()
+            assert kept.body == {"count": 1}
+            assert "item" in (kept.failure or "")
+
+    asyncio.run(main())
+
+
+def test_a_message_that_is_sent_twice_is_there_once() -> None:
+    app = App()
+    taken: list[str] = []
+
+    @app.queue("orders")
+    async def take(message: QueueMessage) -> None:
+        taken.append(message.id)
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            queue = host.client.queue("orders")
+            await asyncio.gather(*(queue.send("a", message_id="m1") for _ in range(5)))
+            await until(queue.count, 0)
+            await queue.send("again", message_id="m1")
+            assert await queue.count() == 0
+            await queue.send("b", message_id="m2")
+            await until(queue.count, 0)
+
+    asyncio.run(main())
+    assert taken == ["m1", "m2"]
+
+
+def test_a_message_is_forgotten_some_time_after_it_was_dealt_with() -> None:
+    app = App()
+    orders(app)
+    taken: list[str] = []
+
+    @app.queue("orders")
+    async def take(message: QueueMessage) -> None:
+        taken.append(message.id)
+
+    async def main() -> None:
+        async with app.host("memory://", options=EngineOptions(queue_keep_s=0.05)) as host:
+            queue = host.client.queue("orders")
+            await host.client.start("order", 1, instance_id="kept")
+            await host.client.queue("nobody").send("kept as well")
+            for _ in range(2):
+                await queue.send("a", message_id="m1")
+                await until(lambda: host.client.count_instances(instance_id_prefix="queue:orders:"), 0)
+            assert await host.client.count_instances() == 2
+
+    asyncio.run(main())
+    assert taken == ["m1", "m1"]
+
+
+def test_messages_wait_for_their_function(tmp_path: Path) -> None:
+    """Also those that a poison queue holds, and over hosts."""
+    hub = f"sqlite:///{tmp_path / 'hub.db'}"
+
+    async def before() -> None:
+        async with App().host(hub) as host:
+            for number in range(5):
+                await host.client.queue("orders").send(number, message_id=f"m{number}")
+            await host.client.queue("other").send("waits on")
+
+            async def waiting() -> int:
+                page = await host.client.query_instances(instance_id_prefix="queue:")
+                return sum(one.custom_status is not None for one in page.instances)
+
+            await until(waiting, 6)
+            assert await host.client.queue("orders").count() == 5
+            assert [one.body for one in await host.client.queue("orders").peek(3)] == [0, 1, 2]
+            assert "orders" in str(await host.client.get_status("queue:orders:m0"))
+
+    taken: list[int] = []
+    app = App()
+
+    @app.queue("orders")
+    async def take(number: int) -> None:
+        taken.append(number)
+
+    async def after() -> None:
+        async with app.host(hub) as host:
+            await until(host.client.queue("orders").count, 0)
+            assert await host.client.queue("other").count() == 1
+
+    asyncio.run(before())
+    asyncio.run(after())
+    assert sorted(taken) == [0, 1, 2, 3, 4]
+
+
+def test_a_delay_and_a_visibility_timeout_are_kept(tmp_path: Path) -> None:
+    app = App()
+    at: list[float] = []
+
+    @app.queue("orders", max_dequeue_count=2, visibility_timeout=timedelta(milliseconds=200))
+    async def take(message: QueueMessage) -> None:
+        at.append(asyncio.get_running_loop().time())
+        if message.dequeue_count == 1:
+            raise ValueError("once")
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            queue = host.client.queue("orders")
+            at.append(asyncio.get_running_loop().time())
+            await queue.send("a", delay=0.2)
+            assert await queue.count() == 1
+            await until(queue.count, 0)
+            assert await host.client.queue("orders-poison").count() == 0
+
+    asyncio.run(main())
+    assert len(at) == 3
+    # A timer never fires early; the clock of the loop and that of the hub may differ by a little.
+    assert all(later - earlier > 0.19 for earlier, later in pairwise(at))
+
+
+def test_no_more_at_once_than_allowed_and_a_deleted_message_is_gone() -> None:
+    app = App()
+    inside, most = 0, 0
+    go = asyncio.Event()
+
+    @app.queue("orders", max_concurrent=3)
+    async def take(number: int) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await go.wait()
+        inside -= 1
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            queue = host.client.queue("orders")
+            for number in range(10):
+                await queue.send(number, message_id=f"m{number}")
+            await until(lambda: value(lambda: inside), 3)
+            await queue.delete("m9")
+            assert await queue.count() == 9
+            go.set()
+            await until(queue.count, 0)
+            with pytest.raises(InstanceStateError):
+                await queue.delete("m9")
+
+    asyncio.run(main())
+    assert most == 3
+
+
+def test_what_fails_in_a_poison_queue_stays_there() -> None:
+    app = App()
+    tries: list[str] = []
+
+    @app.queue("orders", max_dequeue_count=1)
+    async def take(number: int) -> None:
+        raise ValueError("no")
+
+    @app.queue("orders-poison", max_dequeue_count=2)
+    async def bury(message: QueueMessage) -> None:
+        tries.append(message.failure or "")
+        raise ValueError("not here either")
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            await host.client.queue("orders").send(1)
+            await until(lambda: value(lambda: len(tries)), 2)
+            await asyncio.sleep(0.05)
+            assert await host.client.queue("orders-poison").count() == 1
+            assert await host.client.queue("orders-poison-poison").count() == 0
+
+    asyncio.run(main())
+    assert tries == ["ValueError: no"] * 2
+
+
+def test_apps_bring_their_queues_along_and_a_queue_has_one_function() -> None:
+    def app_of(queue: str) -> App:
+        app = App()
+
+        @app.queue(queue)
+        async def take(number: int) -> None: ...
+
+        return app
+
+    both = App()
+    both.include(app_of("first"))
+    both.include(app_of("second"))
+    assert [function.queue for function in both.queue_functions] == ["first", "second"]
+    with pytest.raises(RegistrationError, match="'first'"):
+        both.include(app_of("first"))
+    assert len(both.queue_functions) == 2
+
+
+@pytest.mark.parametrize("name", ["", "ab", "Orders", "a--b", "-ab", "ab-", "a_b", "a" * 64, "a/b", 7])
+def test_names_of_queues(name: Any) -> None:
+    with pytest.raises(InvalidTextError, match=r"[Qq]ueue"):
+        App().queue(name)(print)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    app = App()
+    for wrong in ({"max_dequeue_count": 0}, {"max_concurrent": 0}, {"max_dequeue_count": 1.5}):
+        with pytest.raises(RegistrationError, match=next(iter(wrong))):
+            app.queue("orders", function_name="f", **wrong)(print)  # type: ignore[arg-type]
+    with pytest.raises(RegistrationError, match="function"):
+        app.queue("orders")(7)  # type: ignore[type-var]
+
+    def two(first: int, second: int) -> None: ...
+
+    app.queue("orders")(two)
+
+    async def main() -> None:
+        host = app.host("memory://")
+        with pytest.raises(RegistrationError, match="second"):
+            await host.start()
+        async with App().host("memory://") as other:
+            await refusals(other)
+
+    async def refusals(host: AppHost) -> None:
+        queue = host.client.queue("orders")
+        with pytest.raises(PayloadError):
+            await queue.send(object())
+        for message_id in ("", "a/b", "a" * 300):
+            with pytest.raises(InvalidIdError):
+                await queue.send(1, message_id=message_id)
+        assert await queue.count() == 0
+
+    asyncio.run(main())
