@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
@@ -19,7 +20,9 @@ from durably.executors.http.activity import HttpActivity
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
 from durably.executors.native import NativeExecutor, NativeOptions
+from durably.executors.notices import NoticeKeys, Notifier
 from durably.executors.stalls import StallWatch
+from durably.program.noticing import NOTICING
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
@@ -371,6 +374,13 @@ class App:
         policy = HttpPolicy.from_environment() if self._http is None else self._http
         return HttpActivity(policy, self._tokens, clock)
 
+    def notifier(self, hub: str | Store, clock: Clock) -> Notifier:
+        """What tells others of the instances of a hub in a host of this app."""
+        policy = HttpPolicy.from_environment() if self._http is None else self._http
+        url = hub if isinstance(hub, str) else hub.url
+        name = Path(url.partition("://")[2].partition("?")[0]).stem or "hub"
+        return Notifier(name, policy, NoticeKeys.from_environment(), clock)
+
     def host(
         self,
         hub: str | Store,
@@ -425,7 +435,13 @@ class AppHost:
         )
         clock = SystemClock() if clock is None else clock
         queues = QueueActivity(app.queue_functions, app.converter, lambda: self.client)
-        builtins = [app.http_activity(clock).registered(), queues.registered(), DELIVERING]
+        builtins = [
+            app.http_activity(clock).registered(),
+            queues.registered(),
+            DELIVERING,
+            app.notifier(hub, clock).registered(),
+            NOTICING,
+        ]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
         store = store_of(

@@ -12,6 +12,7 @@ from typing import Any
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.core.events import Payload
 from durably.core.messages import ActivityDone, MessageBody
+from durably.core.notices import NOTICE
 from durably.core.queues import QUEUE
 from durably.engine.activities import ActivityPool
 from durably.engine.commands import Commands
@@ -122,6 +123,8 @@ class Host:
         self._keep_for(self.options.keep_finished_s)
         if self.executor.serves("orchestrator", QUEUE):
             self._keep_for(self.options.queue_keep_s, QUEUE)
+        if self.options.notices.to:
+            self._keep_for(self.options.queue_keep_s, NOTICE)
 
     def _keep_for(self, seconds: float, name: str | None = None) -> None:
         if seconds:
