@@ -177,35 +177,61 @@ def test_good_tokens_of_each_form(tmp_path: Path) -> None:
     in_scene(tmp_path, test)
 
 
-@pytest.mark.parametrize(
-    ("claims", "statuses"),
-    [
-        ({"roles": ["durably.viewer"]}, (200, 403, 403, 403)),
-        ({"roles": ["durably.operator"]}, (200, 202, 403, 403)),
-        ({"roles": ["durably.viewer", "durably.developer"]}, (200, 202, 202, 403)),
-        ({"roles": "durably.admin"}, (200, 202, 202, 200)),
-        ({"roles": None, "groups": ["7d3c"]}, (200, 202, 403, 403)),
-        ({"roles": None, "scp": "openid orders.read"}, (200, 403, 403, 403)),
-        ({"roles": None, "scp": "xorders.read"}, (403, 403, 403, 403)),
-        ({"roles": ["admin", "Durably.Admin", ["durably.admin"], {"a": 1}]}, (403, 403, 403, 403)),
-        ({"roles": {"durably.admin": True}}, (403, 403, 403, 403)),
-        ({"roles": None}, (403, 403, 403, 403)),
-    ],
+OPENED: tuple[tuple[dict[str, Any], tuple[int, ...]], ...] = (
+    ({"roles": ["durably.viewer"]}, (200, 403, 403, 403)),
+    ({"roles": ["durably.operator"]}, (200, 202, 403, 403)),
+    ({"roles": ["durably.viewer", "durably.developer"]}, (200, 202, 202, 403)),
+    ({"roles": "durably.admin"}, (200, 202, 202, 200)),
+    ({"roles": None, "groups": ["7d3c"]}, (200, 202, 403, 403)),
+    ({"roles": None, "scp": "openid orders.read"}, (200, 403, 403, 403)),
+    ({"roles": None, "scp": "xorders.read"}, (403, 403, 403, 403)),
+    ({"roles": ["admin", "Durably.Admin", ["durably.admin"], {"a": 1}]}, (403, 403, 403, 403)),
+    ({"roles": {"durably.admin": True}}, (403, 403, 403, 403)),
+    ({"roles": None}, (403, 403, 403, 403)),
 )
-def test_claims_become_roles(tmp_path: Path, claims: dict[str, Any], statuses: tuple[int, ...]) -> None:
+
+
+def test_claims_become_roles(tmp_path: Path) -> None:
     async def test(scene: Scene, issuer: LocalIssuer) -> None:
         await scene.start("waits", "i")
-        token = issuer.token(KEY, **claims)
         asked = (
             ("GET", "/instances"),
             ("POST", "/instances/i/suspend"),
             ("POST", "/orchestrators/waits"),
             ("POST", "/makeprimary"),
         )
-        found = tuple([(await ask(scene, token, *one)).status_code for one in asked])
-        assert found == statuses
+        for claims, statuses in OPENED:
+            token = issuer.token(KEY, **claims)
+            assert tuple([(await ask(scene, token, *one)).status_code for one in asked]) == statuses, claims
 
     in_scene(tmp_path, test, roles=f"{DEFAULT_ROLES}, groups:7d3c=operator, scp:orders.read=viewer")
+
+
+def test_functions_open_to_whoever_may_start(tmp_path: Path) -> None:
+    app = flows()
+
+    @app.route("place", methods=["GET"])
+    async def place() -> str:
+        return "placed"
+
+    @app.route("manage", methods=["GET"], auth_level="admin")
+    async def manage() -> str:
+        return "managed"
+
+    async def whole() -> None:
+        with issuing(KEY) as issuer:
+            options = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE}
+            async with serving(app, tmp_path, **options) as scene:
+                found: dict[str, tuple[int, int]] = {}
+                for role in ("operator", "developer", "admin"):
+                    token = issuer.token(KEY, roles=[f"durably.{role}"])
+                    headers = {"authorization": f"Bearer {token}"}
+                    first = await scene.http.get("/api/place", headers=headers)
+                    second = await scene.http.get("/api/manage", headers=headers)
+                    found[role] = (first.status_code, second.status_code)
+                assert found == {"operator": (401, 401), "developer": (200, 401), "admin": (200, 200)}
+
+    asyncio.run(whole())
 
 
 # --- the keys of the issuer ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What becomes of instances is told to webhooks, to Event Grid and to whoever started them."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -206,7 +207,9 @@ def test_it_is_tried_again_until_somebody_listens(tmp_path: Path) -> None:
         first, second = receiver.told
         assert first.raw == second.raw
         assert first.headers["webhook-id"] == second.headers["webhook-id"]
-        assert int(second.headers["webhook-timestamp"]) > int(first.headers["webhook-timestamp"])
+        assert int(second.headers["webhook-timestamp"]) >= int(first.headers["webhook-timestamp"])
+        assert first.is_signed
+        assert second.is_signed
 
     run(test)
 
@@ -295,3 +298,11 @@ def test_settings_come_from_the_environment() -> None:
         assert "hush" not in str(refused.value)
         assert "c2hvcnQ" not in str(refused.value)
     assert SECRET not in repr(NoticeKeys.from_environment({"DURABLY_WEBHOOK_SECRET": SECRET}))
+
+
+def test_the_page_names_each_setting_and_event_as_it_is() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text("utf-8")
+    known = {f"DURABLY_{name.upper()}" for name in EngineOptions.__dataclass_fields__}
+    known |= {"DURABLY_WEBHOOK_SECRET", "DURABLY_EVENT_GRID_KEY", "DURABLY_HTTP_ALLOW_NETWORKS"}
+    assert set(re.findall(r"DURABLY_[A-Z_]+", text)) <= known
+    assert all(f"`{event}`" in text for event in EVENTS)
