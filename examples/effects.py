@@ -46,8 +46,22 @@ def write_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)  # the new name, too
+
+
+def move(path: Path, target: Path) -> None:
+    """Move a file or a folder within a file system. Where it has been moved already, nothing happens."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.rename(target)
+    for folder in (path.parent, target.parent):
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name, too
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably.app import App, AppHost
-    from durably.client import BulkResult, Client, EntityInfo, EntityPage, Handle
+    from durably.client import BulkResult, Client, EntityInfo, EntityPage, Handle, Schedules
     from durably.codec.convert import Converter, JsonConverter
     from durably.codec.keys import EncryptionKeys
     from durably.core.entities import EntityId
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         InstanceNotFoundError,
         InstanceStateError,
         InvalidIdError,
+        InvalidScheduleError,
         InvalidTextError,
         InvariantError,
         LeaseLostError,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
         PayloadError,
         ProcessDiedError,
         RegistrationError,
+        ScheduleAlreadyExistsError,
+        ScheduleNotFoundError,
         StoreFailedError,
         StoreRefusedError,
         StoreUnavailableError,
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
     from durably.program.entity_context import EntityContext
     from durably.program.http import DurableHttpResponse, TokenSource
     from durably.program.retry_policy import RetryPolicy
+    from durably.schedules.description import ScheduleDescription, SchedulePage, ScheduleRun
     from durably.triggers.queue_function import QueueMessage
 
 _ROOMS = {
@@ -78,6 +82,7 @@ _ROOMS = {
     "EntityInfo": "durably.client",
     "EntityPage": "durably.client",
     "Handle": "durably.client",
+    "Schedules": "durably.client",
     "Converter": "durably.codec.convert",
     "JsonConverter": "durably.codec.convert",
     "EncryptionKeys": "durably.codec.keys",
@@ -99,6 +104,9 @@ _ROOMS = {
     "EntityContext": "durably.program.entity_context",
     "RetryPolicy": "durably.program.retry_policy",
     "QueueMessage": "durably.triggers.queue_function",
+    "ScheduleDescription": "durably.schedules.description",
+    "SchedulePage": "durably.schedules.description",
+    "ScheduleRun": "durably.schedules.description",
 }
 
 __all__ = [
@@ -141,6 +149,7 @@ __all__ = [
     "InstanceStateError",
     "InstanceStatus",
     "InvalidIdError",
+    "InvalidScheduleError",
     "InvalidTextError",
     "InvariantError",
     "JsonConverter",
@@ -161,6 +170,12 @@ __all__ = [
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",
+    "ScheduleAlreadyExistsError",
+    "ScheduleDescription",
+    "ScheduleNotFoundError",
+    "SchedulePage",
+    "ScheduleRun",
+    "Schedules",
     "StoreFailedError",
     "StoreRefusedError",
     "StoreUnavailableError",

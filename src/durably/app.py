@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from durably.client import Client
+from durably.client.declaring import Declarations
+from durably.client.schedulable import Schedulable
 from durably.clock import Clock, Random, SystemClock
 from durably.codec.convert import Converter, JsonConverter
+from durably.core.notices import NOTICE
 from durably.engine.host import Host
 from durably.engine.operations import Operations
 from durably.engine.options import EngineOptions
@@ -29,10 +31,9 @@ from durably.program.versions import Versioning
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
-from durably.triggers.queue_activity import QueueActivity
+from durably.triggers.forgetting import Forgetting
 from durably.triggers.queue_function import MAX_CONCURRENT, MAX_DEQUEUE_COUNT, QueueFunction, QueueFunctions
-from durably.triggers.queue_orchestrator import DELIVERING
-from durably.triggers.waking import wake_bound
+from durably.triggers.queue_host import QueueHost
 
 if TYPE_CHECKING:
     from durably.http_api.functions.routes import HttpFunctions
@@ -44,7 +45,7 @@ T = TypeVar("T", bound=TokenHook)
 E = TypeVar("E", bound=Callable[..., Any])
 
 
-class App:
+class App(Schedulable):
     """A set of orchestrators, activities and entities, and how their payloads become JSON.
 
     The decorators return the function as it is: it can be called and tested like any other.
@@ -60,6 +61,7 @@ class App:
     def __init__(self, *, converter: Converter | None = None, http: HttpPolicy | None = None) -> None:
         if http is not None and not isinstance(http, HttpPolicy):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise UsageError(f"http is {http!r}: expected an HttpPolicy")
+        super().__init__()
         self._registry = Registry()
         self._tokens = TokenSources()
         self._http = http
@@ -354,25 +356,27 @@ class App:
         return self._http_functions is not None and len(self._http_functions) > 0
 
     def include(self, other: App) -> None:
-        """Take over all functions and token sources of another app; all or nothing. The HTTP policy stays this app's.
+        """Take over all functions, schedules and token sources of another app; all or nothing. The HTTP policy stays.
 
         Raises:
-            RegistrationError: Both have a function of one name.
+            RegistrationError: Both have a function of one name, or a schedule of one id.
         """
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
         self.queue_functions.check_merge(other.queue_functions)
+        self._check_schedules(other)
         if other.has_http_functions:
             self.http_functions.merge(other.http_functions)
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
         self.queue_functions.merge(other.queue_functions)
+        self._merge_schedules(other)
 
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
         policy = HttpPolicy.from_environment() if self._http is None else self._http
-        return HttpActivity(policy, self._tokens, clock)
+        return HttpActivity(policy, self._tokens, clock.now)
 
     def notifier(self, hub: str | Store, clock: Clock) -> Notifier:
         """What tells others of the instances of a hub in a host of this app."""
@@ -434,12 +438,12 @@ class AppHost:
             ),
         )
         clock = SystemClock() if clock is None else clock
-        queues = QueueActivity(app.queue_functions, app.converter, lambda: self.client)
+        self._queues = QueueHost(app.queue_functions, app.converter)
+        self._notifier = app.notifier(hub, clock)
         builtins = [
             app.http_activity(clock).registered(),
-            queues.registered(),
-            DELIVERING,
-            app.notifier(hub, clock).registered(),
+            *self._queues.builtins,
+            self._notifier.registered(),
             NOTICING,
         ]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
@@ -449,11 +453,14 @@ class AppHost:
         )
         self.engine = Host(store, executor, options, clock, random)
         self._app = app
-        self._waking: asyncio.Task[None] | None = None
         self._operations = Operations(self.engine)
         self.client = Client.of(
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
+        self._queues.connect(self.client, self._operations, self.engine.clock, options.queue_keep_s)
+        keep_us = int(options.queue_keep_s * 1_000_000)
+        self._notifier.connect(Forgetting(self._operations, self.engine.clock, keep_us, NOTICE))
+        self._declarations = Declarations(self._operations, app.schedules, self.engine.clock)
 
     async def start(self) -> None:
         """Open the hub and go on with what is in flight.
@@ -463,24 +470,24 @@ class AppHost:
             RegistrationError: An activity with ``executor="process"`` cannot be imported by a worker process.
         """
         self._executor.check_processes()
-        for function in self._app.queue_functions:
-            function.check()
+        self._queues.check()
         self._stalls.start()  # before: work that was in flight begins at once
         try:
             await self.engine.start()
         except BaseException:
             self._stalls.stop()
             raise
-        if len(self._app.queue_functions):
-            queues = [function.queue for function in self._app.queue_functions]
-            self._waking = asyncio.create_task(wake_bound(self._operations, queues), name="durably-waking")
+        try:
+            await self._declarations.make()
+        except BaseException:
+            await self.stop()
+            raise
+        self._queues.start()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
-        waking, self._waking = self._waking, None
-        if waking is not None:
-            waking.cancel()
-            await asyncio.gather(waking, return_exceptions=True)
+        self._declarations.close()
+        await self._queues.stop()
         try:
             await self.engine.stop(drain_timeout_s)
         finally:

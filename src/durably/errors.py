@@ -29,6 +29,7 @@ class FailureDetails(msgspec.Struct, frozen=True, array_like=True, gc=False):
         inner: The failure that caused this one (``__cause__``, or the context that was not suppressed), or None.
         bases: Qualified names of the exception's class and its base classes, most derived first.
         non_retryable: True when no retry policy may try again.
+        retry_after_us: No retry policy tries again sooner than this after the failure; 0: it decides alone.
     """
 
     type: str
@@ -37,6 +38,7 @@ class FailureDetails(msgspec.Struct, frozen=True, array_like=True, gc=False):
     inner: FailureDetails | None = None
     bases: tuple[str, ...] = ()
     non_retryable: bool = False
+    retry_after_us: int = 0
 
     def is_caused_by(self, error: type[BaseException] | str) -> bool:
         """Tell whether this failure, or one that caused it, is of a type.
@@ -79,6 +81,7 @@ def _describe(error: BaseException, depth: int) -> FailureDetails:
         inner=inner,
         bases=tuple(_qualified(base) for base in kind.__mro__ if issubclass(base, BaseException)),
         non_retryable=isinstance(error, NonRetryableError) or (inner is not None and inner.non_retryable),
+        retry_after_us=error.retry_after_us if isinstance(error, HttpStatusError) else 0,
     )
 
 
@@ -193,6 +196,36 @@ class NonDeterministicCall(UsageError):
     """Orchestrator code asked for something that a replay could not repeat; the message names the durable way."""
 
 
+class InvalidScheduleError(UsageError, ValueError):
+    """A schedule that cannot be: its expression, time zone, interval or policy is wrong, or it never comes due."""
+
+
+class ScheduleNotFoundError(UsageError, LookupError):
+    """No schedule of this id is in the hub."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"Schedule '{schedule_id}' is not in this hub; it was never created, or it was deleted"
+        )
+        self.schedule_id = schedule_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.schedule_id,)
+
+
+class ScheduleAlreadyExistsError(UsageError):
+    """The hub has a schedule of this id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"Schedule '{schedule_id}' already exists; expected a free id. Update it, or delete it first"
+        )
+        self.schedule_id = schedule_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.schedule_id,)
+
+
 class LockingRulesViolationError(UsageError):
     """A critical section may not do that: it could wait for itself, or see what it is to be shielded from."""
 
@@ -272,6 +305,10 @@ class WorkDiscardedError(NonRetryableError):
     """An operator gave up a parked activity call: `details.type` of the `TaskFailedError` that the orchestrator sees."""
 
 
+class WorkParkedError(NonRetryableError):
+    """An operation of an entity was set aside, since its process died each time it ran. It may be performed later."""
+
+
 class OrchestrationFailedError(DurablyError):
     """The instance whose result was asked for did not complete.
 
@@ -311,7 +348,18 @@ class HttpRequestError(OperationError):
 
 
 class HttpStatusError(HttpRequestError):
-    """The answer to a request of `call_http` has a status that `retry_status_codes` names."""
+    """The answer to a request of `call_http` has a status that `retry_status_codes` names.
+
+    Attributes:
+        retry_after_us: How long the service wants to be left alone (``Retry-After``), in microseconds; 0: it does not say.
+    """
+
+    def __init__(self, message: str = "", retry_after_us: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after_us = retry_after_us
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.retry_after_us)
 
 
 class HubNotFoundError(OperationError):

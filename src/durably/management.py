@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from durably.core.commit import EntityRow, InstanceRow
+from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
 from durably.core.ids import check_instance_id
 from durably.core.messages import CallEntity, Restart, Rewind, StartInstance
@@ -125,8 +125,8 @@ class Management(Protocol):
         """Entities that match, page by page."""
         ...
 
-    async def count_messages(self, target: str) -> int:
-        """How many messages wait for an instance or entity, as far as they are durable."""
+    async def messages_to(self, target: str) -> list[InboxRow]:
+        """The messages that wait for an instance or entity, as far as they are durable, in their order."""
         ...
 
     async def release_orphaned(self, row: EntityRow) -> bool:
@@ -154,7 +154,7 @@ class Management(Protocol):
         """Give a parked instance or message up. Raises as `redrive`.
 
         A parked activity call fails, and its orchestration goes on; an instance that is parked for another reason is
-        terminated; a message is deleted.
+        terminated; a message is deleted, and an orchestration that waits for its result is told.
         """
         ...
 

@@ -52,10 +52,10 @@ async def fill() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    name = sys.argv[1]
+def record(path: Path, module: str) -> None:
+    """Run `fill` of a module in a process that kills itself, and keep the hub that it leaves."""
     with tempfile.TemporaryDirectory() as folder:
-        code = "import asyncio; from tests.golden.record_hub import fill; asyncio.run(fill())"
+        code = f"import asyncio; from {module} import fill; asyncio.run(fill())"
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
             [sys.executable, "-c", code], check=False, cwd=folder, env={**os.environ, "PYTHONPATH": paths}
@@ -64,12 +64,12 @@ def main() -> None:
             raise SystemExit(
                 f"the process that fills the hub ended with {done.returncode}, not by its own hand"
             )
-        HUBS.mkdir(exist_ok=True)
-        with tarfile.open(HUBS / f"{name}.tar.xz", "w:xz") as archive:
-            for path in sorted(Path(folder).glob("hub.db*")):
-                if path.suffix not in {".lock", ".sock"}:
-                    archive.add(path, arcname=path.name)
+        path.parent.mkdir(exist_ok=True)
+        with tarfile.open(path, "w:xz") as archive:
+            for part in sorted(Path(folder).glob("hub.db*")):
+                if part.suffix not in {".lock", ".sock"}:
+                    archive.add(part, arcname=part.name)
 
 
 if __name__ == "__main__":
-    main()
+    record(HUBS / f"{sys.argv[1]}.tar.xz", "tests.golden.record_hub")

@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from tests.model import sections
 from tests.model.state import KINDS, Action, Execution, Instance, child_id, running
 from tests.model.words import (
     Again,
     All,
     Call,
+    CallEntity,
     Canceled,
     Child,
     Code,
@@ -18,16 +20,20 @@ from tests.model.words import (
     Failure,
     FirstOf,
     Join,
+    Lock,
     Open,
+    Operate,
     Order,
     Outcome,
     Raise,
     SendEvent,
     SetStatus,
+    SignalEntity,
     Sleep,
     Start,
     StartOther,
     TaskDone,
+    Unlock,
     WantedAgain,
 )
 
@@ -42,6 +48,10 @@ class Lives:
         self._mailbox: deque[tuple[str, Any]] = deque()
         self._to_run: deque[tuple[str, Execution, int]] = deque()
         self._executions = 0
+        self.is_shadow = False
+
+    def _send(self, target: str, message: Any) -> None:
+        self._mailbox.append((target, message))
 
     def _receive(self, instance: Instance, message: Any) -> None:
         """Give a running instance a message."""
@@ -77,6 +87,7 @@ class Lives:
         execution = running(instance)
         self._record(instance, f"Execution{status}")
         self._give_up_open(instance, cancel_children=cancel_children)
+        sections.release(self._send, instance)
         instance.status = status
         instance.failure = failure
         instance.held = []
@@ -95,6 +106,7 @@ class Lives:
 
     def _continue(self, instance: Instance, again: Again) -> None:
         self._give_up_open(instance, cancel_children=True)
+        sections.release(self._send, instance)
         instance.carried = (running(instance).events if again.keep_events else []) + instance.carried
         instance.ordinal += 1
         instance.input = again.input
@@ -146,6 +158,12 @@ class Lives:
                 answer = f"{instance.instance_id}:{instance.ordinal}:{seq:04x}"
                 self._record(instance, "OrchestrationStarted", seq)
                 self._mailbox.append((answer, Start(op.name, op.input)))
+            case SignalEntity():
+                self._record(instance, "EntityOperationSignaled", self._number(execution))
+                due_at = None if op.delay_s is None else self.now + op.delay_s
+                self._send(op.entity, Operate(op.operation, op.input, due_at=due_at))
+            case Unlock():
+                self._record(instance, "EntityUnlockSent", sections.leave(self._send, instance))
             case All() | FirstOf():
                 actions = [self._open(instance, execution, one) for one in op.ops]
                 execution.awaiting = ("any" if isinstance(op, FirstOf) else "all", actions)
@@ -182,6 +200,12 @@ class Lives:
                 self._record(instance, "SubOrchestrationInstanceCreated", action.seq)
                 parent = (instance.instance_id, execution, action.seq)
                 self._mailbox.append((child_id(instance, action), Start(op.name, op.input, parent=parent)))
+            case CallEntity():
+                self._record(instance, "EntityOperationCalled", action.seq)
+                sections.call(self._send, instance, action)
+            case Lock():
+                self._record(instance, "EntityLockRequested", action.seq)
+                sections.lock(self._send, instance, action)
             case Sleep():
                 self._record(instance, "TimerCreated", action.seq)
                 execution.timers[action.seq] = self.now + op.seconds
@@ -230,6 +254,8 @@ class Lives:
         del execution.open[action.seq]
         execution.timers.pop(action.seq, None)
         self._record(instance, f"{KINDS[type(action.op)]}Canceled", action.seq)
+        if isinstance(action.op, Lock):
+            sections.release(self._send, instance)
         if isinstance(action.op, Child) and cancel_children:
             order = Order("cancel", "its caller gave it up", execution)
             self._mailbox.append((child_id(instance, action), order))

@@ -11,16 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 from durably import InstanceAlreadyExistsError
+from tests.model import sections
+from tests.model.entities import Entities, Operation
 from tests.model.lives import Lives
 from tests.model.second_lives import go_back
 from tests.model.state import KINDS, Entry, Execution, Instance, is_child_of, running
 from tests.model.words import (
     OK,
+    Answer,
     Call,
     Canceled,
     Code,
     Due,
     Failure,
+    Granted,
     Order,
     Outcome,
     Purge,
@@ -37,10 +41,14 @@ class Model(Lives):
     """A hub. Times are in seconds since it was made."""
 
     def __init__(
-        self, programs: dict[str, Callable[..., Code]], activities: dict[str, Callable[..., Any]]
+        self,
+        programs: dict[str, Callable[..., Code]],
+        activities: dict[str, Callable[..., Any]],
+        operations: dict[str, Operation] | None = None,
     ) -> None:
         super().__init__(programs)
         self.instances: dict[str, Instance] = {}  # in the order in which queries show them
+        self.entities = Entities(operations or {}, self._send)
         self.broken = True
         self._activities = activities
         self._serial = 0
@@ -49,6 +57,8 @@ class Model(Lives):
 
     def give(self, instance_id: str, message: Any) -> Outcome:
         """Hand over one message; what follows from it elsewhere comes with `settle`."""
+        if instance_id.startswith("@"):
+            return self.entities.give(instance_id, message, self.now, broken=self.broken)
         instance = self.instances.get(instance_id)
         if isinstance(message, Start):
             return self._start(instance_id, instance, message)
@@ -65,6 +75,8 @@ class Model(Lives):
                 return ("InstanceStateError", instance.status, "rewind")
             go_back(self, instance)
             return OK
+        if isinstance(message, Answer) and instance.status == "Failed":
+            self._receive(instance, message)  # it may be rewound
         if instance.ended:
             return ("InstanceStateError", instance.status, _verb(message))
         if isinstance(message, Order) and message.verb == "terminate":
@@ -90,11 +102,12 @@ class Model(Lives):
             due = sorted(self._due())
             for _, _, seq, instance_id, execution in due:
                 self.give(instance_id, Due(execution, seq))
+            rang = self.entities.ring(self.now, broken=self.broken)
             if self._mailbox:
                 self.give(*self._mailbox.popleft())
             elif self._to_run:
                 self._run_activity(*self._to_run.popleft())
-            elif not due:
+            elif not due and not rang:
                 return
 
     def result(self, instance_id: str) -> Outcome:
@@ -240,6 +253,10 @@ class Model(Lives):
                 self._timer_due(instance, message)
             case TaskDone():
                 self._task_done(instance, message)
+            case Answer():
+                sections.answered(self, instance, message)
+            case Granted():
+                sections.granted(self, self._send, instance, message)
             case Order(verb="suspend"):
                 self._record(instance, "ExecutionSuspended")
                 instance.status = "Suspended"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tests.model import sections
 from tests.model.state import Entry, Execution, Instance
-from tests.model.words import Call, Child, Due, Order, Raise, TaskDone
+from tests.model.words import Answer, Call, Child, Due, Granted, Order, Raise, TaskDone
 
 if TYPE_CHECKING:
     from tests.model.reference import Model
@@ -27,7 +28,8 @@ def go_back(model: Model, instance: Instance) -> None:
     failures = {
         old.history[entry.place][1]: at
         for at, entry in enumerate(old.log)
-        if old.history[entry.place][0] in ("TaskFailed", "SubOrchestrationInstanceFailed")
+        if old.history[entry.place][0]
+        in ("TaskFailed", "SubOrchestrationInstanceFailed", "EntityOperationFailed")
     }
     cut = failures.get(old.cause, min(failures.values(), default=None))
     if cut is None:
@@ -55,6 +57,8 @@ def go_back(model: Model, instance: Instance) -> None:
             model._to_run.append((instance.instance_id, execution, action.seq))
         elif isinstance(action.op, Child) and cut is not None:
             model.want_again(instance, action)
+    if cut is not None:
+        sections.once_more(model._send, instance, old, late_seqs)
     for message in late:
         if model.instances.get(instance.instance_id) is instance:
             model.give(instance.instance_id, _told_to(execution, message))
@@ -73,6 +77,8 @@ _UNSEEN = (
     "ExecutionRewound",
     "ExecutionSuspended",
     "ExecutionResumed",
+    "EntityLockGranted",
+    "EntityOperationAnswered",
     "TaskAttemptFailed",
     "TaskAttemptStarted",
 )
@@ -83,6 +89,8 @@ def _shift(model: Model, instance: Instance, message: Shifted) -> None:
     assert execution is not None
     execution.log.append(Entry(len(execution.history), model.now, message))
     model._record(instance, "ExecutionRewound")
+    if execution.section is not None:  # the failure released its locks
+        execution.section.granted = 0
     for seq in execution.timers:
         if seq not in message.late:
             execution.timers[seq] += message.seconds
@@ -92,7 +100,10 @@ def _is_late(old: Execution, entry: Entry, known: set[Any]) -> bool:
     kind, seq = old.history[entry.place]
     if kind == "EventRaised":
         return True
-    return kind in ("TaskCompleted", "SubOrchestrationInstanceCompleted", "TimerFired") and seq in known
+    if kind == "EntityOperationAnswered":
+        return entry.message.failure is None and seq in known
+    done = ("TaskCompleted", "SubOrchestrationInstanceCompleted", "EntityOperationCompleted", "TimerFired")
+    return kind in done and seq in known
 
 
 def _once_more(
@@ -100,6 +111,7 @@ def _once_more(
 ) -> Execution:
     """An execution that has been told all this, and the instance that runs it."""
     shadow = type(model)(model._programs, model._activities)
+    shadow.is_shadow = True
     twin = replace(instance, execution=None, status="Pending", held=[], carried=[])
     shadow.instances[instance.instance_id] = twin
     shadow.now = old.begun
@@ -127,6 +139,6 @@ def _once_more(
 
 
 def _told_to(execution: Execution, message: Any) -> Any:
-    if isinstance(message, TaskDone | Due):
+    if isinstance(message, TaskDone | Due | Answer | Granted):
         return replace(message, execution=execution)
     return replace(message, child_of=None) if isinstance(message, Order) else message

@@ -5,11 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.model.words import Again, Call, Child, Code, Failure, Raise, Sleep, Start, Wait
+from tests.model.words import (
+    Again,
+    Call,
+    CallEntity,
+    Child,
+    Code,
+    Failure,
+    Lock,
+    Raise,
+    Sleep,
+    Start,
+    Wait,
+)
 
 ENDED = ("Completed", "Failed", "Canceled", "Terminated")
 
-KINDS = {Call: "Task", Child: "SubOrchestrationInstance", Sleep: "Timer", Wait: "Task"}
+KINDS = {
+    Call: "Task",
+    Child: "SubOrchestrationInstance",
+    Sleep: "Timer",
+    Wait: "Task",
+    CallEntity: "EntityOperation",
+    Lock: "Task",
+}
 """What the entries of a history begin with."""
 
 
@@ -33,11 +52,25 @@ class Entry:
 
 
 @dataclass(eq=False)
+class Section:
+    """A critical section: which lock began it, what it locks in this order, and how many of them are locked."""
+
+    seq: int
+    entities: tuple[str, ...]
+    granted: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.granted == len(self.entities)
+
+
+@dataclass(eq=False)
 class Execution:
     """One run of the code. `timers` holds when which action is due, `events` what came and was not waited for.
 
     `log` holds what the code was told, `cause` the action whose failure ended it, `former` the executions that it goes on
-    for: up to which number their actions are the same.
+    for: up to which number their actions are the same. `sent` holds calls of entities that were not answered, `held_back`
+    those that wait until the locks of a rewound section are back.
     """
 
     number: int
@@ -54,6 +87,9 @@ class Execution:
     log: list[Entry] = field(default_factory=list)
     cause: int | None = None
     former: dict[Execution, int] = field(default_factory=dict)
+    section: Section | None = None
+    sent: set[int] = field(default_factory=set)
+    held_back: list[Action] = field(default_factory=list)
 
 
 @dataclass(eq=False)

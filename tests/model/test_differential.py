@@ -14,11 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durably import EngineOptions
+from tests.model.entity_programs import A, B, C
 from tests.model.words import (
+    Ask,
     Order,
     Purge,
     Raise,
     Restart,
+    Signal,
     Start,
 )
 from tests.model.world import Advance, Follow, Give, Look, Mend, Step, World
@@ -60,7 +63,15 @@ INPUTS: dict[str, list[Any]] = {
     "parent": [[*child, "k" if taken else None, taken] for child in CHILDREN for taken in (False, True)],
     "family": [1, 2, 3],
     "starter": [1, 2],
+    "teller": [1, 2],
+    "rough": [0, 1],
+    "fragile": [1, 2],
+    "guard": ["a", "ab", "b", "ba"],
+    "vault": [1, 2],
 }
+RIVALS = ("guard", "vault")
+"""Of two that begin at one instant, which one is first at a lock is not said anywhere."""
+
 TAGS: list[Any] = [(), (("team", "x"),), (("team", "x"), ("tier", "1")), (("team", "y"),)]
 POLICIES = [
     "replace_finished",
@@ -72,6 +83,7 @@ POLICIES = [
     "attach",
 ]
 EVENTS = [Raise(name, data) for data in (1, 2, 3, 4, None, 0) for name in ("item", "go", "ITEM", "item")]
+GOES = [Raise("go", data) for data in (1, 2, 3, 4, None, 0)]
 ORDERS = [
     Order(verb, reason)
     for reason in (None, "why")
@@ -84,7 +96,13 @@ def _starts() -> list[Start]:
     chance = random.Random(0)
     delays = [None] * 4 + [1.0, 2.0, 0.0, -1.0]
     return [
-        Start(name, chance.choice(inputs), delays[n % 8], chance.choice(TAGS), POLICIES[n % 7])
+        Start(
+            name,
+            chance.choice(inputs),
+            None if name in RIVALS else delays[n % 8],
+            chance.choice(TAGS),
+            POLICIES[n % 7],
+        )
         for n in range(64)
         for name, inputs in INPUTS.items()
     ]
@@ -122,6 +140,23 @@ FRAIL = st.sampled_from(
 """Programs that fail, alone or with their children."""
 FATES = st.sampled_from(["go on"] * 6 + ["restart", "crash", "crash"])
 TARGETS = st.sampled_from(IDS)
+LOCKING = st.sampled_from(
+    [Start(name, value) for name in ("guard", "vault", "fragile", "guard") for value in INPUTS[name]]
+)
+"""Programs that compete for entities."""
+OPERATIONS = st.sampled_from(
+    [
+        *[Signal("note", f"client {n}", delay_s) for n, delay_s in enumerate((None, 2.0, None, 0.5))],
+        Ask("note", "asked"),
+        Ask("look"),
+        Ask("refuse", "c"),
+        Ask("pass_on", "d"),
+        Signal("refuse", "e"),
+        Signal("delete"),
+        Ask("count"),
+    ]
+)
+ENTITIES = st.sampled_from([A, B, C])
 BURSTS = st.one_of(
     st.tuples(MESSAGES),
     st.tuples(RAISES, RAISES, RAISES),
@@ -140,15 +175,41 @@ STEP = st.one_of(
     st.builds(
         Step, st.builds(Give, st.just("a"), st.one_of(st.tuples(FRAIL, RAISES), st.tuples(AGAIN))), FATES
     ),
+    st.builds(Step, st.builds(Give, TARGETS, st.tuples(LOCKING)), FATES),
+    st.builds(Step, st.builds(Give, TARGETS, st.tuples(st.sampled_from(GOES))), FATES),
+    st.builds(
+        Step,
+        st.builds(Give, ENTITIES, st.one_of(st.tuples(OPERATIONS), st.tuples(OPERATIONS, OPERATIONS))),
+        FATES,
+    ),
     st.builds(Step, st.builds(Mend, st.booleans())),
     st.builds(Step, st.sampled_from([Advance(s) for s in (0.5, 1.0, 1.5, 2.0, 5.0, 60.0, 700.0)]), FATES),
     st.builds(Step, st.one_of(TARGETS.map(Follow), st.sampled_from(_looks()))),
 )
+CONTEST = st.builds(
+    Step,
+    st.one_of(
+        st.builds(Give, st.just("a"), st.tuples(LOCKING)),
+        st.builds(Give, st.just("b"), st.tuples(LOCKING)),
+        st.builds(Give, st.sampled_from(["a", "b"]), st.tuples(st.sampled_from(GOES))),
+        st.builds(Give, st.just("a"), st.tuples(AGAIN)),
+        st.builds(Mend, st.booleans()),
+        st.just(Advance(0.5)),
+    ),
+    FATES,
+)
+"""Two instances want the same entities; what fails in it or behind it is rewound."""
 # Three lists: one alone has six elements on average, and a history needs more than that to become interesting.
-STEPS = st.tuples(*[st.lists(STEP, max_size=15)] * 3).map(lambda lists: [*lists[0], *lists[1], *lists[2]])
+STEPS = st.tuples(
+    st.lists(STEP, max_size=15),
+    st.one_of(st.lists(STEP, max_size=15), st.lists(CONTEST, max_size=15)),
+    st.lists(STEP, max_size=15),
+).map(lambda lists: [*lists[0], *lists[1], *lists[2]])
 OPTIONS = st.builds(
     EngineOptions,
     max_resident_instances=st.sampled_from([20_000, 1, 2]),
+    max_resident_entities=st.sampled_from([100_000, 1]),
+    entity_operations_per_batch=st.sampled_from([1_000, 1]),
     turns_per_batch=st.sampled_from([16, 1]),
     batch_bytes=st.sampled_from([1 << 20, 1]),
     timer_horizon_s=st.sampled_from([600.0, 2.0]),
@@ -199,6 +260,24 @@ def test_a_child_that_is_given_up_is_cancelled_only_if_it_is_the_child(
     name, value, order = gives_up
     stranger = Step(Give("a:0:0000", (Start("collect", 1),)))
     in_memory(EngineOptions(), [stranger, Step(Give("a", (Start(name, value), order)))])
+
+
+@pytest.mark.parametrize("then", ["go on", "crash"])
+@pytest.mark.parametrize("answered", ["before the rewind", "after the rewind"])
+@pytest.mark.parametrize("program", [Start("fragile", 1), Start("vault", 2)])
+def test_what_waits_for_another_one_when_its_caller_fails_or_is_rewound(
+    program: Start, answered: str, then: str
+) -> None:
+    lets_go = Step(Give("b", (Raise("go", 1),)), then)
+    mends = [Step(Mend(broken=False)), Step(Give("a", (Order("rewind"),)), then)]
+    steps = [
+        Step(Give("b", (Start("guard", "a"),)), then),
+        Step(Give("a", (program,)), then),
+        Step(Advance(0.5), then),
+        *([lets_go, *mends] if answered == "before the rewind" else [*mends, lets_go]),
+        Step(Give("a", (Order("terminate"),))),
+    ]
+    in_memory(EngineOptions(), steps)
 
 
 @pytest.mark.soak

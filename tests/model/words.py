@@ -89,6 +89,33 @@ class Again:
     keep_events: bool = True
 
 
+@dataclass(frozen=True)
+class CallEntity:
+    entity: str
+    operation: str
+    input: Any = None
+
+
+@dataclass(frozen=True)
+class SignalEntity:
+    entity: str
+    operation: str
+    input: Any
+    delay_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Enter a critical section. Entities are in the order in which all lock them."""
+
+    entities: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unlock:
+    """Leave it."""
+
+
 class Canceled(Exception):
     """Thrown into code that is asked to cancel itself."""
 
@@ -171,6 +198,66 @@ class TaskDone:
 class Due:
     execution: Any
     seq: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An operation ended."""
+
+    execution: Any
+    seq: int
+    value: Any = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Granted:
+    """One more entity of a critical section is locked."""
+
+    execution: Any
+    seq: int
+
+
+# --- what arrives at an entity -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operate:
+    """An operation: of whom to tell, if anybody; from which critical section; and not before when."""
+
+    operation: str
+    input: Any = None
+    caller: tuple[str, Any, int] | None = None
+    section: Any = None
+    due_at: float | None = None
+
+
+@dataclass(frozen=True)
+class AskLock:
+    section: tuple[Any, int]
+    instance_id: str
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    section: tuple[Any, int]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a client sends."""
+
+    operation: str
+    input: Any = None
+    delay_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a client calls."""
+
+    operation: str
+    input: Any = None
 
 
 Outcome = tuple[Any, ...]

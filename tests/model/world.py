@@ -6,34 +6,27 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import zip_longest
 from typing import Any
 
-from durably import (
-    AppHost,
-    Client,
-    EngineOptions,
-    FailureDetails,
-    HubClosedError,
-    InstanceAlreadyExistsError,
-    InstanceNotFoundError,
-    InstanceStateError,
-    InstanceStatus,
-    OrchestrationFailedError,
-)
+from durably import AppHost, EngineOptions
+from tests.model.entities import READS
+from tests.model.entity_programs import operations
 from tests.model.programs import activities, app, health, programs
 from tests.model.reference import Model
-from tests.model.state import ENDED, Instance
-from tests.model.words import (
-    OK,
-    Failure,
-    Order,
-    Outcome,
-    Purge,
-    Raise,
-    Restart,
-    Start,
+from tests.model.sides import (
+    DIED,
+    agree,
+    by_clients,
+    expected_entities,
+    expected_of,
+    in_order,
+    outcome,
+    result_of,
+    seen_entities,
+    seen_of,
 )
+from tests.model.state import ENDED
+from tests.model.words import Ask, Outcome
 from tests.support.clock import START, ManualClock
 from tests.support.hubs import Hub, crash
 
@@ -42,8 +35,6 @@ PATIENCE_S = 60.0
 
 BELIEFS_MAX = 6
 """With more than these, no host is crashed before its commands are answered: each such crash multiplies them."""
-
-DIED: Outcome = ("HubClosedError",)
 
 # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -113,7 +104,7 @@ class Belief:
         """Tell the model, and remember what had an effect: a belief is forked by telling a new model the same."""
         verb, *arguments = words
         answer = getattr(self.model, verb)(*arguments)
-        if answer is None or answer in (OK, ("ok", True)):
+        if answer is None or answer[0] == "ok":
             self.told.append(words)
         return answer
 
@@ -125,7 +116,7 @@ class Belief:
 
 
 def new_belief() -> Belief:
-    return Belief(Model(programs, activities), [])
+    return Belief(Model(programs, activities, operations), [])
 
 
 class World:
@@ -159,9 +150,11 @@ class World:
 
     async def _do(self, step: Step) -> None:
         do = step.do
+        if isinstance(do, Give) and self._would_wait(do):
+            return
         if isinstance(do, Give):
             tasks = [
-                asyncio.ensure_future(_outcome(self._host.client, do.instance_id, one)) for one in do.messages
+                asyncio.ensure_future(outcome(self._host.client, do.instance_id, one)) for one in do.messages
             ]
             if isinstance(step.then, int) and len(self._beliefs) <= BELIEFS_MAX:
                 await self._crash_in_doubt(do, tasks, step.then)
@@ -186,6 +179,11 @@ class World:
             await self._look(do)
         if step.then in ("restart", "crash"):
             await self._replace_host(in_order=step.then == "restart")
+
+    def _would_wait(self, give: Give) -> bool:
+        """A client that calls a locked entity has no answer before the end of the step."""
+        asks = any(isinstance(one, Ask) and one.operation not in READS for one in give.messages)
+        return asks and not all(one.model.entities.is_open(give.instance_id) for one in self._beliefs)
 
     async def _replace_host(self, *, in_order: bool) -> None:
         if in_order:
@@ -244,20 +242,22 @@ class World:
         assert engine.failure is None
         assert engine._strikes.counts == {}, "an invariant was broken on the way"
         page = await client.query_instances(page_size=1_000)
-        seen = [_seen(status) for status in page.instances]
+        seen = [seen_of(status) for status in page.instances]
         histories = {one["instance_id"]: await self._history(one["instance_id"]) for one in seen}
+        entities = await seen_entities(client)
 
         def check(belief: Belief) -> None:
             instances = belief.model.instances
-            expected = [_expected(instance) for instance in instances.values()]
-            agree("instances", _in_order(seen), _in_order(expected))
-            agree("started by clients", _by_clients(seen), _by_clients(expected))
+            expected = [expected_of(instance) for instance in instances.values()]
+            agree("instances", in_order(seen), in_order(expected))
+            agree("started by clients", by_clients(seen), by_clients(expected))
+            agree("entities", entities, expected_entities(belief.model))
             for instance_id, history in histories.items():
                 execution = instances[instance_id].execution
                 agree(f"history of {instance_id}", history, [] if execution is None else execution.history)
             for instance_id, serials, task in self._followers:
                 end = belief.model.ends.get(serials[belief], ("waits",))
-                agree(f"end of {instance_id}", _result_of(task) if task.done() else ("waits",), end)
+                agree(f"end of {instance_id}", result_of(task) if task.done() else ("waits",), end)
 
         self._keep_beliefs(check)
         self._followers = [entry for entry in self._followers if not entry[2].done()]
@@ -274,12 +274,12 @@ class World:
         result = asyncio.ensure_future(handle.result(timeout=0))
         await asyncio.wait([result])
         found = await handle.status()
-        seen = None if found is None else _seen(found)
+        seen = None if found is None else seen_of(found)
 
         def check(belief: Belief) -> None:
             instance = belief.model.instances.get(instance_id)
-            agree("status", seen, None if instance is None else _expected(instance))
-            agree("result", _result_of(result), belief.model.result(instance_id))
+            agree("status", seen, None if instance is None else expected_of(instance))
+            agree("result", result_of(result), belief.model.result(instance_id))
 
         self._keep_beliefs(check)
         if seen is not None and seen["status"] not in ENDED:
@@ -320,19 +320,6 @@ class World:
         self._keep_beliefs(check)
 
 
-def _in_order(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By creation; instances that others start in one instant have no order of their own."""
-    return sorted(statuses, key=lambda status: (status["created"], status["instance_id"]))
-
-
-def _by_clients(statuses: list[dict[str, Any]]) -> list[str]:
-    return [
-        status["instance_id"]
-        for status in statuses
-        if ":" not in status["instance_id"] and not status["parent"]
-    ]
-
-
 async def settle(host: AppHost) -> None:
     """Return when nothing moves any more: neither in the partition and its store, nor in the pool, nor on the loop."""
     engine = host.engine
@@ -345,108 +332,3 @@ async def settle(host: AppHost) -> None:
         partition = engine.partition
         moves = partition is None or not partition.still
         calm = 0 if moves or engine._tasks or len(engine.pool) else calm + 1
-
-
-def agree(what: str, seen: Any, expected: Any) -> None:
-    """Tell where host and model part."""
-    if seen == expected:
-        return
-    if isinstance(seen, list) and isinstance(expected, list):
-        pairs = zip_longest(seen, expected, fillvalue="nothing")
-        at, seen, expected = next((at, *pair) for at, pair in enumerate(pairs) if pair[0] != pair[1])
-        what = f"{what}, number {at}"
-    if isinstance(seen, dict) and isinstance(expected, dict):
-        what = f"{what} of {seen['instance_id']}"
-        keys = [key for key in expected if seen[key] != expected[key]]
-        seen, expected = ({key: side[key] for key in keys} for side in (seen, expected))
-    raise AssertionError(f"{what}: the host has {seen}, the model {expected}")
-
-
-# --- both sides in the same words ------------------------------------------------------------------------------------
-
-
-async def _outcome(client: Client, instance_id: str, message: Any) -> Outcome:
-    try:
-        answer = await _call(client, instance_id, message)
-    except InstanceNotFoundError:
-        return ("InstanceNotFoundError",)
-    except InstanceAlreadyExistsError as error:
-        return ("InstanceAlreadyExistsError", error.status)
-    except InstanceStateError as error:
-        return ("InstanceStateError", error.status, error.operation)
-    except HubClosedError:
-        return DIED
-    return ("ok", answer) if isinstance(message, Purge) else ("ok",)
-
-
-async def _call(client: Client, instance_id: str, message: Any) -> Any:
-    match message:
-        case Start():
-            return await client.start(
-                message.name,
-                message.input,
-                instance_id=instance_id,
-                start_at=message.delay_s,
-                tags=dict(message.tags),
-                on_existing=message.on_existing,  # type: ignore[arg-type]
-            )
-        case Raise():
-            return await client.raise_event(instance_id, message.event, message.data)
-        case Restart():
-            return await client.restart(instance_id)
-        case Order():
-            return await getattr(client, message.verb)(instance_id, message.reason)
-        case _:
-            return await client.purge(instance_id)
-
-
-def _result_of(task: asyncio.Task[Any]) -> Outcome:
-    error = task.exception()
-    match error:
-        case None:
-            return ("ok", task.result())
-        case OrchestrationFailedError():
-            return ("OrchestrationFailedError", error.status, _failure(error.details))
-        case _:
-            return (type(error).__name__,)
-
-
-def _failure(details: FailureDetails | None) -> Failure | None:
-    return None if details is None else Failure(details.type, details.message, _failure(details.inner))
-
-
-def _seen(status: InstanceStatus) -> dict[str, Any]:
-    return {
-        "instance_id": status.instance_id,
-        "name": status.name,
-        "version": status.version,
-        "status": str(status.runtime_status),
-        "created": (status.created_time - START).total_seconds(),
-        "updated": (status.last_updated_time - START).total_seconds(),
-        "input": status.input,
-        "output": status.output,
-        "custom_status": status.custom_status,
-        "failure": _failure(status.failure),
-        "blocked": status.blocked,
-        "tags": status.tags,
-        "parent": status.parent_instance_id,
-    }
-
-
-def _expected(instance: Instance) -> dict[str, Any]:
-    parent = instance.start.parent
-    return {
-        "instance_id": instance.instance_id,
-        "name": instance.start.name,
-        "version": None,
-        "status": instance.status,
-        "created": instance.created,
-        "updated": instance.updated,
-        "input": instance.input,
-        "output": instance.output,
-        "custom_status": instance.custom_status,
-        "failure": None if instance.status == "Terminated" else instance.failure,
-        "blocked": None,
-        "tags": dict(instance.start.tags),
-        "parent": None if parent is None else parent[0],
-    }

@@ -186,6 +186,30 @@ def test_a_start_over_http_takes_a_callback(tmp_path: Path) -> None:
     run(test)
 
 
+def test_what_was_delivered_is_forgotten_when_the_next_one_is_delivered(tmp_path: Path) -> None:
+    async def test(receiver: Receiver) -> None:
+        async def deliver(host: AppHost, instance_id: str) -> None:
+            await host.client.start("done", instance_id=instance_id, callback_url=receiver.url)
+            await host.client.wait_for_completion(instance_id, timeout=PATIENCE_S)
+            await quiet(host)
+
+        async with hosting(tmp_path) as host:
+            for number in range(3):
+                await deliver(host, f"a{number}")
+            assert await host.client.count_instances(name="durably:notice") == 3
+        async with hosting(tmp_path, queue_keep_s=0.05) as host, asyncio.timeout(PATIENCE_S):
+            delivered = 3
+            while True:  # another host finds what was left, and those that it has delivered itself
+                await deliver(host, f"a{delivered}")
+                delivered += 1
+                if await host.client.count_instances(name="durably:notice") <= delivered - 3 - 2:
+                    break
+            assert await host.client.count_instances(name="done") == delivered
+        assert len(receiver.told) == delivered
+
+    run(test)
+
+
 def test_a_long_reason_is_cut(tmp_path: Path) -> None:
     async def test(receiver: Receiver) -> None:
         async with hosting(tmp_path, webhook_url=receiver.url) as host:

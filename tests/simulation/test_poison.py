@@ -216,6 +216,22 @@ class World:
         self.loop = asyncio.get_running_loop()
         supervisor = asyncio.ensure_future(self.supervise())
         await asyncio.sleep(0.01)
+        await self.begin(poisons)
+        items: list[ParkedItem] = []
+        for _ in range(400):
+            await asyncio.sleep(1)
+            items = (await self.client.query_parked()).items
+            if len(items) >= len(poisons) and self.innocents_ended():
+                break
+            if self.deaths > 20 * len(poisons):
+                break
+        supervisor_over = supervisor.done()
+        if supervisor_over:
+            supervisor.result()
+        self.supervisor = supervisor
+        return items
+
+    async def begin(self, poisons: list[str]) -> None:
         for number in range(20):
             seconds = [self.chance.choice((0.0, 0.01, 0.3, 1.0)) for _ in range(3)]
             program = self.chance.choice(("chain", "fan"))
@@ -226,21 +242,8 @@ class World:
             if poison == "on_event":
                 for name in ("harmless", "go"):
                     await self.client.raise_event(f"{poison}-{number}", name)
-        items: list[ParkedItem] = []
-        for _ in range(400):
-            await asyncio.sleep(1)
-            items = (await self.client.query_parked()).items
-            if len(items) >= len(poisons) and self._innocents_ended():
-                break
-            if self.deaths > 20 * len(poisons):
-                break
-        supervisor_over = supervisor.done()
-        if supervisor_over:
-            supervisor.result()
-        self.supervisor = supervisor
-        return items
 
-    def _innocents_ended(self) -> bool:
+    def innocents_ended(self) -> bool:
         return all(
             row.status in TERMINAL
             for name, (_, row) in self.hub.instances.items()
@@ -256,12 +259,18 @@ class World:
 
 
 def play(seed: int, poisons: list[str], then: Any = None, **options: Any) -> tuple[World, list[ParkedItem]]:
+    return play_in(World, seed, poisons, then, **options)
+
+
+def play_in(
+    kind: type[World], seed: int, poisons: list[str], then: Any = None, **options: Any
+) -> tuple[World, list[ParkedItem]]:
     loop = SimLoop()
     loop.set_exception_handler(lambda loop, context: None)  # what the dead left behind
     made: list[World] = []
 
     async def main() -> list[ParkedItem]:
-        made.append(World(seed, loop, **options))
+        made.append(kind(seed, loop, **options))
         items = await made[0].run(poisons)
         if then is not None:
             await then(made[0])
@@ -275,6 +284,11 @@ def play(seed: int, poisons: list[str], then: Any = None, **options: Any) -> tup
 
 @pytest.fixture(autouse=True)
 def quiet_log() -> Iterator[None]:
+    yield from quiet()
+
+
+def quiet() -> Iterator[None]:
+    """Keep the log of what dies on purpose to ourselves."""
     log = logging.getLogger("durably")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)

@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from durably.testing.simulation import Report, simulate, simulate_bank
+from durably.testing.simulation import Report, simulate, simulate_bank, simulate_timetable
 
 SEEDS = int(os.environ.get("DURABLY_SEEDS", "500"))
 SEED_FIRST = int(os.environ.get("DURABLY_SEED_FIRST", "0"))
@@ -30,12 +30,38 @@ def test_every_seed_keeps_all_invariants_and_comes_to_its_foretold_end() -> None
     assert kinds >= {"crash", "doubtful", "unavailable", "failed", "reload", "clock", "stop", "slow"}
 
 
+def judge_banks(reports: list[Report]) -> None:
+    """Every world has judged its books itself; here it is that enough went wrong, and at the moments that count."""
+    faults = [report.faults.total() for report in reports]
+    transfers = sum(report.transfers for report in reports)
+    sections = sum(report.cut_sections for report in reports)
+    grants = sum(report.cut_grants for report in reports)
+    print(
+        f"{len(reports)} banks, {sum(report.commits for report in reports)} commits, {transfers} transfers; "
+        f"{sum(faults)} faults, {min(faults)} or more in each; {sections} critical sections lost their host between "
+        f"grant and commit, {grants} of them before the grant was durable"
+    )
+    assert min(faults) >= 10
+    assert all(report.instances > 0 for report in reports)
+    assert transfers >= len(reports)
+    assert sections >= len(reports) // 2
+    assert grants >= len(reports) // 10
+
+
 @pytest.mark.slow_once
 @pytest.mark.timeout(600)
 def test_the_books_of_every_bank_are_in_order() -> None:
     """Locks, transfers that are cut off, signals and calls: see `durably.testing.sim_bank`. A third as many seeds."""
     reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 3)), simulate_bank)
-    print(f"{len(reports)} banks, {sum(report.commits for report in reports)} commits")
+    judge_banks(reports)
+
+
+@pytest.mark.slow_once
+@pytest.mark.timeout(600)
+def test_every_occurrence_of_every_schedule_has_run_once() -> None:
+    """Overlap and catch-up policies, pauses, triggers, backfills: see `durably.testing.sim_timetable`. A tenth as many."""
+    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 10)), simulate_timetable)
+    print(f"{len(reports)} timetables, {sum(report.commits for report in reports)} commits")
     assert all(report.faults.total() >= 10 for report in reports)
     assert all(report.instances > 0 for report in reports)
 
@@ -68,5 +94,12 @@ def test_seeds_without_end() -> None:
     """`make soak`: ten thousand more."""
     for report in run_all(range(1_000_000, 1_010_000)):
         assert report.faults.total() >= 10
-    for report in run_all(range(1_000_000, 1_010_000), simulate_bank):
+    for report in run_all(range(1_000_000, 1_010_000), simulate_timetable):
         assert report.faults.total() >= 10
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("banks", [500, 10_000])
+def test_banks_without_end(banks: int) -> None:
+    """`make soak ARGS="-k banks -s"`: what goes wrong is told for each number of seeds."""
+    judge_banks(run_all(range(1_000_000, 1_000_000 + banks), simulate_bank))

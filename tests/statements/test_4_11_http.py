@@ -511,6 +511,60 @@ async def test_4_11_5_statuses_of_the_retry_list_are_tried_again(hub: Deployment
         assert await handle.result() == 200
 
 
+@pytest.mark.parametrize(
+    ("said", "waited"),
+    [
+        pytest.param({"retry-after": "60"}, 60, id="seconds"),
+        pytest.param({"retry-after": "2"}, 5, id="sooner than the policy"),
+        pytest.param(
+            {"retry-after": "Sun, 01 Mar 2026 10:01:00 GMT", "date": "Sun, 01 Mar 2026 10:00:00 GMT"},
+            60,
+            id="date",
+        ),
+        pytest.param({"retry-after": "soon"}, 5, id="nonsense"),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_4_11_5_a_retry_comes_no_sooner_than_the_service_wants(
+    memory: Deployment, clock: ManualClock, status: int, said: dict[str, str], waited: float
+) -> None:
+    app = App(http=HERE)
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext, url: str) -> int:
+        return (await ctx.call_http("GET", url, retry=THREE_TIMES, retry_status_codes={503, 429})).status_code
+
+    async with (
+        Web(lambda asked: Said(status, said) if len(web.requests) == 1 else Said(200)) as web,
+        memory.host(app, clock=clock) as host,
+    ):
+        handle = await host.client.start(flow, web.url(), instance_id="i")
+        await has_event(host, "i", "TaskAttemptFailed")
+        await is_quiet(host)
+        clock.advance(timedelta(seconds=waited) - timedelta(microseconds=1))
+        await is_quiet(host)
+        assert len(web.requests) == 1
+        clock.advance(timedelta(microseconds=1))
+        assert await handle.result() == 200
+
+
+async def test_4_11_5_a_service_that_wants_to_be_left_alone_too_long_is_given_up(memory: Deployment) -> None:
+    app = App(http=HERE)
+
+    @app.orchestrator
+    async def flow(ctx: OrchestrationContext, url: str) -> None:
+        policy = RetryPolicy(0.01, max_number_of_attempts=9, retry_timeout=timedelta(hours=1))
+        await ctx.call_http("GET", url, retry=policy, retry_status_codes={429})
+
+    async with (
+        Web(lambda asked: Said(429, {"retry-after": "3601"})) as web,
+        memory.host(app) as host,
+    ):
+        await host.client.start(flow, web.url(), instance_id="i")
+        assert (await failure_of(host, "i")).is_caused_by(HttpStatusError)
+        assert len(web.requests) == 1
+
+
 async def test_4_11_5_statuses_of_the_retry_list_are_raised_in_the_end(memory: Deployment) -> None:
     async with Web(lambda asked: Said(503)) as web, memory.host(caller()) as host:
         await host.client.start(

@@ -314,6 +314,37 @@ async def test_4_8_a_state_of_an_older_version_is_migrated(hub: Deployment) -> N
     assert await host.client.read_entity("@person@") == {"first": "Kim", "last": "Roe"}
 
 
+async def test_4_8_18_a_typed_read_of_an_older_state_sees_it_migrated(hub: Deployment) -> None:
+    old, new, bare = App(), App(), App()
+
+    @old.entity(name="account")
+    class Euros:
+        euros: int = 0
+
+        def deposit(self, euros: int) -> None:
+            self.euros += euros
+
+    def migrate(state: Any, version: int) -> Any:
+        return {"cents": state["euros"] * 100}
+
+    class Cents:
+        cents: int = 0
+
+    new.entity(name="account", state_version=1, migrate=migrate)(Cents)
+    bare.entity(name="account", state_version=1)(Cents)
+    host = await hub.start(old)
+    await host.client.call_entity("@account@ann", "deposit", 40)
+    host = await hub.restart(host, new)
+    account = await host.client.read_entity("@account@ann", Cents)
+    assert account is not None
+    assert account.cents == 4000
+    assert await host.client.read_entity("@account@ann", dict[str, int]) == {"cents": 4000}
+    assert await host.client.read_entity("@account@ann") == {"euros": 40}, "as it is stored"
+    host = await hub.restart(host, bare)
+    with pytest.raises(UsageError, match="migrate"):
+        await host.client.read_entity("@account@ann", Cents)
+
+
 # --- states that idle ------------------------------------------------------------------------------------------------
 
 

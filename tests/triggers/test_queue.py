@@ -146,13 +146,39 @@ def test_a_message_is_forgotten_some_time_after_it_was_dealt_with() -> None:
             queue = host.client.queue("orders")
             await host.client.start("order", 1, instance_id="kept")
             await host.client.queue("nobody").send("kept as well")
-            for _ in range(2):
-                await queue.send("a", message_id="m1")
-                await until(lambda: host.client.count_instances(instance_id_prefix="queue:orders:"), 0)
-            assert await host.client.count_instances() == 2
+            for message_id in ("m1", "m2", "m1"):
+                await queue.send("a", message_id=message_id)
+                await until(queue.count, 0)
+                await asyncio.sleep(0.06)
+            assert await host.client.count_instances(instance_id_prefix="queue:orders:") == 1
+            assert await host.client.count_instances() == 3
+        async with app.host("memory://", options=EngineOptions(queue_keep_s=0)) as host:
+            queue = host.client.queue("orders")
+            for message_id in ("m3", "m4"):
+                await queue.send("a", message_id=message_id)
+                await until(queue.count, 0)
+            assert await host.client.count_instances(instance_id_prefix="queue:orders:") == 2
 
     asyncio.run(main())
-    assert taken == ["m1", "m1"]
+    assert taken == ["m1", "m2", "m1", "m3", "m4"]
+
+
+def test_what_an_earlier_host_has_left_is_forgotten_as_well(tmp_path: Path) -> None:
+    app = App()
+
+    @app.queue("orders")
+    async def take(message: QueueMessage) -> None: ...
+
+    async def main() -> None:
+        hub = f"sqlite:///{tmp_path / 'hub.db'}"
+        async with app.host(hub) as host:
+            for number in range(5):
+                await host.client.queue("orders").send("a", message_id=f"m{number}")
+            await until(host.client.queue("orders").count, 0)
+        async with app.host(hub, options=EngineOptions(queue_keep_s=0.001)) as host:
+            await until(lambda: host.client.count_instances(instance_id_prefix="queue:orders:"), 0)
+
+    asyncio.run(main())
 
 
 def test_messages_wait_for_their_function(tmp_path: Path) -> None:

@@ -64,6 +64,38 @@ def complete_names(context: click.Context, _: click.Parameter, incomplete: str) 
     return _asked(context, look, [])
 
 
+def complete_schedules(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of schedules."""
+    from click.shell_completion import CompletionItem
+
+    async def look(client: Client) -> list[CompletionItem]:
+        page = await client.schedules.list(prefix=incomplete, page_size=_OFFERED_MAX)
+        taken = context.params.get("ids") or ()
+        return [CompletionItem(one.schedule_id) for one in page.schedules if one.schedule_id not in taken]
+
+    return _asked(context, look, [])
+
+
+def complete_entities(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of entities."""
+    from click.shell_completion import CompletionItem
+
+    async def look(client: Client) -> list[CompletionItem]:
+        _, name, key = f"{incomplete}@@".split("@")[:3]
+        whole = incomplete.count("@") > 1  # else the name is not complete
+        page = await client.query_entities(
+            name=name if whole else None,
+            key_prefix=key if whole else "",
+            include_state=False,
+            include_transient=True,
+            page_size=_OFFERED_MAX if whole else _NAMES_FROM,
+        )
+        ids = [str(one.entity_id) for one in page.entities]
+        return [CompletionItem(one) for one in ids if one.startswith(incomplete)][:_OFFERED_MAX]
+
+    return _asked(context, look, [])
+
+
 def _asked(context: click.Context, look: Callable[[Client], Coroutine[Any, Any, T]], otherwise: T) -> T:
     try:
         import asyncio

@@ -11,12 +11,14 @@ import click
 from durably.cli.audit import audit_group
 from durably.cli.completion import COMPLETE_VAR, completion_command
 from durably.cli.doctor import doctor_command
+from durably.cli.entities.group import entities_group
 from durably.cli.exec import exec_command
 from durably.cli.instances.group import instances_group
 from durably.cli.keys import keys_group
 from durably.cli.output import Exit, complain, exit_code, leave
 from durably.cli.parked import parked_group
 from durably.cli.run import run_command
+from durably.cli.schedules.group import schedules_group
 from durably.cli.settings import Commands, Settings, output_option, shared
 
 
@@ -73,6 +75,8 @@ def version_command(output: str) -> None:
 commands.add_command(exec_command)
 commands.add_command(run_command)
 commands.add_command(instances_group)
+commands.add_command(schedules_group)
+commands.add_command(entities_group)
 commands.add_command(parked_group)
 commands.add_command(keys_group)
 commands.add_command(audit_group)

@@ -41,6 +41,26 @@ class Moment(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]  # 
             self.fail(f"{text!r} is no moment: expected {_EXPECTED}", param, ctx)
 
 
+class Length(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]  # as above
+    """A length of time: ``90s``, ``30min``, ``2h``, ``3d``."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """See `click.ParamType.convert`."""
+        if isinstance(value, timedelta):
+            return value
+        found = _SPAN.fullmatch(str(value).strip().lower())
+        try:
+            if found is None:
+                raise ValueError
+            return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no length of time: expected one such as 90s, 30min, 2h, 3d, 1w", param, ctx
+            )
+
+
 def _now() -> datetime:
     from durably.clock import SystemClock
     from durably.core.timeline import instant

@@ -38,9 +38,13 @@ def exit_code(error: BaseException) -> Exit:
     from durably import errors
 
     match error:
-        case errors.InstanceNotFoundError() | errors.HubNotFoundError():
+        case errors.InstanceNotFoundError() | errors.HubNotFoundError() | errors.ScheduleNotFoundError():
             return Exit.NOT_FOUND
-        case errors.InstanceAlreadyExistsError() | errors.InstanceStateError():
+        case (
+            errors.InstanceAlreadyExistsError()
+            | errors.InstanceStateError()
+            | errors.ScheduleAlreadyExistsError()
+        ):
             return Exit.CONFLICT
         case errors.EncryptionKeyError():
             return Exit.AUTH

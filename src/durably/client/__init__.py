@@ -4,6 +4,7 @@ from durably.client.bulk import BulkResult
 from durably.client.client import Client, OnExisting
 from durably.client.entities import CleanResult, EntityInfo, EntityPage
 from durably.client.handle import Handle
+from durably.client.schedules import Schedules
 from durably.client.selection import Filters
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "Filters",
     "Handle",
     "OnExisting",
+    "Schedules",
 ]

@@ -18,6 +18,7 @@ from durably.client.outside import OutsideOperations
 from durably.client.parked import ParkedVerbs
 from durably.client.queries import QueryVerbs
 from durably.client.queues import QueueVerbs
+from durably.client.schedules import Schedules
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.codec.convert import Converter, JsonConverter
 from durably.core.history import readable
@@ -72,7 +73,12 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
             results are plain JSON data.
         converter: Turns values into payloads and back; that of the app, or JSON, by default.
         encryption_keys: Of a hub that is encrypted, as in `EngineOptions`; those in ``DURABLY_ENCRYPTION_KEYS`` by default.
+
+    Attributes:
+        schedules: The schedules of the hub.
     """
+
+    schedules: Schedules
 
     def __init__(
         self,
@@ -121,6 +127,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         self._clock = clock
         self._random = random
         self._connection = connection
+        self.schedules = Schedules(management, registry, converter, clock)
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:

@@ -7,7 +7,7 @@ import time
 
 from durably.core.commit import InstanceRow
 from durably.core.status import TERMINAL
-from durably.engine.committed import find
+from durably.engine.committed import find_newest
 from durably.errors import HubClosedError, InstanceNotFoundError, StoreUnavailableError
 from durably.storage.api import Store
 
@@ -32,6 +32,8 @@ class Endings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: dict[str, list[asyncio.Future[InstanceRow]]] = {}
+        self._unborn: set[str] = set()
+        """Those of them whose start waited for an owner: what has ended under such an id may be what they replace."""
         self._looking: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
 
@@ -42,11 +44,13 @@ class Endings:
             InstanceNotFoundError: No such instance; or it was purged meanwhile.
             TimeoutError: It has not ended in time.
         """
-        row = await find(self._store, instance_id)
+        row = await find_newest(self._store, instance_id)
         if row is None:
             raise InstanceNotFoundError(instance_id)
         if row.status in TERMINAL:
             return row
+        if row.execution == 0:
+            self._unborn.add(instance_id)
         future: asyncio.Future[InstanceRow] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(instance_id, []).append(future)
         self._asked.set()
@@ -76,9 +80,11 @@ class Endings:
             waiting.remove(future)
             if not waiting:
                 del self._waiting[instance_id]
+                self._unborn.discard(instance_id)
 
     def _fail(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, {}
+        self._unborn.clear()
         for futures in waiting.values():
             for future in futures:
                 if not future.done():
@@ -115,10 +121,15 @@ class Endings:
     async def _look_at(self, ids: list[str]) -> int:
         ended = 0
         for instance_id, committed in zip(ids, await self._store.get_instances(ids), strict=True):
-            row = committed if committed is not None else await find(self._store, instance_id)
+            row = committed
+            if row is None or (row.status in TERMINAL and instance_id in self._unborn):
+                row = await find_newest(self._store, instance_id)
             if row is not None and row.status not in TERMINAL:
+                if row.execution:
+                    self._unborn.discard(instance_id)
                 continue
             ended += 1
+            self._unborn.discard(instance_id)
             for future in self._waiting.pop(instance_id, ()):
                 if future.done():
                     continue

@@ -14,6 +14,7 @@ from durably.codec.convert import Converter
 from durably.core.commit import EntityRow
 from durably.core.entities import EntityId, EntityState, check_operation
 from durably.core.events import Payload
+from durably.core.history import lock_asked_in
 from durably.core.messages import CallEntity
 from durably.core.query import EntityQuery
 from durably.core.timeline import instant
@@ -41,6 +42,8 @@ class EntityInfo(msgspec.Struct, frozen=True, kw_only=True):
         locked_since: Since when (aware, UTC), or None.
         waiting: How many messages wait for it, those that wait for the lock included; only `get_entity` counts them.
         scheduled: How many signals are due later.
+        lock_waiters: The orchestrations that wait to lock it, in their order; only `get_entity` looks for them.
+        corrupt: Why its row cannot be read, or None; then its state is None.
     """
 
     entity_id: EntityId
@@ -51,6 +54,8 @@ class EntityInfo(msgspec.Struct, frozen=True, kw_only=True):
     locked_since: datetime | None = None
     waiting: int = 0
     scheduled: int = 0
+    lock_waiters: list[str] = []
+    corrupt: str | None = None
 
 
 class EntityPage(msgspec.Struct, frozen=True):
@@ -176,21 +181,26 @@ class EntityVerbs:
 
         Args:
             entity_id: See `signal_entity`.
-            type: The type of the state; by default plain JSON data. The class of an entity of the client's app gives
-                an object of it.
+            type: The type of the state; by default plain JSON data, as it is stored. The class of an entity of the
+                client's app gives an object of it. With a type, a state of an older version is migrated for the reader
+                as the app says; what is stored stays as it is.
 
         Raises:
             PayloadError: The state does not fit the type.
+            UsageError: It was written by a newer version than the app has, or the app has no migration.
             EntityCorruptError: Its row is damaged.
         """
         row = await self._management.get_entity(str(EntityId.of(entity_id)))
-        state = None if row is None else EntityState.of(row).state
-        if state is None:
+        if row is None:
             return None
+        entity = EntityState.of(row)
+        state = entity.state
         registered = self._registry.entity(EntityId.of(entity_id).name)
-        if registered is not None and registered.form is not None and registered.fn is type:
-            return registered.form.load(state, self._converter)
-        return self._converter.decode(state, type)
+        if state is not None and registered is not None and type is not Any:
+            state = registered.current(state, entity.version, self._converter)
+            if registered.form is not None and registered.fn is type:
+                return registered.form.load(state, self._converter)
+        return None if state is None else self._converter.decode(state, type)
 
     async def get_entity(self, entity_id: EntityId | str) -> EntityInfo | None:
         """An entity with its lock and what waits for it, or None when there is nothing of it."""
@@ -198,8 +208,10 @@ class EntityVerbs:
         row = await self._management.get_entity(text)
         if row is None:
             return None
-        waiting = await self._management.count_messages(text)
-        return msgspec.structs.replace(_info(row, with_state=True), waiting=waiting)
+        messages = await self._management.messages_to(text)
+        waiters = [found for message in messages if (found := lock_asked_in(message.body)) is not None]
+        info = _info(row, with_state=True)
+        return msgspec.structs.replace(info, waiting=len(messages), lock_waiters=waiters)
 
     async def query_entities(
         self,
@@ -210,6 +222,7 @@ class EntityVerbs:
         last_modified_to: datetime | None = None,
         include_state: bool = True,
         include_transient: bool = False,
+        locked: bool = False,
         page_size: int = 100,
         continuation_token: str | None = None,
     ) -> EntityPage:
@@ -222,6 +235,7 @@ class EntityVerbs:
             last_modified_to: Changed at or before.
             include_state: False leaves the states out.
             include_transient: Also those that do not exist, and are locked or have a signal that is due later.
+            locked: Only those that an orchestration has locked.
             page_size: 1 to 1,000.
             continuation_token: From the page before.
 
@@ -237,12 +251,13 @@ class EntityVerbs:
             updated_from=None if last_modified_from is None else micros_of(last_modified_from),
             updated_to=None if last_modified_to is None else micros_of(last_modified_to),
             with_transient=include_transient,
+            locked=locked,
             page_size=page_size,
-            after=_after(continuation_token),
+            after=page_start(continuation_token),
         )
         found = await self._management.query_entities(query)
         entities = [_info(row, with_state=include_state) for row in found.rows]
-        return EntityPage(entities, None if found.next_after is None else _token(found.next_after))
+        return EntityPage(entities, None if found.next_after is None else page_token(found.next_after))
 
     async def clean_entity_storage(self) -> CleanResult:
         """Release locks whose orchestration has ended or is gone, and count what does not exist any more after that.
@@ -267,11 +282,12 @@ class EntityVerbs:
 
 
 def _info(row: EntityRow, *, with_state: bool) -> EntityInfo:
+    corrupt: str | None = None
     try:
         state = EntityState.of(row)
-    except EntityCorruptError:
-        state = EntityState(row.instance_id, state=row.state, updated_at=row.updated_at)
-    shown = None if row.state is None or not with_state else _decode_plain(row.state)
+    except EntityCorruptError as error:
+        state, corrupt = EntityState(row.instance_id), str(error)
+    shown = None if state.state is None or not with_state else _decode_plain(state.state)
     return EntityInfo(
         entity_id=EntityId.parse(row.instance_id),
         state=shown,
@@ -280,14 +296,21 @@ def _info(row: EntityRow, *, with_state: bool) -> EntityInfo:
         locked_by=row.locked_by,
         locked_since=None if state.holder is None else instant(state.holder.since),
         scheduled=len(state.delayed),
+        corrupt=corrupt,
     )
 
 
-def _token(after: str) -> str:
+def page_token(after: str) -> str:
+    """Where a page of entities ends, as users pass it on."""
     return base64.urlsafe_b64encode(b"e1:" + after.encode()).decode()
 
 
-def _after(token: str | None) -> str:
+def page_start(token: str | None) -> str:
+    """The reverse of `page_token`; the beginning for None.
+
+    Raises:
+        UsageError: It is no such token.
+    """
     if token is None:
         return ""
     try:

@@ -36,7 +36,7 @@ from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
 from durably.core.status import TERMINAL, Outcome, RuntimeStatus
 from durably.core.verdicts import decode_verdict, result_of
-from durably.engine.committed import find, no_answer, orphaned_section, read_events
+from durably.engine.committed import find_newest, no_answer, orphaned_section, read_events
 from durably.engine.families import order_family
 from durably.engine.listing import count_instances, query_instances
 from durably.engine.parked import addressee, query_parked
@@ -104,7 +104,7 @@ class OutsideOperations:
         check_start(instance_id, start)
         store = await self._connection.store(create=True)
         if not start.fresh and not await store.post([]):
-            _refuse_taken(instance_id, start, await find(store, instance_id))
+            _refuse_taken(instance_id, start, await find_newest(store, instance_id))
         await self._send(store, instance_id, start)
 
     async def raise_event(self, instance_id: str, name: str, data: Payload) -> None:
@@ -185,7 +185,7 @@ class OutsideOperations:
         """Send what is for instances in some statuses; where nobody will answer, say what the rows say already."""
         store = await self._connection.store()
         if not await store.post([]):
-            row = await find(store, instance_id)
+            row = await find_newest(store, instance_id)
             if row is None:
                 raise InstanceNotFoundError(instance_id)
             if row.status not in statuses:
@@ -221,9 +221,9 @@ class OutsideOperations:
         """See `Management.query_entities`."""
         return await (await self._connection.store()).query_entities(query)
 
-    async def count_messages(self, target: str) -> int:
-        """See `Management.count_messages`."""
-        return len(await (await self._connection.store()).read_messages(target))
+    async def messages_to(self, target: str) -> list[InboxRow]:
+        """See `Management.messages_to`."""
+        return await (await self._connection.store()).read_messages(target)
 
     async def release_orphaned(self, row: EntityRow) -> bool:
         """See `Management.release_orphaned`. Without a live owner, the next one does it."""
@@ -272,8 +272,8 @@ class OutsideOperations:
         return await (await self._connection.store()).post([])
 
     async def get(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
-        """See `Management.get`. Also finds an instance whose start waits for an owner."""
-        return await find(await self._connection.store(), instance_id, payloads=payloads)
+        """See `Management.get`. Also finds an instance whose start, or restart, waits for an owner."""
+        return await find_newest(await self._connection.store(), instance_id, payloads=payloads)
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
         """See `Management.wait`."""

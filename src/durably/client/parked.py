@@ -76,7 +76,8 @@ class ParkedVerbs:
         """Give a parked instance or message up. Raises as `redrive`.
 
         A parked activity call fails with a `TaskFailedError` that no policy retries, and its orchestration goes on. An
-        instance that is parked for another reason is terminated. A message is deleted for good.
+        instance that is parked for another reason is terminated. A message is deleted for good; an orchestration that waits
+        for the result of that operation of an entity gets an `EntityOperationFailedError`.
         """
         await self._management.discard(item_id)
 

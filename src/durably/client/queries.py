@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Literal, Unpack, overload
@@ -15,11 +15,12 @@ from durably.client.selection import Filters, Statuses, selection
 from durably.clock import Clock
 from durably.codec.convert import Converter
 from durably.core.commit import InstanceRow
-from durably.core.history import decode_failure, readable
-from durably.core.query import FIRST, place_of, token_of
+from durably.core.history import call_in, decode_failure, readable
+from durably.core.parked import ParkedQuery
+from durably.core.query import FIRST, PAGE_SIZE_MAX, place_of, token_of
 from durably.core.status import TERMINAL, InstancePage, InstanceStatus, Outcome, RuntimeStatus
 from durably.core.timeline import HistoryEntry, instant, timeline
-from durably.core.why import needs_history, open_children, why
+from durably.core.why import needs_history, open_calls, open_children, why
 from durably.errors import FailureDetails, InstanceNotFoundError, OrchestrationFailedError, UsageError
 from durably.management import Management
 from durably.program.durations import microseconds
@@ -210,7 +211,19 @@ class QueryVerbs:
             child = await self._management.get(child_id)
             if child is not None:
                 children[child_id] = child
-        return why(row, events, self._clock.now(), children=children, served=served)
+        parked = await self._parked_calls(row, open_calls(row, events)[:_CHILDREN_READ_MAX])
+        return why(row, events, self._clock.now(), children=children, parked_calls=parked, served=served)
+
+    async def _parked_calls(self, row: InstanceRow, entities: Sequence[str]) -> set[int]:
+        """The calls of entities that an instance waits for, and whose messages were set aside."""
+        calls: set[int] = set()
+        for entity in dict.fromkeys(entities):
+            query = ParkedQuery(kind="message", instance_id_prefix=entity, page_size=PAGE_SIZE_MAX)
+            for parked in (await self._management.query_parked(query)).rows:
+                caller = call.caller if (call := call_in(parked.payload)) is not None else None
+                if caller is not None and caller.execution_id == row.execution_id:
+                    calls.add(caller.seq)
+        return calls
 
 
 def _seconds(timeout: timedelta | float | None) -> float | None:

@@ -144,7 +144,7 @@ class Tombstone(NamedTuple):
 
 
 class ParkedMessage(NamedTuple):
-    """A message that was set aside: it could not be read, or nothing can be made of it.
+    """A message that was set aside: it could not be read, nothing can be made of it, or it killed its process.
 
     Attributes:
         message_id: As in the inbox.

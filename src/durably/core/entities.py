@@ -125,6 +125,33 @@ class Delayed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     call: CallEntity
 
 
+class Interrupted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An operation that was running when its process died.
+
+    Attributes:
+        key: Id of its message; of one that no row outlived, its `mark`.
+        deliveries: How often.
+        at: When that was counted.
+    """
+
+    key: str
+    deliveries: int
+    at: int
+
+    @property
+    def is_marked(self) -> bool:
+        """True when its message had no row: it is known again by what it says."""
+        return self.key.startswith(_MARK)
+
+
+_MARK = "#"
+
+
+def mark(body: bytes) -> str:
+    """What a message is known by that had no row, and that its sender sends again."""
+    return _MARK + hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
 class _Rest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the row has besides its columns. FORMAT: new fields go to the end with a default."""
 
@@ -132,6 +159,7 @@ class _Rest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     delayed: tuple[Delayed, ...] = ()
     next_seq: int = 0
     idle_timer: int | None = None
+    interrupted: tuple[Interrupted, ...] = ()
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -149,6 +177,7 @@ class EntityState(msgspec.Struct, eq=False):
         holder: Who has it locked, or None.
         delayed: Signals that are due later, by number.
         idle_timer: When the timer rings that looks whether it is idle, or None.
+        interrupted: Operations that were running when a process died, and have not been dealt with since.
         created_at: When it got its first row.
         updated_at: Of the last operation that was no read.
     """
@@ -161,17 +190,23 @@ class EntityState(msgspec.Struct, eq=False):
     delayed: dict[int, Delayed] = {}
     next_seq: int = 0
     idle_timer: int | None = None
+    interrupted: tuple[Interrupted, ...] = ()
     created_at: int = 0
     updated_at: int = 0
 
     @property
     def gone(self) -> bool:
         """True when nothing of it needs a row."""
-        return self.state is None and self.holder is None and not self.delayed
+        return self.state is None and self.holder is None and not (self.delayed or self.interrupted)
+
+    def deliveries(self, *keys: str) -> int:
+        """How often an operation that one of these stands for was running when a process died."""
+        return max((one.deliveries for one in self.interrupted if one.key in keys), default=0)
 
     def row(self) -> EntityRow:
         """As it is to be stored."""
-        rest = _encode(_Rest(self.holder, tuple(self.delayed.values()), self.next_seq, self.idle_timer))
+        delayed = tuple(self.delayed.values())
+        rest = _encode(_Rest(self.holder, delayed, self.next_seq, self.idle_timer, self.interrupted))
         return EntityRow(
             instance_id=self.instance_id,
             name=self.instance_id.split("@", 2)[
@@ -220,6 +255,7 @@ class EntityState(msgspec.Struct, eq=False):
             delayed={delayed.seq: delayed for delayed in rest.delayed},
             next_seq=rest.next_seq,
             idle_timer=rest.idle_timer,
+            interrupted=rest.interrupted,
             created_at=row.created_at,
             updated_at=row.updated_at,
         )
@@ -236,3 +272,8 @@ def _checksum(instance_id: str, state: Payload, version: int, rest: bytes) -> by
 def section_id(instance_id: str, execution_id: str, seq: int) -> str:
     """The name of a critical section: the lock `seq` of an execution."""
     return f"{instance_id}:{execution_id}:{seq}"
+
+
+def is_section_of(execution_id: str, section: str) -> bool:
+    """True when an execution has asked for the critical section."""
+    return section.split(":")[-2:-1] == [execution_id]

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 from durably.core.entities import section_id
 from durably.core.events import EntityCalled, EntitySignaled, ParentRef
-from durably.core.instance import InstanceState, Section
+from durably.core.instance import InstanceState
 from durably.core.messages import CallEntity, LockEntity, MessageBody, ReleaseEntity
 
 
 def call_entity(state: InstanceState, action: EntityCalled) -> list[tuple[str, MessageBody]]:
     """What a call sends: nothing yet where its critical section was rewound, and its locks are not back."""
-    section = state.section
-    if section is not None and _is_regaining(state, section) and _is_inside(section, action):
-        return []
-    return [_call(state, action)]
+    return [] if action.seq in state.held_back else [_call(state, action)]
 
 
-def calls_held_back(state: InstanceState) -> list[tuple[str, MessageBody]]:
-    """What `call_entity` held back. Call it once for a section: when all is locked again, or the code leaves the block."""
-    section = state.section
-    if section is None:
-        return []
+def calls_held_back(state: InstanceState) -> list[EntityCalled]:
+    """What `call_entity` held back, and the code still waits for."""
     open_calls = [action for action in state.open.values() if isinstance(action, EntityCalled)]
-    return [_call(state, action) for action in open_calls if _is_inside(section, action)]
+    return [action for action in open_calls if action.seq in state.held_back]
 
 
 def leave(state: InstanceState) -> list[tuple[str, MessageBody]]:
     """The code leaves its block: what it did not wait for is done before the locks are released."""
-    section = state.section
-    if section is not None and _is_regaining(state, section):
-        return calls_held_back(state) + release_all(state)
-    return release_all(state)
-
-
-def _is_regaining(state: InstanceState, section: Section) -> bool:
-    """True when the code is in its block, and what it locks was released by the failure that a rewind made void."""
-    return not section.complete and section.seq not in state.open
-
-
-def _is_inside(section: Section, action: EntityCalled) -> bool:
-    return action.seq > section.seq and action.entity in section.entities
+    return [_call(state, action) for action in calls_held_back(state)] + release_all(state)
 
 
 def _call(state: InstanceState, action: EntityCalled) -> tuple[str, MessageBody]:

@@ -202,6 +202,7 @@ class Rewound(Event, tag=13):
         shift_us: Timers that are open here are due so much later: nobody's time ran while the instance had failed.
         lineage: Executions of which this one is the continuation, by id: up to which number calls are the same.
         custom_status: As it was; it stays.
+        in_flight: Calls of entities that were sent, and whose answers are still to come: they are not sent again.
     """
 
     base_execution: int
@@ -213,6 +214,7 @@ class Rewound(Event, tag=13):
     shift_us: int
     lineage: dict[str, int]
     custom_status: Payload = None
+    in_flight: tuple[int, ...] = ()
 
 
 class AttemptInterrupted(Event, tag=14):
@@ -249,6 +251,18 @@ class LockGranted(Event, tag=44):
 
     seq: int
     entity: str
+
+
+class EntityAnswered(Event, tag=45):
+    """The answer to a call of an entity that the code had given up, or that the execution did not live to see.
+
+    User code does not see it. Should the execution be rewound to a point before that, it is what the call returns: what an
+    entity has done is done.
+    """
+
+    seq: int
+    result: Payload = None
+    failure: FailureDetails | None = None
 
 
 # --- what user code decided --------------------------------------------------------------------------------------
@@ -474,6 +488,7 @@ Arrival: TypeAlias = (
     | AttemptInterrupted
     | TurnInterrupted
     | LockGranted
+    | EntityAnswered
 )
 """Events that record something from outside."""
 

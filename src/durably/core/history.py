@@ -9,7 +9,7 @@ import msgspec
 
 from durably.core.commit import HistoryRow, Unreadable
 from durably.core.events import ExecutionStarted, HistoryEvent
-from durably.core.messages import MessageBody
+from durably.core.messages import CallEntity, LockEntity, MessageBody, ReleaseEntity
 from durably.errors import FailureDetails, HistoryCorruptError
 
 CHECKSUM_BYTES = 8
@@ -92,6 +92,30 @@ def readable(instance_id: str, what: str, payload: bytes | None) -> bytes | None
 def encode_body(body: MessageBody) -> bytes:
     """A message body to the bytes of an inbox row."""
     return _encoder.encode(body)
+
+
+def is_release(data: bytes | None) -> bool:
+    """True when a stored message gives a lock back."""
+    return data is not None and isinstance(_body_in(data), ReleaseEntity)
+
+
+def lock_asked_in(data: bytes) -> str | None:
+    """The orchestration that asks for a lock with a stored message; None when it asks for none, or cannot be read."""
+    body = _body_in(data)
+    return body.holder.instance_id if isinstance(body, LockEntity) else None
+
+
+def call_in(data: bytes | None) -> CallEntity | None:
+    """The operation that a stored message asks for; None when it asks for none, or cannot be read."""
+    body = None if data is None else _body_in(data)
+    return body if isinstance(body, CallEntity) else None
+
+
+def _body_in(data: bytes) -> MessageBody | None:
+    try:
+        return decode_body(data)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
 
 
 def decode_body(data: bytes) -> MessageBody:

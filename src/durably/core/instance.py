@@ -20,6 +20,7 @@ from durably.core.events import (
     CompensationStarted,
     ContinuedAsNew,
     CustomStatusSet,
+    EntityAnswered,
     EntityCalled,
     EntitySignaled,
     Event,
@@ -119,6 +120,7 @@ class InstanceState(msgspec.Struct, eq=False):
         compensating: What sagas that undo their steps failed with, by saga.
         interrupted: The newest `AttemptInterrupted` of each call that has one; kept when the call ends.
         section: The critical section that the code has, or waits for.
+        held_back: Calls of entities that are not sent: their critical section was rewound, and its locks are not back.
     """
 
     instance_id: str
@@ -141,6 +143,7 @@ class InstanceState(msgspec.Struct, eq=False):
     compensating: dict[int, FailureDetails] = {}
     interrupted: dict[int, AttemptInterrupted] | None = None
     section: Section | None = None
+    held_back: frozenset[int] = frozenset()
 
     @classmethod
     def fold(cls, instance_id: str, history: Iterable[HistoryEvent]) -> InstanceState:
@@ -193,6 +196,13 @@ class InstanceState(msgspec.Struct, eq=False):
     def former(self, seq: int) -> tuple[str, ...]:
         """The executions before this one in which the call `seq` is the same, by id."""
         return tuple(execution_id for execution_id, end in self.lineage.items() if seq < end)
+
+    def must_wait(self, call: EntityCalled) -> bool:
+        """True for a call from inside of a critical section that was rewound: its locks were released by the failure."""
+        section = self.section
+        if section is None or section.complete or section.seq in self.open:
+            return False
+        return call.seq > section.seq and call.entity in section.entities
 
     def attempt_number(self, seq: int) -> int:
         """The attempt of an open call that runs, or failed last; the first is 1."""
@@ -262,7 +272,7 @@ def turn_deliveries(history: Sequence[HistoryEvent]) -> TurnInterrupted | None:
 
 
 _SAYS_NOTHING_OF_CODE: frozenset[type[Event]] = frozenset(
-    (TurnStarted, AttemptStarted, AttemptInterrupted, ExecutionSuspended, ExecutionResumed)
+    (TurnStarted, AttemptStarted, AttemptInterrupted, EntityAnswered, ExecutionSuspended, ExecutionResumed)
 )
 """What may be recorded without the code being run."""
 
@@ -342,6 +352,8 @@ def _given_up(state: InstanceState, event: ActionCanceled) -> None:
 
 def _entity_called(state: InstanceState, event: EntityCalled) -> None:
     state.open[event.seq] = event
+    if state.must_wait(event):
+        state.held_back |= {event.seq}
 
 
 def _lock_requested(state: InstanceState, event: LockRequested) -> None:
@@ -355,16 +367,25 @@ def _lock_granted(state: InstanceState, event: LockGranted) -> None:
         text = f"a lock of '{event.entity}' for #{event.seq}, which does not wait for it"
         raise InvariantError("I6", state.instance_id, text)
     state.section = Section(section.seq, section.entities, section.granted + 1)
+    if state.section.complete:
+        state.held_back -= state.open.keys()
 
 
 def _lock_released(state: InstanceState, event: LockReleased) -> None:
     del event
     state.section = None
+    state.held_back -= state.open.keys()
 
 
 def _nothing(
     state: InstanceState,
-    event: CancelRequested | EventSent | StartSent | EntitySignaled | TurnInterrupted | PatchApplied,
+    event: CancelRequested
+    | EventSent
+    | StartSent
+    | EntitySignaled
+    | EntityAnswered
+    | TurnInterrupted
+    | PatchApplied,
 ) -> None:
     del state, event  # recorded for replay; the state does not depend on it
 
@@ -391,6 +412,9 @@ def _rewound(state: InstanceState, event: Rewound) -> None:
     state.custom_status = event.custom_status
     if state.section is not None:  # the failure released it: it is asked for anew
         state.section = Section(state.section.seq, state.section.entities)
+    calls = [action for action in state.open.values() if isinstance(action, EntityCalled)]
+    unsent = {call.seq for call in calls if state.must_wait(call)}
+    state.held_back = frozenset(unsent.difference(event.in_flight, event.late))
     for seq, action in state.open.items():
         attempt = state.attempts.get(seq)
         if isinstance(action, TimerCreated | EventAwaited):
@@ -484,6 +508,7 @@ TRANSITIONS: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     StartSent: _nothing,
     EntityCalled: _entity_called,
     EntitySignaled: _nothing,
+    EntityAnswered: _nothing,
     LockRequested: _lock_requested,
     LockGranted: _lock_granted,
     LockReleased: _lock_released,

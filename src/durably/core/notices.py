@@ -89,6 +89,11 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str | None = None
     reason: str | None = None
 
+    @property
+    def instance(self) -> str:
+        """The id of the instance that is this notice."""
+        return f"notice:{self.id}"
+
 
 def notice_of(
     state: InstanceState, event: str, rules: NoticeRules, cause: str | None = None
@@ -124,7 +129,7 @@ def notice_of(
         reason=_shortened(cause or (None if state.failure is None else state.failure.message)),
     )
     body = StartInstance(NOTICE, msgspec.json.encode(notice), execution_id, version="")
-    return f"notice:{execution_id}", body
+    return notice.instance, body
 
 
 def _shortened(reason: str | None) -> str | None:

@@ -30,6 +30,7 @@ from durably.core.events import (
     ChildScheduled,
     CompensationStarted,
     ContinuedAsNew,
+    EntityAnswered,
     EntityCalled,
     EntitySignaled,
     Event,
@@ -206,7 +207,7 @@ class Commit(msgspec.Struct, eq=False):
             waits = attempt is not None and attempt.retry_at is not None
             if isinstance(action, ChildScheduled) and not waits and seq not in rewound.late:
                 self.messages.append(rewind_child(self.state, action, state.attempt_number(seq)))
-            elif isinstance(action, EntityCalled) and seq not in rewound.late:
+            elif isinstance(action, EntityCalled) and seq not in (*rewound.late, *rewound.in_flight):
                 self.messages += call_entity(state, action)
         self.messages += ask_next(state)
 
@@ -250,8 +251,13 @@ class Commit(msgspec.Struct, eq=False):
         return body
 
     def _entity_done(self, body: EntityDone) -> Arrival | None:
-        called = self.state.open.get(body.seq)
-        if type(called) is not EntityCalled or body.execution_id != self.state.begun.execution_id:
+        state = self.state
+        former = state.lineage.get(body.execution_id, 0)  # of a call that was under way when it was rewound
+        if body.execution_id != state.begun.execution_id and body.seq >= former:
+            return None
+        called = state.open.get(body.seq)
+        if type(called) is not EntityCalled:
+            self.record(EntityAnswered(body.seq, body.result, body.failure))
             return None
         if body.failure is None:
             return self._succeeded(body.seq, body.result)
@@ -262,13 +268,15 @@ class Commit(msgspec.Struct, eq=False):
         section = state.section
         if section is None or section.seq != body.seq or body.execution_id != state.begun.execution_id:
             return None  # it was given up meanwhile, and its release is on the way
+        held_back = calls_held_back(state)  # the code is in the block already: it was rewound
         self.record(LockGranted(body.seq, body.entity))
         if state.section is not None and not state.section.complete:
             self.messages += ask_next(state)
             return None
         if body.seq in state.open:
             return self._succeeded(body.seq, None)
-        self.messages += calls_held_back(state)  # the code is in the block already: it was rewound
+        for call in held_back:
+            self.messages += call_entity(state, call)
         return None
 
     def _is_current(self, seq: int, attempt: int) -> bool:
@@ -290,7 +298,8 @@ class Commit(msgspec.Struct, eq=False):
         event: AttemptFailed | TaskFailed = TaskFailed(seq, failure)
         if retry is not None and attempt is not None and not failure.non_retryable:
             seed = f"{self.state.begun.execution_id}:{seq}"
-            due = retry_at(retry, number, attempt.first_at, self._now, seed)
+            least = failure.retry_after_us
+            due = retry_at(retry, number, attempt.first_at, self._now, seed, at_least_us=least)
             if due is not None:
                 event = AttemptFailed(seq, number, failure, due)
                 self.timers[seq, TIMER_RETRY] = due

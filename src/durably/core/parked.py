@@ -21,13 +21,14 @@ class ParkedItem(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: ``"instance"``: one that went wrong too often, or whose data the store refuses; ``"message"``: one that cannot
-            be read, or of which nothing can be made.
+            be read, or of which nothing can be made, or an operation of an entity that killed its process too often.
         id: Of the instance or message; `Client.redrive` and `Client.discard` take it.
         instance_id: The instance, or the one that the message is addressed to, which need not exist.
         cause: Why it was set aside, and what to do, in a sentence or two.
         payload: The input of the activity that is to blame, or of the instance, as plain JSON data; of a message, its bytes.
         since: When it was set aside (aware, UTC); of an instance that broke a rule of the engine, about when.
-        deliveries: How often it was running when its process died; 0 when it is parked for another reason.
+        deliveries: How often an instance was running when its process died; 0 when it is parked for another reason, and
+            for messages, whose cause says it.
     """
 
     kind: ParkedKind

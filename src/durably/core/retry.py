@@ -32,7 +32,9 @@ class RetrySpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     has_predicate: bool = False
 
 
-def retry_at(spec: RetrySpec, attempt: int, scheduled_at: int, now: int, seed: str) -> int | None:
+def retry_at(
+    spec: RetrySpec, attempt: int, scheduled_at: int, now: int, seed: str, *, at_least_us: int = 0
+) -> int | None:
     """When the next attempt is due, or None when there is none.
 
     Args:
@@ -41,10 +43,11 @@ def retry_at(spec: RetrySpec, attempt: int, scheduled_at: int, now: int, seed: s
         scheduled_at: When the call was first scheduled, on the orchestration clock.
         now: The orchestration time of the failure. Both times are recorded, so a replay on a later day agrees.
         seed: Seeds the jitter, so that the delay is a function of the call and the attempt.
+        at_least_us: No retry is due sooner than this after the failure, whatever the intervals of the policy.
     """
     if attempt >= spec.max_attempts:
         return None
-    due = now + delay_us(spec, attempt, seed)
+    due = now + max(delay_us(spec, attempt, seed), min(at_least_us, DELAY_MAX_US))
     if spec.timeout_us is not None and due - scheduled_at > spec.timeout_us:
         return None
     return due

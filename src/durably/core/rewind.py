@@ -20,6 +20,8 @@ from durably.core.events import (
     AttemptStarted,
     ChildScheduled,
     Dropped,
+    EntityAnswered,
+    EntityCalled,
     EventRaised,
     ExecutionFailed,
     ExecutionResumed,
@@ -36,6 +38,7 @@ from durably.core.events import (
     TurnInterrupted,
     TurnStarted,
 )
+from durably.core.instance import InstanceState
 from durably.errors import HistoryCorruptError
 
 Late: TypeAlias = TaskCompleted | TimerFired | EventRaised
@@ -50,6 +53,7 @@ _UNSEEN = (
     ExecutionSuspended,
     ExecutionResumed,
     LockGranted,
+    EntityAnswered,
     PatchApplied,
     *_INTERRUPTIONS,
 )
@@ -70,6 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
         next_seq: The number of the first action behind the cut.
         lineage: See `Rewound.lineage`; without the execution that failed now.
         former: All executions before the one that failed, by id.
+        in_flight: See `Rewound.in_flight`.
     """
 
     started: ExecutionStarted
@@ -83,6 +88,7 @@ class Plan(msgspec.Struct, frozen=True):
     next_seq: int
     lineage: dict[str, int]
     former: tuple[str, ...]
+    in_flight: tuple[int, ...]
 
     @property
     def late_seqs(self) -> tuple[int, ...]:
@@ -119,12 +125,13 @@ def plan_rewind(instance_id: str, history: Sequence[HistoryEvent]) -> Plan:
         failed=tuple(sorted(void)),
         dropped=_dropped(history, cut),
         orphans=_orphans(history, cut),
-        late=_late(history[cut:end], numbered),
+        late=_late(history[cut:], numbered),
         failed_at=max((event.at for event in history[:cut] if isinstance(event, TurnStarted)), default=0),
         ended_at=max(turns, default=0),
         next_seq=next_seq,
         lineage={execution_id: min(until, next_seq) for execution_id, until in former.items()},
         former=tuple(former),
+        in_flight=_in_flight(instance_id, history, cut, end),
     )
 
 
@@ -171,13 +178,30 @@ def _kept(before: Sequence[HistoryEvent], void: set[int]) -> list[HistoryEvent]:
 
 
 def _late(behind: Sequence[HistoryEvent], numbered: set[int]) -> list[Late]:
-    """Successes of what was asked for before the cut, and events: they belong to the instance."""
-    return [
-        event
-        for event in behind
-        if isinstance(event, EventRaised)
-        or (isinstance(event, TaskCompleted | TimerFired) and event.seq in numbered)
-    ]
+    """Successes of what was asked for before the cut, and events: they belong to the instance.
+
+    An operation that failed left no trace, so its call is as void as any other that failed.
+    """
+    late: list[Late] = []
+    for event in behind:
+        if isinstance(event, EntityAnswered):
+            if event.failure is None and event.seq in numbered:
+                late.append(TaskCompleted(event.seq, event.result))
+        elif isinstance(event, EventRaised) or (
+            isinstance(event, TaskCompleted | TimerFired) and event.seq in numbered
+        ):
+            late.append(event)
+    return late
+
+
+def _in_flight(instance_id: str, history: Sequence[HistoryEvent], cut: int, end: int) -> tuple[int, ...]:
+    """Calls of entities that were sent and not answered: what an entity was told to do, it does once."""
+    answered = {
+        event.seq for event in history if isinstance(event, TaskCompleted | TaskFailed | EntityAnswered)
+    }
+    unsent = InstanceState.fold(instance_id, history[:end]).held_back
+    calls = [event.seq for event in history[:cut] if isinstance(event, EntityCalled)]
+    return tuple(seq for seq in calls if seq not in answered and seq not in unsent)
 
 
 def _numbered(event: HistoryEvent) -> int | None:

@@ -36,6 +36,7 @@ _NAMES = {
     "Rewound": "ExecutionRewound",
     "EntityCalled": "EntityOperationCalled",
     "EntitySignaled": "EntityOperationSignaled",
+    "EntityAnswered": "EntityOperationAnswered",
     "LockRequested": "EntityLockRequested",
     "LockGranted": "EntityLockGranted",
     "LockReleased": "EntityUnlockSent",

@@ -6,7 +6,7 @@ time, and whether a host serves the hub.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from durably.core.commit import InstanceRow
@@ -58,12 +58,19 @@ def open_children(row: InstanceRow, events: Sequence[HistoryEvent]) -> list[str]
     return [attempt_id(call.instance_id, state.attempt_number(call.seq)) for call in calls]
 
 
+def open_calls(row: InstanceRow, events: Sequence[HistoryEvent]) -> list[str]:
+    """The entities whose results the instance waits for, the earliest call first."""
+    state = InstanceState.fold(row.instance_id, events)
+    return [action.entity for action in state.open.values() if isinstance(action, EntityCalled)]
+
+
 def why(
     row: InstanceRow,
     events: Sequence[HistoryEvent],
     now: int,
     *,
     children: Mapping[str, InstanceRow] | None = None,
+    parked_calls: Collection[int] = (),
     served: bool = True,
 ) -> str:
     """One sentence about what the instance waits for, or how it ended.
@@ -73,6 +80,7 @@ def why(
         events: The history of its current execution; may be empty when `needs_history` says so.
         now: In microseconds since 1970 UTC.
         children: Rows of its open children by id, as far as they have been read.
+        parked_calls: Those of its open calls of entities whose messages are parked, by number.
         served: A live host serves the hub.
     """
     if row.status in TERMINAL:
@@ -95,7 +103,7 @@ def why(
         what = "for its next turn, which has what it needs"
     else:
         due = {seq: due_at for seq, _, due_at in state.timers()}
-        scene = _Scene(state, story, due, now, children or {}, served)
+        scene = _Scene(state, story, due, now, children or {}, parked_calls, served)
         what = f"for {_listed(_things(scene))}"
     for failure in list(state.compensating.values())[-1:]:
         what = f"{what}, to undo the steps of a saga that failed: {_failure(failure)}"
@@ -174,6 +182,7 @@ class _Scene(NamedTuple):
     due: dict[int, int]
     now: int
     children: Mapping[str, InstanceRow]
+    parked_calls: Collection[int]
     served: bool
 
 
@@ -194,6 +203,8 @@ def _thing(action: OpenAction, scene: _Scene) -> _Thing:
             return _Thing(1, began, f"event '{_one_line(action.name)}' {since}{patience}")
         case EntityCalled():
             doing = f"operation '{_one_line(action.operation)}' of entity '{_one_line(action.entity)}' #{action.seq}"
+            if action.seq in scene.parked_calls:
+                return _Thing(2, began, f"{doing} (parked) {since}")
             return _Thing(3, began, f"{doing} {since}")
         case LockRequested():
             return _Thing(3, began, f"{_lock(scene.state)} {since}")

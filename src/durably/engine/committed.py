@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
-from durably.core.entities import EntityState
+from durably.core.entities import EntityState, is_section_of
 from durably.core.events import HistoryEvent
 from durably.core.history import decode_body, decode_rows
-from durably.core.messages import StartInstance
+from durably.core.messages import ReleaseEntity, Restart, StartInstance
 from durably.core.status import TERMINAL, RuntimeStatus
-from durably.errors import HistoryCorruptError, InstanceNotFoundError
+from durably.errors import EntityCorruptError, HistoryCorruptError, InstanceNotFoundError
 from durably.storage.api import Store
 
 _ATTEMPTS = 3
@@ -55,6 +57,44 @@ async def find(store: Store, instance_id: str, *, payloads: bool = True) -> Inst
     return row
 
 
+async def find_newest(store: Store, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
+    """As `find`; of a finished instance whose place will be taken by what waits in the inbox, what that will be: Pending.
+
+    Only for those whose orders may wait for an owner: it costs two more reads of an instance that has ended.
+    """
+    row = await find(store, instance_id, payloads=payloads)
+    if row is None or row.status not in TERMINAL:
+        return row
+    for message in await store.read_messages(instance_id):
+        successor = _successor(row, message)
+        if successor is not None:
+            return successor if payloads else successor._replace(input=None)
+    return await store.get_instance(instance_id, payloads=payloads)  # it was taken in between the two reads
+
+
+def _successor(row: InstanceRow, message: InboxRow) -> InstanceRow | None:
+    """What an order that waits for an owner makes of a finished instance, if it is one to begin again."""
+    try:
+        body = decode_body(message.body)
+    except msgspec.MsgspecError:
+        return None
+    if isinstance(body, StartInstance) and body.on_existing in ("replace_finished", "replace"):
+        return pending_row(message)
+    if isinstance(body, Restart):
+        return row._replace(
+            execution=0,
+            ordinal=0,
+            execution_id=body.execution_id,
+            status=RuntimeStatus.Pending.value,
+            created_at=message.at,
+            updated_at=message.at,
+            output=None,
+            custom_status=None,
+            failure=None,
+        )
+    return None
+
+
 def pending_row(message: InboxRow) -> InstanceRow | None:
     """The row of an instance whose start waits for an owner; None when this message is not its start."""
     try:
@@ -87,12 +127,30 @@ def pending_row(message: InboxRow) -> InstanceRow | None:
 
 
 async def orphaned_section(store: Store, row: EntityRow) -> str | None:
-    """The critical section that has an entity locked, if its orchestration has ended or is gone; else None."""
-    holder = EntityState.of(row).holder
-    if holder is None:
+    """The critical section that has an entity locked, if nobody is left who gives the lock back; else None."""
+    section = _holding_section(row)
+    if section is None or row.locked_by is None:
         return None
-    owner = await find(store, holder.instance_id)
-    return holder.section if owner is None or owner.status in TERMINAL else None
+    owner = await find(store, row.locked_by, payloads=False)
+    if owner is not None and owner.status not in TERMINAL and is_section_of(owner.execution_id, section):
+        return None
+    # With the end of an execution its release is in the inbox, until the lock is given back. So look there first.
+    for message in await store.read_messages(row.instance_id):
+        with suppress(msgspec.MsgspecError):
+            body = decode_body(message.body)
+            if isinstance(body, ReleaseEntity) and body.section == section:
+                return None
+    now = await store.get_entity(row.instance_id)
+    return section if now is not None and _holding_section(now) == section else None
+
+
+def _holding_section(row: EntityRow) -> str | None:
+    """None also of a row that cannot be read: nothing is done with it until somebody repairs it."""
+    try:
+        holder = EntityState.of(row).holder
+    except EntityCorruptError:
+        return None
+    return None if holder is None else holder.section
 
 
 def no_answer(entity: str, operation: str, timeout_s: float) -> str:

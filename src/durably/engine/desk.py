@@ -11,16 +11,24 @@ import msgspec
 from durably.clock import Clock
 from durably.core.commit import Tombstone
 from durably.core.events import Arrival, ExecutionFailed, ExecutionStarted, ParentRef, Payload, TaskScheduled
-from durably.core.messages import ActivityDone, ChildDone, Continue, RaiseEvent, StartInstance
+from durably.core.messages import ActivityDone, ChildDone, Continue, EntityDone, RaiseEvent, StartInstance
 from durably.core.notices import NoticeRules
 from durably.core.orchestration import Commit
+from durably.core.status import RuntimeStatus
 from durably.core.verdicts import encode_verdict
 from durably.engine.committer import INTERNAL, Committer, Staged
 from durably.engine.executor import Executor, Run
 from durably.engine.residents import Delivery, Resident
 from durably.engine.surroundings import Surroundings
-from durably.errors import FailureDetails, NonDeterminismError, UnknownFunctionError, VersionMismatchError
+from durably.errors import (
+    FailureDetails,
+    HistoryCorruptError,
+    NonDeterminismError,
+    UnknownFunctionError,
+    VersionMismatchError,
+)
 
+_FAILED = RuntimeStatus.Failed.value
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -125,8 +133,27 @@ class Desk:
     def discard_held(self, resident: Resident) -> None:
         """The instance will never go on."""
         for delivery in resident.held:
+            if isinstance(delivery.body, EntityDone):
+                self.keep_answer(resident, delivery.body)
             self.consumed(delivery)
         resident.held = []
+
+    def keep_answer(self, resident: Resident, answer: EntityDone) -> None:
+        """The instance has ended. If it can be rewound, its history gets the answer to a call that was under way."""
+        if resident.state.status != _FAILED:
+            return
+        commit = self.commit_of(resident)
+        stored = resident.stored
+        if stored is not None:
+            if stored.oversize is not None:
+                return  # it cannot be rewound
+            try:
+                resident.read_history()
+            except HistoryCorruptError:
+                resident.stored = stored
+                return  # nor can this one
+            commit.state = resident.state
+        commit.receive(answer)
 
     def go_on(self, resident: Resident) -> None:
         """What was held comes first, in its order; then timers that came due meanwhile."""

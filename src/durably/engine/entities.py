@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from durably.core.messages import (
     TIMER_IDLE,
     TIMER_SIGNAL,
     CallEntity,
+    ChildDone,
     Discard,
     EntityDone,
     EntityLocked,
@@ -30,9 +32,10 @@ from durably.core.messages import (
     ReleaseEntity,
     TimerDue,
 )
-from durably.core.operations import Operation, OperationOutcome
+from durably.core.operations import ALARM, KEEP_ALARM, Operation, OperationOutcome, child_ended
 from durably.engine.desk import Desk
 from durably.engine.entity_residents import EntityResident
+from durably.engine.entity_trials import EntityTrials
 from durably.engine.eviction import evict
 from durably.engine.executor import EntityCode
 from durably.engine.options import EngineOptions
@@ -46,6 +49,8 @@ from durably.errors import (
     InstanceNotFoundError,
     UnknownFunctionError,
 )
+from durably.schedules.entity import ScheduleCode
+from durably.schedules.spec import SCHEDULE
 
 _log = logging.getLogger("durably.entity")
 
@@ -54,6 +59,9 @@ _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) el
 
 _IDLE_SEQ = -1
 """Number of the timer that looks whether an entity is idle; signals have numbers from 0."""
+
+_ALARM_SEQ = -2
+"""Number of the signal that is the alarm of an entity."""
 
 
 class Limits(NamedTuple):
@@ -75,6 +83,7 @@ class Entities:
     Args:
         desk: What becomes of messages, and the batch that gathers.
         parking: Takes messages that nobody can deal with.
+        trials: Judges operations that killed a process.
         reads: Reads rows.
         limits: How much of everything.
         random: Source of ids that operations ask for.
@@ -84,6 +93,7 @@ class Entities:
         self,
         desk: Desk,
         parking: Parking,
+        trials: EntityTrials,
         reads: Reads,
         limits: Limits,
         *,
@@ -100,6 +110,8 @@ class Entities:
         self._limits = limits
         self._reads = reads
         self._parking = parking
+        self._trials = trials
+        trials.wake = self._wake
         self._ready: dict[str, EntityResident] = {}
         self._wanted: dict[str, list[Delivery]] = {}
         self._reading: dict[str, list[Delivery]] = {}
@@ -157,11 +169,43 @@ class Entities:
     def close(self) -> None:
         """Stop at once. What operations under way would have done never happened."""
         self._closed = True
+        self._trials.close()
         for resident in self.residents.values():
             if resident.busy is not None:
-                resident.busy.cancel()
+                _cancel(resident.busy)
         self.residents.clear()
         self._ready.clear()
+
+    # --- suspects ----------------------------------------------------------------------------------------------------
+
+    async def suspects(self) -> list[tuple[str, EntityRow | None]]:
+        """Read the entities whose operations were running when the process before died."""
+        ids = self._trials.suspected_entities()
+        return list(zip(ids, await self._reads.entities(ids), strict=True)) if ids else []
+
+    def count_suspects(
+        self, suspects: Sequence[tuple[str, EntityRow | None]], inbox: Sequence[InboxRow], now: int
+    ) -> bool:
+        """Count what was running; True when anything has to become durable.
+
+        Args:
+            suspects: What `suspects` has read. Nothing may have been dealt with since.
+            inbox: All messages of the partition, which wait in the mailbox.
+            now: The clock.
+        """
+        by_id = {row.message_id: row for row in inbox} if suspects else {}
+        counted = False
+        for instance_id, row in suspects:
+            resident = self._settle_in(instance_id, row)
+            if self._trials.count(resident, by_id, now):
+                self._stage(resident, now)
+                counted = True
+        return counted
+
+    def _wake(self, resident: EntityResident) -> None:
+        resident.look_again()
+        self._ready[resident.instance_id] = resident
+        self._desk.around.mailbox.arm()
 
     # --- entities that are not in memory -----------------------------------------------------------------------------
 
@@ -179,11 +223,12 @@ class Entities:
 
         self._reads.begin(read)
 
-    def _settle_in(self, instance_id: str, row: EntityRow | None) -> None:
+    def _settle_in(self, instance_id: str, row: EntityRow | None) -> EntityResident:
         resident = self.residents[instance_id] = EntityResident(instance_id, row)
         resident.corrupt = resident.corrupt or self._desk.around.condemned.get(instance_id)
-        resident.queue.extend(self._reading.pop(instance_id))
+        resident.queue.extend(self._reading.pop(instance_id, ()))
         self._ready[instance_id] = resident
+        return resident
 
     def _evict(self) -> None:
         self._evict_above = evict(
@@ -204,6 +249,8 @@ class Entities:
             if full or gathering.size >= self._limits.batch_bytes:
                 return False
             delivery = queue.popleft()
+            if isinstance(delivery.body, ChildDone):
+                delivery.body = child_ended(delivery.body)
             body = delivery.body
             if resident.corrupt is not None and not isinstance(body, Redrive | Discard):
                 self._refuse(delivery, EntityCorruptError(resident.corrupt))
@@ -234,12 +281,17 @@ class Entities:
             if self._desk.unknown_wait:
                 self._wait(resident, delivery)
             else:
+                if self._trials.over(resident, delivery, call, now):
+                    self._stage(resident, now)
                 self._refuse(delivery, error)
             return
-        if resident.may_run(call):
-            self._perform(resident, code, delivery, call, now)
-        elif code.reads_only(call.operation) and resident.may_read(call):
-            self._perform(resident, code, delivery, call, now, reads=True)
+        trials = self._trials
+        reads = not resident.may_run(call)
+        runs = trials.is_safe(resident, delivery, call) and (
+            not reads or (code.reads_only(call.operation) and resident.may_read(call))
+        )
+        if runs and trials.admits(resident, delivery, call):
+            self._perform(resident, code, delivery, call, now, reads=reads)
         else:
             self._wait(resident, delivery)
 
@@ -247,6 +299,9 @@ class Entities:
         if resident.code is None:
             entity_id = EntityId.parse(resident.instance_id)
             executor = self._desk.executor
+            if entity_id.name == SCHEDULE:  # each host has it, whatever its functions are
+                resident.code = ScheduleCode(entity_id)
+                return resident.code
             if not executor.serves("entity", entity_id.name):
                 known = ", ".join(executor.names("entity")) or "(none)"
                 raise UnknownFunctionError(
@@ -282,7 +337,9 @@ class Entities:
         self._operations += 1
         self._desk.committer.gathering.operations += 1
         caller = call.sender
-        operation = Operation(call.operation, call.input, caller, now, f"{self._token}:{self._operations}")
+        watched = self._trials.watched(resident, delivery, call)
+        token = f"{self._token}:{self._operations}"
+        operation = Operation(call.operation, call.input, caller, now, token, watched)
         state = resident.state
         outcome = code.operate(state.state, state.version, operation)
         if isinstance(outcome, OperationOutcome):
@@ -360,6 +417,10 @@ class Entities:
                 outcome.failure.type,
                 outcome.failure.message,
             )
+        if outcome.alarm != KEEP_ALARM:
+            self._set_alarm(resident, outcome.alarm, now)
+        if self._trials.over(resident, delivery, call, now):
+            self._stage(resident, now)
         if outcome.result is not None:
             gathering.size += len(outcome.result)
         self._tell(delivery, call, outcome.result, outcome.failure)
@@ -428,6 +489,9 @@ class Entities:
         state = resident.state
         for request in resident.give_up(release):
             self._desk.consumed(request)
+        if resident.busy is not None and state.holder is not None and state.holder.section == release.section:
+            self._wait(resident, delivery)  # after a crash, what is under way would find others before it
+            return
         if state.holder is not None and state.holder.section == release.section:
             state.holder = None
             self._stage(resident, state.updated_at)
@@ -444,6 +508,22 @@ class Entities:
         self._stage(resident, self._clock.now())
         self._set_timer(resident, seq, TIMER_SIGNAL, due_at)
         self._desk.consumed(delivery)
+
+    def _set_alarm(self, resident: EntityResident, due_at: int, now: int) -> None:
+        """Move the one alarm of an entity; 0: it has none. It is a signal to itself that is due later."""
+        state = resident.state
+        held = state.delayed.get(_ALARM_SEQ)
+        if (0 if held is None else held.due_at) == due_at:
+            return
+        if due_at:
+            self._stage(resident, now)
+            call = CallEntity(ALARM, None, sender=resident.instance_id)
+            state.delayed[_ALARM_SEQ] = Delayed(_ALARM_SEQ, due_at, call)
+            self._set_timer(resident, _ALARM_SEQ, TIMER_SIGNAL, due_at)
+        else:
+            del state.delayed[_ALARM_SEQ]
+            self._clear_timer(resident, _ALARM_SEQ, TIMER_SIGNAL)
+            self._stage(resident, now)
 
     def _ring(self, resident: EntityResident, due: TimerDue, now: int) -> None:
         state = resident.state
@@ -506,3 +586,11 @@ class Entities:
         if not resident.staged:
             resident.staged = True
             self._desk.committer.gathering.entities.append(resident)
+
+
+def _cancel(task: asyncio.Task[OperationOutcome]) -> None:
+    """Cancel an operation; where Python could not begin it at once, behind its beginning: nothing is left unawaited."""
+    if _EAGER:
+        task.cancel()
+    else:
+        task.get_loop().call_soon(task.cancel)

@@ -12,8 +12,6 @@ from typing import Any
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.core.events import Payload
 from durably.core.messages import ActivityDone, MessageBody
-from durably.core.notices import NOTICE
-from durably.core.queues import QUEUE
 from durably.engine.activities import ActivityPool
 from durably.engine.commands import Commands
 from durably.engine.committer import RETRY_DELAY_MAX_US, TROUBLE_DELAY_US
@@ -25,8 +23,9 @@ from durably.engine.options import EngineOptions
 from durably.engine.partition import Partition, Share
 from durably.engine.residents import Delivery
 from durably.engine.strikes import Strikes
-from durably.engine.suspicion import Suspicion, WatchedExecutor
+from durably.engine.suspicion import Suspicion
 from durably.engine.waiters import Waiters
+from durably.engine.watched import WatchedExecutor
 from durably.errors import (
     HubClosedError,
     InvariantError,
@@ -120,16 +119,9 @@ class Host:
             raise
         self.store.on_arrival(self._arrived)
         self._poll_later()
-        self._keep_for(self.options.keep_finished_s)
-        if self.executor.serves("orchestrator", QUEUE):
-            self._keep_for(self.options.queue_keep_s, QUEUE)
-        if self.options.notices.to:
-            self._keep_for(self.options.queue_keep_s, NOTICE)
-
-    def _keep_for(self, seconds: float, name: str | None = None) -> None:
-        if seconds:
-            keep_us = int(seconds * 1_000_000)
-            janitor = Janitor(self.store, self.submit, self._pause, self.clock, keep_us, name=name)
+        if self.options.keep_finished_s:
+            keep_us = int(self.options.keep_finished_s * 1_000_000)
+            janitor = Janitor(self.store, self.submit, self._pause, self.clock, keep_us)
             self._spawn(janitor.work())
 
     async def _become_suspicious(self, lease: Lease) -> None:

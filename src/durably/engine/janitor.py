@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable
 from durably.clock import Clock
 from durably.core.messages import MessageBody, Purge
 from durably.core.query import FIRST, InstanceQuery, Place
-from durably.core.status import TERMINAL, RuntimeStatus
+from durably.core.status import TERMINAL
 from durably.errors import HubClosedError, InstanceNotFoundError, InstanceStateError, OperationError
 from durably.storage.api import Store
 
 _log = logging.getLogger("durably.engine")
 
 _FINISHED = tuple(sorted(TERMINAL))
-_DEALT_WITH = (RuntimeStatus.Completed.value, RuntimeStatus.Terminated.value)
 
 PAGE = 200
 """Instances looked up at once."""
@@ -43,7 +42,6 @@ class Janitor:
         pause: Sleeps for some microseconds by the engine's clock.
         clock: Says how old an instance is.
         keep_us: How long a finished instance is kept, from its end.
-        name: Only instances of this orchestrator, and of those only what completed or was terminated.
     """
 
     def __init__(
@@ -53,16 +51,12 @@ class Janitor:
         pause: Callable[[int], Awaitable[None]],
         clock: Clock,
         keep_us: int,
-        *,
-        name: str | None = None,
     ) -> None:
         self._store = store
         self._submit = submit
         self._pause = pause
         self._clock = clock
         self._keep_us = keep_us
-        self._name = name
-        self._statuses = _FINISHED if name is None else _DEALT_WITH
         self._interval_us = max(_INTERVAL_MIN_US, min(_INTERVAL_MAX_US, keep_us // 10))
 
     async def work(self) -> None:
@@ -89,8 +83,7 @@ class Janitor:
             began = self._clock.now()
             limit = began - self._keep_us
             query = InstanceQuery(
-                name=self._name,
-                statuses=self._statuses,
+                statuses=_FINISHED,
                 created_to=limit,
                 updated_to=limit,
                 payloads=False,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import TypeVar
 
-from durably.core.commit import EntityRow, InstanceRow
+from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
 from durably.core.history import decode_failure
 from durably.core.messages import (
@@ -150,9 +150,9 @@ class Operations:
         """See `Management.query_entities`."""
         return await self._host.store.query_entities(query)
 
-    async def count_messages(self, target: str) -> int:
-        """See `Management.count_messages`."""
-        return len(await self._host.store.read_messages(target))
+    async def messages_to(self, target: str) -> list[InboxRow]:
+        """See `Management.messages_to`."""
+        return await self._host.store.read_messages(target)
 
     async def release_orphaned(self, row: EntityRow) -> bool:
         """See `Management.release_orphaned`."""

@@ -57,8 +57,8 @@ class EngineOptions:
         slow_turn_s: A turn of orchestrator code that takes longer, or an activity that holds up the event loop for longer,
             is reported with its stack; 0 switches that off.
         invariant_strikes: An instance that breaks an invariant this often is parked.
-        max_deliveries: A turn, or an attempt of an activity, that was running each of so many times when the process died
-            is parked. Fewer would park what was only unlucky; each one costs a death.
+        max_deliveries: A turn, an attempt of an activity, or an operation of an entity that was running each of so many
+            times when the process died is parked. Fewer would park what was only unlucky; each one costs a death.
         stall_limit_s: User code that holds up the event loop for longer ends the process with exit code 75, so that a
             supervisor starts it again and the culprit is found; 0 switches that off, as it should be where the program is
             somebody else's. `durably run` sets 300.

@@ -6,10 +6,13 @@ import logging
 from collections.abc import Callable
 
 from durably.core.commit import InboxRow, ParkedMessage
+from durably.core.entities import is_entity
 from durably.core.events import AttemptInterrupted, TurnInterrupted
-from durably.core.messages import ActivityDone, Discard, Redrive, Terminate
+from durably.core.history import call_in
+from durably.core.messages import ActivityDone, Discard, EntityDone, Redrive, Terminate
 from durably.engine.desk import Desk
 from durably.engine.lives import Lives
+from durably.engine.reads import Reads
 from durably.engine.residents import Delivery, Resident
 from durably.engine.trials import record_turn
 from durably.errors import FailureDetails, InstanceStateError, UsageError, WorkDiscardedError
@@ -23,14 +26,18 @@ class Parking:
     Args:
         desk: What is shared with the other parts of a turn.
         lives: Ends instances.
+        reads: Reads messages that were set aside.
         read_inbox: Asks for a look into the inbox.
     """
 
-    def __init__(self, desk: Desk, lives: Lives, read_inbox: Callable[[], None]) -> None:
+    def __init__(self, desk: Desk, lives: Lives, reads: Reads, read_inbox: Callable[[], None]) -> None:
         self._desk = desk
         self._lives = lives
         self._condemned = desk.around.condemned
+        self._reads = reads
         self._read_inbox = read_inbox
+        self._ordered: set[str] = set()
+        """Messages about which an order is under way: whatever comes after it finds them gone."""
 
     def redrive(self, resident: Resident, delivery: Delivery, now: int) -> None:
         """The instance goes on, and whatever was counted against it is forgotten."""
@@ -74,15 +81,44 @@ class Parking:
 
     def message(self, delivery: Delivery, body: Redrive | Discard) -> None:
         """Put a message back into the inbox, or delete it; one that is gone meanwhile is ignored."""
+        message_id = body.message_id
+        if message_id is None or message_id in self._ordered:
+            self._desk.consumed(delivery)
+            return
+        self._ordered.add(message_id)
+        if isinstance(body, Discard) and is_entity(delivery.target):
+            self._reads.begin(lambda: self._discard_operation(delivery, message_id))
+            return
         gathering = self._desk.committer.gathering
-        if body.message_id is not None:
-            if isinstance(body, Redrive):
-                self._condemned.pop(delivery.target, None)
-                gathering.unparked.append(body.message_id)
-                self._desk.once_durable(self._read_inbox)
-            else:
-                gathering.parked_dropped.append(body.message_id)
+        if isinstance(body, Redrive):
+            self._condemned.pop(delivery.target, None)
+            gathering.unparked.append(message_id)
+            self._desk.once_durable(self._read_inbox)
+        else:
+            gathering.parked_dropped.append(message_id)
+        self._obeyed(delivery, message_id)
+
+    async def _discard_operation(self, delivery: Delivery, message_id: str) -> None:
+        """Delete a message to an entity; the orchestration that waits for its result, if one does, gets a failure."""
+        rows = await self._reads.parked(message_id)
+        if self._reads.closed:
+            return
+        for row in rows:
+            self._desk.committer.gathering.parked_dropped.append(message_id)
+            call = call_in(row.body)
+            if call is not None and call.caller is not None:
+                error = WorkDiscardedError(
+                    f"operation '{call.operation}' of entity '{row.instance_id}' was discarded by an operator. {row.cause}"
+                )
+                caller = call.caller
+                done = EntityDone(caller.execution_id, caller.seq, None, FailureDetails.of(error))
+                self._desk.around.send(caller.instance_id, done)
+        self._obeyed(delivery, message_id)
+        self._desk.around.mailbox.arm()
+
+    def _obeyed(self, delivery: Delivery, message_id: str) -> None:
         self._desk.consumed(delivery)
+        self._desk.once_durable(lambda: self._ordered.discard(message_id))
 
     def unreadable(self, row: InboxRow, why: str, now: int) -> None:
         """A message in the inbox is none that we know: it is set aside, and whoever sent it is told."""

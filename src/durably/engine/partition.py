@@ -16,6 +16,8 @@ from durably.engine.company import Company
 from durably.engine.desk import Desk
 from durably.engine.effects import Effects
 from durably.engine.entities import Entities, Limits
+from durably.engine.entity_residents import EntityResident
+from durably.engine.entity_trials import EntityTrials
 from durably.engine.executor import Executor
 from durably.engine.inbox import Inbox
 from durably.engine.lives import Lives
@@ -111,14 +113,21 @@ class Partition:
             run=self._give_turn,
         )
         lives = Lives(desk)
-        self._parking = Parking(desk, lives, self._look_into_inbox)
+        self._parking = Parking(desk, lives, self._reads, self._look_into_inbox)
         turns = Turns(desk, lives, self._parking, options.turns_per_batch, knock=self._trials.knock)
         admission = Admission(desk, lives, self._trials, self._parking, self._reads)
-        self._entities = Entities(desk, self._parking, self._reads, Limits.of(options), random=share.random)
+        entity_trials = EntityTrials(
+            desk, self._parking, share.company, share.suspicion, options.max_deliveries
+        )
+        self._entities = Entities(
+            desk, self._parking, entity_trials, self._reads, Limits.of(options), random=share.random
+        )
         self._pump = Pump(
             desk, turns, admission, self._entities, options, cautious=cautious, failed=self.fail
         )
-        self._recovery = Recovery(desk, turns, admission, self._trials, self._reads)
+        self._recovery = Recovery(
+            desk, turns, admission, trials=self._trials, entities=self._entities, reads=self._reads
+        )
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -164,6 +173,11 @@ class Partition:
     def residents(self) -> dict[str, Resident]:
         """Who is in memory, by id."""
         return self._around.residents
+
+    @property
+    def entities(self) -> dict[str, EntityResident]:
+        """Which entities are in memory, by id."""
+        return self._entities.residents
 
     @property
     def progressed(self) -> bool:

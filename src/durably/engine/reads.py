@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from durably.clock import Clock
-from durably.core.commit import EntityRow, InboxRow, TimerRow
+from durably.core.commit import EntityRow, InboxRow, ParkedMessage, TimerRow
 from durably.errors import StoreUnavailableError
 from durably.storage.api import Lease, Snapshot, Store, StoredInstance
 
@@ -64,6 +64,10 @@ class Reads:
     async def inbox(self, after: int) -> list[InboxRow]:
         """See `Store.read_inbox`."""
         return await self._store.read_inbox(self._lease, after)
+
+    async def parked(self, message_id: str) -> list[ParkedMessage]:
+        """See `Store.read_parked`."""
+        return await self._store.read_parked(message_id=message_id)
 
     async def timers(self, after: int, until: int) -> list[TimerRow]:
         """See `Store.read_timers`."""

@@ -6,6 +6,7 @@ from durably.core.commit import InboxRow
 from durably.core.messages import ActivityDone, StartInstance
 from durably.engine.admission import Admission
 from durably.engine.desk import Desk
+from durably.engine.entities import Entities
 from durably.engine.reads import Reads
 from durably.engine.residents import Resident
 from durably.engine.trials import Trials
@@ -21,15 +22,26 @@ class Recovery:
         turns: Tries blocked instances again.
         admission: Takes instances in.
         trials: Judges suspects, and starts the activities that were in flight.
+        entities: Count suspects among their operations.
         reads: Reads the instances of suspects.
     """
 
-    def __init__(self, desk: Desk, turns: Turns, admission: Admission, trials: Trials, reads: Reads) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        turns: Turns,
+        admission: Admission,
+        *,
+        trials: Trials,
+        entities: Entities,
+        reads: Reads,
+    ) -> None:
         self._around = desk.around
         self._clock = desk.clock
         self._turns = turns
         self._admission = admission
         self._trials = trials
+        self._entities = entities
         self._reads = reads
 
     async def run(self, snapshot: Snapshot) -> None:
@@ -38,6 +50,7 @@ class Recovery:
         self._around.execution = snapshot.execution
         suspects = trials.suspected_instances()
         found = await self._reads.instances(suspects) if suspects else []
+        suspected = await self._entities.suspects()
         missing = [suspect for suspect, stored in zip(suspects, found, strict=True) if stored is None]
         trials.begin(snapshot, self._clock.now(), missing)
         self._take_in(snapshot)
@@ -45,7 +58,8 @@ class Recovery:
             if stored is not None and stored.row.instance_id not in self._around.residents:
                 self._admission.settle_in(stored)
         self._admit_unborn()
-        trials.settle()
+        counted = self._entities.count_suspects(suspected, snapshot.inbox, self._clock.now())
+        trials.settle(counted=counted)
         self._around.timers.start(snapshot.timers)
         self._around.mailbox.arm()
 

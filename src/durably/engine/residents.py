@@ -206,6 +206,18 @@ class Resident:
         state.custom_status = row.custom_status
         state.failure = decode_failure(row.failure)
 
+    def read_history(self) -> None:
+        """Know all that its rows say, of one that had ended when it was read.
+
+        Raises:
+            HistoryCorruptError: They cannot be read.
+        """
+        stored, self.stored = self.stored, None
+        if stored is not None:
+            events, self.checksum = decode_rows(self.instance_id, self.execution_id, stored.history)
+            self.state = InstanceState.fold(self.instance_id, events)
+            self.next_seq = len(stored.history)
+
     def begin_execution(self, execution: int, execution_id: str) -> None:
         """Turn to the next execution of the instance."""
         self.bases = ()

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
-from durably.core.events import ChildScheduled, EventRaised, HistoryEvent, ParentRef, Rewound, TimerFired
+from durably.core.events import (
+    ChildScheduled,
+    EntityCalled,
+    EventRaised,
+    HistoryEvent,
+    ParentRef,
+    Rewound,
+    TimerFired,
+)
 from durably.core.history import decode_rows, readable
 from durably.core.ids import attempt_id
 from durably.core.messages import (
     TIMER_DUE,
     ActivityDone,
     ChildDone,
+    EntityDone,
     MessageBody,
     RaiseEvent,
     Restart,
@@ -164,6 +173,7 @@ class Rewinds:
             shift_us=max(now, plan.ended_at) - plan.failed_at,
             lineage={**plan.lineage, resident.execution_id: plan.next_seq},
             custom_status=resident.state.custom_status,
+            in_flight=plan.in_flight,
         )
         self._end_orphans(resident, plan, commit)
         desk.consumed(delivery)
@@ -209,6 +219,9 @@ def _message(successor: Resident, event: Late) -> MessageBody:
     if isinstance(event, EventRaised):
         return RaiseEvent(event.name, event.input)
     number = successor.state.attempt_number(event.seq)
-    if isinstance(successor.state.open.get(event.seq), ChildScheduled):
+    call = successor.state.open.get(event.seq)
+    if isinstance(call, EntityCalled):
+        return EntityDone(successor.execution_id, event.seq, event.result, None)
+    if isinstance(call, ChildScheduled):
         return ChildDone(successor.execution_id, event.seq, number, event.result)
     return ActivityDone(successor.execution_id, event.seq, number, event.result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from durably.clock import Clock
+from durably.core.entities import is_entity
 from durably.core.events import AttemptInterrupted, TaskScheduled, TurnInterrupted
 from durably.core.messages import TIMER_START, TimerDue
 from durably.core.orchestration import Commit
@@ -80,6 +81,9 @@ class Trials:
                 *(row.instance_id for row in snapshot.inbox),
                 *(stored.row.instance_id for stored in snapshot.in_flight),
                 *(timer.instance_id for timer in snapshot.timers if timer.due_at <= now),
+            }
+            self._suspicion.recovered_messages = {
+                row.message_id for row in snapshot.inbox if is_entity(row.instance_id)
             }
 
     def look_at(self, resident: Resident) -> None:
@@ -170,9 +174,13 @@ class Trials:
             resident.parked = f"Parked: {cause}. {_CURE}"
         self._desk.touch(resident, now)
 
-    def settle(self) -> None:
-        """All who were in flight have been looked at: once that is durable, suspects may be tried again."""
-        if self._recorded:
+    def settle(self, *, counted: bool) -> None:
+        """All who were in flight have been looked at: once that is durable, suspects may be tried again.
+
+        Args:
+            counted: Something was counted elsewhere, too.
+        """
+        if self._recorded or counted:
             self._desk.once_durable(self._counted)
         else:
             self._counted()

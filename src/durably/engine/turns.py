@@ -11,6 +11,7 @@ from durably.core.messages import (
     ChildDone,
     Continue,
     Discard,
+    EntityDone,
     MessageBody,
     Purge,
     RaiseEvent,
@@ -230,6 +231,8 @@ class Turns:
 
     def _refuse_ended(self, resident: Resident, delivery: Delivery) -> None:
         operation = _OPERATIONS.get(type(delivery.body))
+        if isinstance(delivery.body, EntityDone):
+            self._desk.keep_answer(resident, delivery.body)
         if operation is None:
             self._desk.consumed(delivery)  # a result that nobody wants any more
             return

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import msgspec
 
 from durably.clock import Clock
 from durably.core.notices import NOTICE, Destination, Notice
 from durably.core.timeline import instant
-from durably.errors import HttpRequestError, HttpStatusError, NonRetryableError, UsageError
+from durably.errors import HttpRequestError, HttpStatusError, NonRetryableError, OperationError, UsageError
 from durably.executors.http.policy import HttpPolicy
 from durably.program.registry import ActivityFunction
 
@@ -76,6 +77,22 @@ def _secret(text: str) -> bytes:
     return raw
 
 
+class Forgets(Protocol):
+    """Deletes the instances of notices some time after they were delivered."""
+
+    def note(self, instance_id: str) -> None:
+        """One was delivered."""
+        ...
+
+    async def forget_due(self) -> None:
+        """Delete a few that are due."""
+        ...
+
+    async def forget_old(self) -> None:
+        """Delete what an earlier host has left."""
+        ...
+
+
 class Notifier:
     """The built-in activity of notices.
 
@@ -93,6 +110,12 @@ class Notifier:
         self._clock = clock
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._waiting: dict[str, int] = {}
+        self._forgets: Forgets | None = None
+        self._old_forgotten = False
+
+    def connect(self, forgets: Forgets) -> None:
+        """Say who deletes what was delivered, before anything runs."""
+        self._forgets = forgets
 
     def registered(self) -> ActivityFunction:
         """The activity, as an executor takes it."""
@@ -119,11 +142,23 @@ class Notifier:
         self._waiting[to.url] = self._waiting.get(to.url, 0) + 1
         try:
             async with slots:
-                return await self._send(notice, to)
+                status = await self._send(notice, to)
         finally:
             self._waiting[to.url] -= 1
             if not self._waiting[to.url]:
                 del self._waiting[to.url], self._slots[to.url]
+        with contextlib.suppress(OperationError):  # it is delivered; what is left is for another time
+            await self._tidy(notice)
+        return status
+
+    async def _tidy(self, notice: Notice) -> None:
+        if self._forgets is None:
+            return
+        if not self._old_forgotten:
+            self._old_forgotten = True
+            await self._forgets.forget_old()
+        self._forgets.note(notice.instance)
+        await self._forgets.forget_due()
 
     async def _send(self, notice: Notice, to: Destination) -> int:
         try:

@@ -18,6 +18,7 @@ from typing import Final
 
 from durably.executors.native import NativeExecutor
 from durably.program import guards
+from durably.program.entity_run import OPERATING, operation_in
 from durably.program.failures import is_ours
 
 _logger = logging.getLogger("durably.watchdog")
@@ -114,6 +115,9 @@ def _culprit(watched: int) -> tuple[str | None, str]:
         if frame.f_code is NativeExecutor.perform.__code__:
             call = frame.f_locals["call"]
             who = f"Activity '{call.name}' (#{call.seq} of instance '{call.instance_id}')"
+            break
+        if frame.f_code in OPERATING:
+            who = "Operation '{}' of entity '{}'".format(*operation_in(frame))
             break
         if not is_ours(frame.f_code.co_filename):
             function = frame

@@ -22,6 +22,9 @@ from durably.program.signatures import Signature, activity_plan, function_input
 DELETE: Final = "delete"
 """The operation that every entity has, unless it has one of its own by that name."""
 
+RESERVED: Final = "durably."
+"""How the names of the runtime's own entities begin."""
+
 Migration = Callable[[Any, int], Any]
 
 
@@ -51,6 +54,10 @@ class EntityFunction:
             self.name = EntityId(name, "").name
         except InvalidIdError as error:
             raise RegistrationError(f"Cannot register an entity: {error}") from None
+        if self.name.startswith(RESERVED):
+            raise RegistrationError(
+                f"Cannot register entity '{self.name}': names that begin with '{RESERVED}' are those of the runtime"
+            )
         if type(state_version) is not int or state_version < 0:
             raise RegistrationError(
                 f"Entity '{self.name}' has state_version={state_version!r}: expected 0 or more"

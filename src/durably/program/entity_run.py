@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Coroutine
+from types import FrameType
 from typing import Any
 
 from durably.codec.convert import Converter
@@ -149,3 +150,21 @@ class EntityRun:
     def _failed(self, state: Payload, version: int, error: BaseException) -> OperationOutcome:
         self._target = None
         return OperationOutcome(state, version, None, describe(error), [])
+
+
+OPERATING = frozenset(
+    method.__code__
+    for method in (
+        EntityRun.operate,
+        EntityRun._finish_class_later,  # pyright: ignore[reportPrivateUsage]
+        EntityRun._finish_function_later,  # pyright: ignore[reportPrivateUsage]
+    )
+)
+"""Whose frames say that an operation runs."""
+
+
+def operation_in(frame: FrameType) -> tuple[str, str]:
+    """The operation that a frame of `OPERATING` performs, and the entity."""
+    found = frame.f_locals
+    operation = found["operation"].name if "operation" in found else found["context"].operation_name
+    return operation, str(found["self"]._entity_id)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from durably.codec.convert import Converter
+from durably.core.entities import is_entity
 from durably.core.events import ContinuedAsNew, ExecutionStarted
 from durably.core.external_events import EventMatcher
 from durably.core.ids import INSTANCE_ID_CHARS_MAX, check_instance_id, child_id
@@ -71,7 +72,10 @@ class Identity:
         self.execution_id = started.origin
         self.name = started.name
         self.version = started.version
-        self.parent_instance_id = started.parent.instance_id if started.parent is not None else None
+        parent = None if started.parent is None else started.parent.instance_id
+        self.parent_instance_id = (
+            None if parent is None or is_entity(parent) else parent
+        )  # a schedule is none
         self.tags: dict[str, str] = dict(started.tags) if started.tags else {}
         self.next_execution: ContinuedAsNew | None = None
         self._ordinal = started.ordinal

@@ -15,17 +15,23 @@ if TYPE_CHECKING:
     from durably.testing.faults import Fault
     from durably.testing.history import History, replay
     from durably.testing.mock_activity import MockActivityContext
+    from durably.testing.mock_entity import EntityMock, RecordedOperation
+    from durably.testing.mock_http import HttpMock, MockedRequest
     from durably.testing.mock_orchestration import MockOrchestrationContext
     from durably.testing.pace import StuckError
     from durably.testing.stubs import RecordedCall, Stub
 
 _ROOMS = {
     "DurableEnvironment": "environment",
+    "EntityMock": "mock_entity",
     "Fault": "faults",
     "History": "history",
+    "HttpMock": "mock_http",
     "MockActivityContext": "mock_activity",
     "MockOrchestrationContext": "mock_orchestration",
+    "MockedRequest": "mock_http",
     "RecordedCall": "stubs",
+    "RecordedOperation": "mock_entity",
     "Stub": "stubs",
     "StuckError": "pace",
     "VirtualClock": "clock",
@@ -34,11 +40,15 @@ _ROOMS = {
 
 __all__ = [
     "DurableEnvironment",
+    "EntityMock",
     "Fault",
     "History",
+    "HttpMock",
     "MockActivityContext",
     "MockOrchestrationContext",
+    "MockedRequest",
     "RecordedCall",
+    "RecordedOperation",
     "Stub",
     "StuckError",
     "VirtualClock",

@@ -1,4 +1,4 @@
-"""What a test arranges for a hub: who answers in the place of activities, and what goes wrong."""
+"""What a test arranges for a hub: who answers in the place of activities, entities and services, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -7,19 +7,32 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from durably.app import App
+from durably.codec.convert import Converter
 from durably.errors import UsageError
 from durably.program.durations import microseconds
+from durably.program.registry import Registry
 from durably.testing.faults import ANYTHING, Fault
+from durably.testing.mock_entity import Entity, RecordedOperation, entity_name_in
+from durably.testing.mocking import Mocking
 from durably.testing.stage import Plot
+from durably.testing.stage_entities import names_of
 from durably.testing.stubs import NOTHING, Function, RecordedCall, Stub, name_in
 
 
-class Arrangements:
+class Arrangements(Mocking):
     """The verbs of `durably.testing.DurableEnvironment` that need no hub yet; all may be used before it is open."""
 
     def __init__(self, app: App, plot: Plot) -> None:
         self._app = app
         self._plot = plot
+        super().__init__(plot.entities, plot.http)
+        if app.http is not None:
+            plot.http_policy = app.http
+
+    @property
+    def functions(self) -> tuple[Registry, Converter]:
+        """See `Mocking.functions`."""
+        return self._app.registry, self._app.converter
 
     # --- stubs -------------------------------------------------------------------------------------------------------
 
@@ -65,6 +78,23 @@ class Arrangements:
             delay=delay,
         )
         return self._plot.stubs.add(stub)
+
+    def operations(
+        self, entity: Entity | None = None, operation: str | None = None
+    ) -> list[RecordedOperation]:
+        """The operations of entities that have begun so far, mocked ones too.
+
+        Args:
+            entity: Of the entities of this name; all by default.
+            operation: Which one; each by default.
+        """
+        registry, converter = self._app.registry, self._app.converter
+        wanted = None if entity is None else entity_name_in(registry, entity)
+        return [
+            RecordedOperation.of(entity_id, one, converter)
+            for entity_id, one in self._plot.operations
+            if wanted in {None, entity_id.name} and operation in {None, one.name}
+        ]
 
     def calls(self, fn: Function | None = None) -> list[RecordedCall]:
         """The attempts of an activity, or of all of them, that have begun so far, mocked ones too."""
@@ -114,15 +144,25 @@ class Arrangements:
             raise UsageError(f"when is {when!r}: expected 'started' or 'finished'")
         return self._plot.faults.add(Fault(when, self._named(step), times=times))
 
-    def duplicate(self, fn: Function = ANYTHING, *, times: int | None = 1) -> Fault:
-        """Let an activity be delivered twice, as after a crash.
+    def duplicate(
+        self, fn: Function = ANYTHING, *, operation: str | None = None, times: int | None = 1
+    ) -> Fault:
+        """Let an activity, or an operation of an entity, be delivered twice, as after a crash.
 
-        It runs again under the same idempotency key, and its completion arrives twice.
+        An activity runs again under the same idempotency key, and its completion arrives twice. An operation, called or
+        signalled, is performed again on the state as it was: what it did before never happened, but for what it did
+        outside.
 
         Args:
-            fn: The activity; any by default.
+            fn: The activity; any by default. With `operation`: the entity.
+            operation: The operation, or ``"*"`` for each of the entity.
             times: How often; None for always.
         """
+        if operation is not None:
+            name = (
+                ANYTHING if fn == ANYTHING else names_of(entity_name_in(self._app.registry, fn), operation)[0]
+            )
+            return self._plot.faults.add(Fault("operation", name, times=times))
         return self._plot.faults.add(Fault("duplicate", self._named(fn), times=times))
 
     def delay(self, fn: Function = ANYTHING, *, by: timedelta | float, times: int | None = None) -> Fault:

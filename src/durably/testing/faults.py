@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-Kind = Literal["commit", "started", "finished", "duplicate", "delay", "reorder"]
+Kind = Literal["commit", "started", "finished", "duplicate", "operation", "delay", "reorder"]
 
 ANYTHING = "*"
 """Stands for the name of every activity."""
@@ -16,7 +16,7 @@ class Fault:
 
     Attributes:
         kind: What.
-        name: Of the activity that it concerns, or ``"*"``.
+        name: Of the activity or operation that it concerns, or ``"*"``.
         happened: How often it has.
 
     Args:
@@ -63,9 +63,9 @@ class Faults:
         self._faults.append(fault)
         return fault
 
-    def strikes(self, kind: Kind, name: str = ANYTHING) -> bool:
-        """True when something of this kind happens to an activity, now."""
-        return bool([fault for fault in self._concerning(kind, name) if fault.strikes()])
+    def strikes(self, kind: Kind, *names: str) -> bool:
+        """True when something of this kind happens to an activity or an operation, now; it goes by these names."""
+        return bool([fault for fault in self._concerning(kind, *names) if fault.strikes()])
 
     def delay_us(self, name: str, chance: random.Random) -> int:
         """How much later the result of an activity comes, in microseconds."""
@@ -75,5 +75,5 @@ class Faults:
                 late += chance.randrange(1, fault.delay_us)
         return late
 
-    def _concerning(self, kind: Kind, name: str) -> list[Fault]:
-        return [one for one in self._faults if one.kind == kind and one.name in {name, ANYTHING}]
+    def _concerning(self, kind: Kind, *names: str) -> list[Fault]:
+        return [one for one in self._faults if one.kind == kind and one.name in {*names, ANYTHING}]

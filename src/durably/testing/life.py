@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from durably.app import App
+from durably.client import Client
+from durably.client.declaring import declare
 from durably.core.commit import Batch
 from durably.core.messages import ActivityDone
 from durably.engine.host import Host
@@ -24,6 +26,7 @@ from durably.storage.open import open_store
 from durably.testing.clock import VirtualClock
 from durably.testing.sim_loop import SimRandom
 from durably.testing.stage import Plot, StagedExecutor
+from durably.triggers.queue_host import QueueHost
 
 _ROUNDS = 4
 """Rounds of the event loop in which an acknowledgement reaches its caller."""
@@ -88,6 +91,7 @@ class Life:
         chance: random.Random,
         plot: Plot,
     ) -> None:
+        queues = self._queues = QueueHost(app.queue_functions, app.converter)
         native = NativeExecutor(
             app.registry,
             app.converter,
@@ -97,6 +101,7 @@ class Life:
                 slow_turn_s=options.slow_turn_s,
                 program=ProgramOptions(actions_max=options.max_actions),
             ),
+            queues.builtins,
         )
         self.executor = StagedExecutor(
             native, plot, clock, die=self.dies, redeliver=self._redeliver, mismatch=around.mismatch
@@ -107,6 +112,10 @@ class Life:
         self._clock = clock
         self.engine = Host(cast("Store", self._gate), self.executor, options, clock, SimRandom(chance))
         self.operations = Operations(self.engine)
+        client = Client.of(self.operations, app.registry, app.converter, clock, self.engine.random)
+        queues.connect(client, self.operations, clock, options.queue_keep_s)
+        self._schedules = app.schedules
+        self._death = asyncio.Event()
         self.is_over = False
         """Whoever called it has to turn to the next one."""
 
@@ -122,6 +131,7 @@ class Life:
         """From now on no user code begins, and nothing becomes durable; the environment does the rest."""
         if not (self.is_dying or self.is_over):
             self._gate.frozen = self.executor.frozen = True
+            self._death.set()
             self._around.dies(self)
 
     @property
@@ -140,11 +150,23 @@ class Life:
 
     async def start(self) -> None:
         """Open the hub and go on with what is in flight."""
+        self._queues.check()
         await self.engine.start()
+        self._queues.start()
+        declaring = asyncio.get_running_loop().create_task(declare(self.operations, self._schedules))
+        death = asyncio.get_running_loop().create_task(self._death.wait())
+        try:
+            await asyncio.wait([declaring, death], return_when=asyncio.FIRST_COMPLETED)
+            if not self.is_dying:
+                await declaring
+        finally:
+            declaring.cancel()
+            death.cancel()
 
     async def stop(self) -> None:
         """End in order. What runs is cancelled, and runs again when the hub is served next."""
         self.is_over = True
+        await self._queues.stop()
         loop = asyncio.get_running_loop()
         stopping = loop.create_task(self.engine.stop(0))
         while not stopping.done():
@@ -159,6 +181,7 @@ class Life:
         for _ in range(_ROUNDS):
             await asyncio.sleep(0)
         self.is_over = True
+        await self._queues.stop()
         self.engine.abandon()
         await asyncio.sleep(0)
         await self.engine.executor.close()

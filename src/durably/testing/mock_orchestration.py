@@ -4,49 +4,65 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from durably.app import App
-from durably.codec.convert import JsonConverter
+from durably.codec.convert import Converter, JsonConverter
+from durably.core.entities import EntityId
 from durably.core.events import ContinuedAsNew, ExecutionStarted, HistoryEvent, ParentRef
 from durably.core.instance import InstanceState
 from durably.core.messages import (
     ActivityDone,
+    CallEntity,
     Cancel,
     ChildDone,
+    EntityDone,
+    EntityLocked,
+    LockEntity,
     MessageBody,
     RaiseEvent,
     StartInstance,
     TimerDue,
 )
+from durably.core.operations import Operation, OperationOutcome
 from durably.core.orchestration import Commit
 from durably.core.status import RuntimeStatus
 from durably.core.timeline import instant
 from durably.engine.executor import ActivityCall, Run
 from durably.errors import FailureDetails, OrchestrationFailedError, UsageError
+from durably.executors.http.policy import HttpPolicy
 from durably.executors.native import NativeExecutor, NativeOptions
 from durably.program.durations import micros_of, microseconds
+from durably.program.http import HTTP_ACTIVITY
 from durably.program.mismatch import label
 from durably.program.registry import Registry
 from durably.testing.clock import START
 from durably.testing.history import History
+from durably.testing.mock_entity import EntityMocks, RecordedOperation
+from durably.testing.mock_http import HttpMocks
+from durably.testing.mocking import Mocking
 from durably.testing.pace import StuckError
 from durably.testing.stubs import NOTHING, Function, RecordedCall, Stub, Stubs, decoded, name_in
+
+T = TypeVar("T")
 
 _EXECUTION_ID = "0" * 32
 _PYTHON = "{}.{}".format(*sys.version_info)
 
 
-class MockOrchestrationContext:
+class MockOrchestrationContext(Mocking):
     """Runs an orchestrator by itself: without a hub, an event loop or time, on results that the test gives it.
 
     The orchestrator gets the real `OrchestrationContext`, so that all of its asyncio works, timers and retries included;
     time is virtual. What it calls has to be mocked: nothing else runs.
 
+    Locks of entities are granted as they are asked for; signals are noted, and go nowhere.
+
     Attributes:
         calls: Attempts of activities and sub-orchestrations, in order.
+        operations: Calls and signals of entities, in order.
         custom_status: As the orchestrator set it last.
         continued: It has continued as new; `next_input` is the input of the next execution.
         next_input: See there.
@@ -72,6 +88,7 @@ class MockOrchestrationContext:
     ) -> None:
         self.instance_id = instance_id
         self.calls: list[RecordedCall] = []
+        self.operations: list[RecordedOperation] = []
         self.custom_status: Any = None
         self.continued = False
         self.next_input: Any = None
@@ -82,11 +99,18 @@ class MockOrchestrationContext:
         self._converter = JsonConverter() if app is None else app.converter
         self._activities = Stubs()
         self._orchestrators = Stubs()
+        super().__init__(EntityMocks(), HttpMocks())
+        self._http_policy = HttpPolicy() if app is None or app.http is None else app.http
         self._now = micros_of(start)
         self._waiting: list[tuple[int, int, MessageBody]] = []
         self._timers: dict[tuple[int, int], int] = {}
         self._count = 0
         self._events: list[HistoryEvent] = []
+
+    @property
+    def functions(self) -> tuple[Registry, Converter]:
+        """See `Mocking.functions`."""
+        return self._registry, self._converter
 
     # --- what the test arranges --------------------------------------------------------------------------------------
 
@@ -235,23 +259,55 @@ class MockOrchestrationContext:
                 scheduled.tags,
             )
             self._answer(call, self._activities, "activity")
-        for _, message in commit.messages:
+        for target, message in commit.messages:
             if isinstance(message, StartInstance) and message.parent is not None:
                 self._answer(self._call_of(message, message.parent), self._orchestrators, "orchestrator")
+            elif isinstance(message, CallEntity):
+                self._operate(EntityId.parse(target), message)
+            elif isinstance(message, LockEntity):
+                self._put(self._now, EntityLocked(_EXECUTION_ID, message.holder.seq, target))
 
     def _call_of(self, start: StartInstance, call: ParentRef) -> ActivityCall:
         return ActivityCall(
             self.instance_id, _EXECUTION_ID, call.seq, call.attempt, 1, start.name, start.input, start.tags
         )
 
+    def _operate(self, entity_id: EntityId, call: CallEntity) -> None:
+        """Answer a call of an entity; a signal wants no answer."""
+        operation = Operation(call.operation, call.input, call.sender, self._now, f"{len(self.operations)}")
+        self.operations.append(RecordedOperation.of(entity_id, operation, self._converter))
+        mock = self._entity_mocks.find(entity_id.name, call.operation)
+        if mock is None:
+            if call.caller is None:
+                return
+            raise UsageError(
+                f"The orchestrator called operation '{call.operation}' of entity '{entity_id}' (#{call.caller.seq}), and no mock "
+                f"of it is left; expected ctx.mock_entity('{entity_id.name}', operation='{call.operation}', returns=…) before "
+                "the run"
+            )
+        outcome = mock.perform(entity_id, None, 0, operation)
+        if not isinstance(outcome, OperationOutcome):
+            outcome = _at_once(outcome, f"entity '{entity_id.name}'")
+        if call.caller is not None:
+            self._put(self._now, EntityDone(_EXECUTION_ID, call.caller.seq, outcome.result, outcome.failure))
+
+    def _ask(self, call: ActivityCall) -> None:
+        """Answer a request of `call_http`."""
+        work = self._http_mocks.perform(call, self._http_policy, lambda: self._now)
+        done, delay_us = _at_once(work, "an HTTP service")
+        self._put(self._now + delay_us, done)
+
     def _answer(self, call: ActivityCall, stubs: Stubs, kind: str) -> None:
         stub = stubs.take(call.name)
+        if stub is None and call.name == HTTP_ACTIVITY:
+            self._ask(call)
+            return
         if stub is None:
             raise UsageError(
                 f"The orchestrator called {kind} '{call.name}' (#{call.seq}, attempt {call.attempt}), and no mock of it is "
                 f"left; expected ctx.mock_{kind}({call.name}, returns=…) before the run"
             )
-        done = _result_of(stub, call)
+        done = _at_once(stub.perform(call), f"'{stub.name}'")
         self.calls.append(stub.calls[-1])
         body = done if stubs is self._activities else _of_child(done)
         self._put(self._now + stub.delay_us, body)
@@ -292,15 +348,14 @@ def _of_child(done: ActivityDone) -> ChildDone:
     return ChildDone(done.execution_id, done.seq, done.attempt, done.result, done.failure)
 
 
-def _result_of(stub: Stub, call: ActivityCall) -> ActivityDone:
-    """The answer of a stub, without an event loop."""
-    work = stub.perform(call)
+def _at_once(work: Coroutine[Any, Any, T], what: str) -> T:
+    """The answer of a mock, without an event loop."""
     try:
         work.send(None)
     except StopIteration as answer:
         return answer.value
     work.close()
     raise UsageError(
-        f"The mock of '{stub.name}' awaits something: expected runs= to be a function that returns at once, since there is "
+        f"The mock of {what} awaits something: expected runs= to be a function that returns at once, since there is "
         "no event loop here; use DurableEnvironment"
     )

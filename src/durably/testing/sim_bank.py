@@ -88,6 +88,7 @@ class Bank(Clients):
         while not await self._begun("transfer", move, instance_id):
             pass
         self.moves[instance_id] = move
+        self._scene.report.transfers += 1
         if move.how == "hangs" or chance.random() < 0.3:
             await asyncio.sleep(chance.choice((0.0, 0.05, 0.3, 1.0)))
             await self._end(instance_id)

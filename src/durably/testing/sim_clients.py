@@ -64,6 +64,9 @@ class Clients:
         """True when the world may end as soon as all instances have."""
         return True
 
+    def committed(self) -> None:
+        """A batch was applied."""
+
     async def live(self, name: str) -> None:
         """Be one client, as long as the storm lasts."""
         count = 0

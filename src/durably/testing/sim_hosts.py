@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from durably.app import App, AppHost
 from durably.core.commit import Batch
+from durably.core.entities import EntityState
 from durably.engine.options import EngineOptions
 from durably.errors import OperationError
 from durably.testing.sim_loop import SimRandom
@@ -64,11 +65,22 @@ class Hosts:
     def _crash(self) -> None:
         host, self.host = self.host, None
         if host is not None:
+            self._count_cut_sections(host)
             self._scene.crashes += 1
             host.engine.abandon()
             store = host.engine.store
             if isinstance(store, SimStore):
                 store.abandon()
+
+    def _count_cut_sections(self, host: AppHost) -> None:
+        """What is lost with a host, or with the partition object of one."""
+        rows = self._scene.hub.entities.values()
+        durable = {holder.section for row in rows if (holder := EntityState.of(row).holder) is not None}
+        partition = host.engine.partition
+        residents = () if partition is None else partition.entities.values()
+        granted = {holder.section for resident in residents if (holder := resident.state.holder) is not None}
+        self._scene.report.cut_sections += len(durable | granted)
+        self._scene.report.cut_grants += len(granted - durable)
 
     async def weather(self) -> None:
         """Crashes, restarts, graceful stops, jumps of the clock."""
@@ -92,5 +104,6 @@ class Hosts:
             elif what < 0.85 and self.host is not None and self.host.engine.partition is not None:
                 self._scene.report.faults["reload"] += 1
                 self._scene.crashes += 1
+                self._count_cut_sections(self.host)
                 self.host.engine.reload_partition("simulated")
             await self.boot_if_down()

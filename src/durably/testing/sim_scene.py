@@ -21,6 +21,10 @@ class Report:
         commits: Batches applied.
         instances: Instances started and acknowledged.
         reruns: Attempts of activities that ran more than once.
+        transfers: Of a bank: those that were accepted.
+        cut_sections: Of a bank: critical sections whose host was lost between the grant of a lock and the commit that
+            gives it back.
+        cut_grants: Those of them in which a grant was not durable yet.
         virtual_s: How long the world lasted.
         fingerprint: Equal for two runs of one seed.
     """
@@ -30,6 +34,9 @@ class Report:
     commits: int = 0
     instances: int = 0
     reruns: int = 0
+    transfers: int = 0
+    cut_sections: int = 0
+    cut_grants: int = 0
     virtual_s: float = 0.0
     fingerprint: int = 0
 

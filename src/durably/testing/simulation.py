@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from durably.core.commit import Batch
 from durably.core.status import TERMINAL
 from durably.engine.options import EngineOptions
 from durably.errors import InvariantError
@@ -21,6 +22,7 @@ from durably.testing.sim_hosts import Hosts
 from durably.testing.sim_loop import SimLoop
 from durably.testing.sim_programs import build_app
 from durably.testing.sim_scene import Report, Scene
+from durably.testing.sim_timetable import Timetable
 
 _FAULTS_MIN = 10
 """A storm goes on until this much has gone wrong."""
@@ -67,7 +69,7 @@ class World:
             slow_turn_s=0,
             max_deliveries=1_000_000,  # the storm kills hosts far more often than any work item does
         )
-        self._hosts = Hosts(scene, self._app, options, self._checks.committed)
+        self._hosts = Hosts(scene, self._app, options, self._committed)
         self._clients = cast(scene, self._hosts)
 
     async def run(self) -> Report:
@@ -100,6 +102,10 @@ class World:
             tuple(sorted(self._scene.hub.instances.items(), key=lambda item: item[1][0]))
         )
         return self._scene.report
+
+    def _committed(self, batch: Batch) -> None:
+        self._checks.committed(batch)
+        self._clients.committed()
 
     def _is_broken(self, instance_id: str) -> bool:
         return instance_id.partition(":")[0].partition("~")[0] in self._scene.broken
@@ -135,6 +141,11 @@ class World:
 def simulate_bank(seed: int) -> Report:
     """Run one seed of a bank, see `durably.testing.sim_bank`; otherwise as `simulate`."""
     return simulate(seed, cast=Bank)
+
+
+def simulate_timetable(seed: int) -> Report:
+    """Run one seed of schedules, see `durably.testing.sim_timetable`; otherwise as `simulate`."""
+    return simulate(seed, cast=Timetable)
 
 
 def simulate(

@@ -18,10 +18,16 @@ from durably.core.events import (
     TurnStarted,
 )
 from durably.core.messages import ActivityDone
+from durably.core.operations import Operation
 from durably.engine.executor import ActivityCall, EntityCode, Executor, FunctionKind, Run
 from durably.errors import NonDeterminismError
+from durably.executors.http.policy import HttpPolicy
+from durably.program.http import HTTP_ACTIVITY
 from durably.testing.clock import VirtualClock
 from durably.testing.faults import Faults
+from durably.testing.mock_entity import EntityMocks
+from durably.testing.mock_http import HttpMocks
+from durably.testing.stage_entities import StagedCode
 from durably.testing.stubs import Stubs
 
 _ALL_TURNS = 64
@@ -37,15 +43,23 @@ class Plot:
         seed: Decides what chance decides.
         stubs: Answer in the place of activities.
         faults: What will go wrong.
+        entities: Answer in the place of operations of entities.
+        http: Answer in the place of HTTP services.
+        http_policy: Of the app.
         calls: Attempts of activities that began, of stubs too.
+        operations: Operations of entities that began, mocked ones too.
         check_replay: Each turn is replayed, to see whether the code is deterministic.
     """
 
     def __init__(self, seed: int, *, check_replay: bool) -> None:
         self.seed = seed
         self.stubs = Stubs()
+        self.entities = EntityMocks()
+        self.http = HttpMocks()
+        self.http_policy = HttpPolicy()
         self.faults = Faults()
         self.calls: list[ActivityCall] = []
+        self.operations: list[tuple[EntityId, Operation]] = []
         self.check_replay = check_replay
 
 
@@ -88,12 +102,16 @@ class StagedExecutor:
 
     def serves(self, kind: FunctionKind, name: str) -> bool:
         """See `Executor.serves`."""
-        return (kind == "activity" and name in self._plot.stubs) or self._executor.serves(kind, name)
+        plot = self._plot
+        if kind == "activity" and (name in plot.stubs or name == HTTP_ACTIVITY):
+            return True
+        return (kind == "entity" and name in plot.entities) or self._executor.serves(kind, name)
 
     def names(self, kind: FunctionKind) -> Sequence[str]:
         """See `Executor.names`."""
-        known = self._executor.names(kind)
-        return sorted({*known, *self._plot.stubs.names()}) if kind == "activity" else known
+        known, plot = self._executor.names(kind), self._plot
+        mocked = {"activity": plot.stubs.names(), "entity": plot.entities.names()}
+        return sorted({*known, *mocked.get(kind, ())})
 
     def runs(self, name: str, version: str | None) -> bool:
         """See `Executor.runs`."""
@@ -124,7 +142,16 @@ class StagedExecutor:
 
     def entity(self, entity_id: EntityId) -> EntityCode:
         """See `Executor.entity`."""
-        return self._executor.entity(entity_id)
+        plot = self._plot
+        known = self._executor.serves("entity", entity_id.name)
+        return StagedCode(
+            entity_id,
+            self._executor.entity(entity_id) if known else None,
+            plot.entities,
+            plot.faults,
+            began=lambda entity, operation: plot.operations.append((entity, operation)),
+            frozen=lambda: self.frozen,
+        )
 
     def concurrency(self, name: str) -> int | None:
         """See `Executor.concurrency`."""
@@ -132,7 +159,7 @@ class StagedExecutor:
 
     def on_loop(self, name: str) -> bool:
         """See `Executor.on_loop`."""
-        return name in self._plot.stubs or self._executor.on_loop(name)
+        return name in self._plot.stubs or name == HTTP_ACTIVITY or self._executor.on_loop(name)
 
     async def perform(self, call: ActivityCall) -> ActivityDone:
         """See `Executor.perform`."""
@@ -161,7 +188,13 @@ class StagedExecutor:
 
     async def _answer(self, call: ActivityCall) -> ActivityDone:
         self._plot.calls.append(call)
-        stub = self._plot.stubs.take(call.name)
+        plot = self._plot
+        stub = plot.stubs.take(call.name)
+        if stub is None and call.name == HTTP_ACTIVITY:
+            done, delay_us = await plot.http.perform(call, plot.http_policy, self._clock.now)
+            if delay_us:
+                await self._pass(delay_us)
+            return done
         if stub is None:
             return await self._executor.perform(call)
         if stub.delay_us:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from durably.client import Client
 from durably.codec.convert import Converter
-from durably.core.queues import POISON, QUEUE, QueueItem
+from durably.core.queues import POISON, QUEUE, QueueItem, message_instance
 from durably.errors import FailureDetails
 from durably.program.activity_context import ActivityContext
 from durably.program.registry import ActivityFunction
+from durably.triggers.forgetting import Forgetting
 from durably.triggers.message_client import MessageClient
 from durably.triggers.queue_function import QueueFunction, QueueFunctions, QueueMessage
 from durably.triggers.queue_orchestrator import Handed
@@ -28,14 +28,20 @@ class QueueActivity:
     Args:
         functions: Of the app.
         converter: Of bodies.
-        client: The client of the host, once there is one.
     """
 
-    def __init__(self, functions: QueueFunctions, converter: Converter, client: Callable[[], Client]) -> None:
+    _client: Client
+    _forgetting: Forgetting
+
+    def __init__(self, functions: QueueFunctions, converter: Converter) -> None:
         self._functions = functions
         self._converter = converter
-        self._client = client
         self._slots: dict[str, asyncio.Semaphore] = {}
+
+    def connect(self, client: Client, forgetting: Forgetting) -> None:
+        """Say who its functions talk to, and who deletes what was dealt with; before the first message."""
+        self._client = client
+        self._forgetting = forgetting
 
     def registered(self) -> ActivityFunction:
         """The activity, as an executor takes it."""
@@ -46,7 +52,11 @@ class QueueActivity:
         item = msgspec.convert(data["item"], QueueItem)
         # Each death of a process while the function had the message is a try as well.
         count: int = data["count"] + context.delivery - 1
-        return msgspec.to_builtins(await self._hand_out(item, count))
+        handed = await self._hand_out(item, count)
+        if handed.outcome in {"done", "poison"}:
+            self._forgetting.note(message_instance(item.queue, item.id))
+        await self._forgetting.forget_due()
+        return msgspec.to_builtins(handed)
 
     async def _hand_out(self, item: QueueItem, count: int) -> Handed:
         function = self._functions.of(item.queue)
@@ -56,7 +66,7 @@ class QueueActivity:
             return _failed(function, count, "the process ended while the function had it")
         slots = self._slots.setdefault(item.queue, asyncio.Semaphore(function.max_concurrent))
         async with slots:
-            client = MessageClient.for_message(self._client(), item)
+            client = MessageClient.for_message(self._client, item)
             try:
                 await function.call(QueueMessage.of(item, count), client, self._converter)
             except Exception as error:  # noqa: BLE001 - user code

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from durably import App, AppHost, OrchestrationContext, RetryPolicy
+from durably import App, AppHost, EntityId, OrchestrationContext, RetryPolicy
 from tests.support.clock import ManualClock
 from tests.support.waiting import eventually, has_event, is_quiet, reaches
 
@@ -45,6 +45,27 @@ async def approve(ctx: OrchestrationContext) -> str:
 @app.orchestrator
 async def parent(ctx: OrchestrationContext) -> str:
     return await ctx.call_sub_orchestrator(approve)
+
+
+@app.entity
+class Account:
+    euros: int = 0
+
+    def deposit(self, euros: int) -> int:
+        self.euros += euros
+        return self.euros
+
+    def withdraw(self, euros: int) -> int:
+        if euros > self.euros:
+            raise ValueError(f"{self.euros} are not enough")
+        self.euros -= euros
+        return self.euros
+
+
+@app.orchestrator
+async def audit(ctx: OrchestrationContext, account: str) -> str:
+    async with ctx.lock_entities(EntityId("account", account)):
+        return await ctx.wait_for_external_event("Done", str)
 
 
 class Counting:
@@ -92,6 +113,23 @@ async def one_of_each(host: AppHost, clock: ManualClock) -> None:
     await has_event(host, "retry-1", "TaskAttemptFailed")
     clock.advance(1)
     await client.start(pay, 1, instance_id="later-1", start_at=timedelta(days=3650))
+    await is_quiet(host)
+
+
+async def with_entities(host: AppHost, clock: ManualClock) -> None:
+    """Accounts: one at rest, one that is locked and waited for, one that only has a signal that is due later."""
+    client = host.client
+    for key, euros in (("ann", 5), ("bob", 7), ("=cmd", 1)):
+        await client.call_entity(EntityId("account", key), "deposit", euros)
+        clock.advance(1)
+    await client.start(audit, "bob", instance_id="audit-1")
+    await has_event(host, "audit-1", "EventAwaited")
+    clock.advance(1)
+    for number in (2, 3):
+        await client.start(audit, "bob", instance_id=f"audit-{number}")
+        await has_event(host, f"audit-{number}", "EntityLockRequested")
+    await client.signal_entity("@account@bob", "deposit", 1)
+    await client.signal_entity("@account@later", "deposit", 1, at=timedelta(days=3650))
     await is_quiet(host)
 
 

@@ -51,6 +51,23 @@ def test_commands_ids_names_and_statuses(
     assert offered("durably instances show ") == []
 
 
+def test_ids_of_entities(
+    folder: Folder, offered: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    (folder.path / "other").mkdir()
+    scene.build(folder.path / "other", scene.with_entities)
+    monkeypatch.setenv("DURABLY_HUB", f"sqlite:///{folder.path}/other/{scene.HUB}")
+    assert offered("durably entities s") == ["show", "signal"]
+    assert offered("durably entities show @acc") == [
+        "@account@=cmd",
+        "@account@ann",
+        "@account@bob",
+        "@account@later",
+    ]
+    assert offered("durably entities call @account@b") == ["@account@bob"]
+    assert offered("durably entities call @nobody@") == []
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_scripts_call_the_program(run: Run, shell: str):
     done = run("completion", shell)

@@ -40,7 +40,7 @@ def test_each_thing_is_a_line_with_what_to_do(hub: Folder, run: Run):
     subjects = [line.split()[1] for line in done.out.splitlines() if line[0] != " "]
     assert subjects == [
         "durably", "sqlite", "file", "disk", "schema", "log", "host", "clock", "inbox", "blocked", "parked", "failed",
-        "keys",
+        "locks", "entities", "keys",
         "integrity",
     ]  # fmt: skip
     assert "WARN  host       no host serves the hub, and work waits for one\n" in done.out

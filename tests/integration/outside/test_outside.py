@@ -17,6 +17,7 @@ import pytest
 from durably import (
     App,
     Client,
+    Handle,
     HubClosedError,
     HubNotFoundError,
     InstanceAlreadyExistsError,
@@ -150,6 +151,46 @@ async def test_what_is_sent_while_no_host_runs_waits_for_one(folder: Folder):
         with folder.started("run", "shop.py") as process:
             ready(process)
             await eventually(lambda: is_gone(client, "s"))
+
+
+async def test_a_start_that_waits_for_a_host_is_not_answered_by_the_instance_that_it_replaces(folder: Folder):
+    app, ran = App(), list[str]()
+
+    @app.activity
+    async def note(text: str) -> str:
+        ran.append(text)
+        return text.upper()
+
+    @app.orchestrator
+    async def shout(ctx: OrchestrationContext, text: str) -> str:
+        return await ctx.call_activity(note, text)
+
+    async def pending(instance: Handle[str]) -> None:
+        status = await instance.status()
+        assert status is not None
+        assert (status.runtime_status, status.input, status.output) == ("Pending", "b", None)
+        with pytest.raises(TimeoutError):
+            await instance.result(0.05)
+
+    async with opened() as client:
+        first = await client.start("shout", "a", instance_id="s")
+        async with app.host(URL):
+            assert await first.result() == "A"
+
+        again = await client.start("shout", "b", instance_id="s")
+        await pending(again)
+        with pytest.raises(InstanceAlreadyExistsError, match="Pending"):
+            await client.start("shout", "c", instance_id="s")
+        waiting = asyncio.create_task(again.result())
+        async with app.host(URL):
+            assert await waiting == "B"
+
+        await pending(await again.restart())
+        await client.terminate("s", "no need")  # it can be ordered about, as any instance that has not ended
+        waiting = asyncio.create_task(again.wait_for_completion())
+        async with app.host(URL):
+            assert (await waiting).runtime_status == "Terminated"
+    assert ran == ["a", "b"]
 
 
 async def test_starts_that_wait_for_a_host_are_listed_counted_and_keep_their_place(folder: Folder):

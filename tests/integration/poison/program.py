@@ -10,17 +10,21 @@ import asyncio
 import ctypes
 import os
 import resource
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from durably.app import App, AppHost
+from durably.core.entities import EntityId
 from durably.engine.options import EngineOptions
 from durably.program.context import OrchestrationContext
 
 LONG_S = 0.5
 STALL_LIMIT_S = 0.7
 ALIVE = "alive"
+LEDGERS = ("@ledger@shared", "@ledger@locked")
 
 
 def bite(kind: str) -> None:
@@ -28,6 +32,8 @@ def bite(kind: str) -> None:
     match kind:
         case "segfault":
             ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             while True:
                 time.sleep(0.01)
@@ -80,7 +86,36 @@ def build_app(kind: str, *, cured: bool) -> App:
             return ALIVE
         return await ctx.call_activity(in_thread if kind == "thread" else on_loop)
 
+    build_entities(app, taste)
     return app
+
+
+def build_entities(app: App, taste: Callable[[], None]) -> None:
+    """A ledger that many write to, and operations of it that kill."""
+
+    @app.entity
+    class Ledger:
+        entries: tuple[int, ...] = ()
+
+        def write(self, number: int) -> int:
+            self.entries = (*self.entries, number)
+            return len(self.entries)
+
+        def bite(self) -> str:
+            taste()
+            return ALIVE
+
+        async def bite_slowly(self) -> str:
+            await asyncio.sleep(0.01)
+            taste()
+            return ALIVE
+
+    @app.orchestrator
+    async def waits_for(ctx: OrchestrationContext, operation: str) -> str:
+        async with ctx.lock_entities(EntityId("ledger", "locked")):
+            return await ctx.call_entity(EntityId("ledger", "locked"), operation)
+
+    del Ledger, waits_for
 
 
 async def serve(hub: str, kind: str, *, cured: bool) -> None:
@@ -91,12 +126,14 @@ async def serve(hub: str, kind: str, *, cured: bool) -> None:
 
 
 async def is_busy(host: AppHost) -> bool:
-    """True while anything lives that is not parked, or messages wait or are being read."""
+    """True while anything lives that is not parked nor waits for it, or messages wait or are being read."""
     page = await host.client.query_instances(runtime_status=("Running", "Pending"))
-    if any(found.blocked is None for found in page.instances):
+    if any(found.blocked is None and found.name != "waits_for" for found in page.instances):
         return True
     partition = host.engine.partition
-    return partition is None or not partition.still
+    if partition is None or not partition.still:
+        return True
+    return any([await host.engine.store.read_messages(ledger) for ledger in LEDGERS])
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from durably.cli import moments
-from durably.cli.moments import Moment, exactly, to_second
+from durably.cli.moments import Length, Moment, exactly, to_second
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -60,3 +60,17 @@ def test_what_is_printed_can_be_given_again():
     assert exactly(moment) == "2026-11-20T12:00:05.000000Z"
     for text in (to_second(moment), exactly(moment)):
         assert Moment("past").convert(text, None, None) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [("90s", timedelta(seconds=90)), ("1.5 H", timedelta(hours=1.5)), (timedelta(1), timedelta(1))],
+)
+def test_a_length_is_read(text: str | timedelta, length: timedelta):
+    assert Length().convert(text, None, None) == length
+
+
+@pytest.mark.parametrize("text", ["", "10", "-5s", "soon", f"{'9' * 40}w"])
+def test_what_is_no_length_is_refused(text: str):
+    with pytest.raises(click.BadParameter, match="no length of time"):
+        Length().convert(text, None, None)

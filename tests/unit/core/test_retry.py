@@ -71,6 +71,14 @@ def test_a_delay_counts_from_the_failure() -> None:
     assert retry_at(RetrySpec(SECOND, 3), 1, 5, 700, "s") == SECOND + 700
 
 
+def test_no_attempt_comes_sooner_than_it_is_wanted() -> None:
+    spec = RetrySpec(SECOND, 3, max_interval_us=2 * SECOND, timeout_us=60 * SECOND)
+    assert retry_at(spec, 1, 0, 7, "s", at_least_us=30 * SECOND) == 7 + 30 * SECOND
+    assert retry_at(spec, 1, 0, 7, "s", at_least_us=SECOND // 2) == 7 + SECOND
+    assert retry_at(spec, 1, 0, 7, "s", at_least_us=61 * SECOND) is None
+    assert retry_at(RetrySpec(SECOND, 3), 1, 0, 0, "s", at_least_us=10**18) == DELAY_MAX_US
+
+
 @pytest.mark.parametrize(("failed_at", "due"), [(8, 10), (9, 11), (9.000001, None), (60, None)])
 def test_no_attempt_starts_later_than_the_timeout_after_the_call(failed_at: float, due: float | None) -> None:
     spec = RetrySpec(2 * SECOND, 99, timeout_us=10 * SECOND)

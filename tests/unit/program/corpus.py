@@ -9,9 +9,12 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
 
+import msgspec
+
 from durably.core.events import CancelRequested, TaskScheduled, TimerCreated
-from durably.errors import TaskFailedError
+from durably.errors import EntityOperationFailedError, LockingRulesViolationError, TaskFailedError
 from durably.program.context import OrchestrationContext
+from durably.program.http import DurableHttpResponse, HttpReply, HttpRequest
 from tests.unit.program.harness import Play
 
 Script = Callable[[Play], object]
@@ -423,6 +426,98 @@ def play_saga(play: Play) -> None:
     assert play.result == "undo 'undo' failed: Task 'undo' (#7) failed: ValueError: no"
 
 
+async def entities(ctx: OrchestrationContext) -> list[Any]:
+    """Calls at once, one that fails, one that is given up, and signals, also for later."""
+    ctx.signal_entity("@counter@a", "add", 1)
+    await ctx.signal_entity("@counter@a", "add", 2, at=30)
+    first, second = ctx.call_entity("@counter@a", "get"), ctx.call_entity("@Counter@b", "get")
+    try:
+        await ctx.call_entity("@counter@b", "fail", {"with": "this"})
+    except EntityOperationFailedError as error:
+        ctx.signal_entity("@log@", "note", error.details.message)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_step(ctx, "beside"))
+        late = group.create_task(asyncio.wait_for(asyncio.shield(second), 5))
+    given_up = ctx.call_entity("@counter@c", "get")
+    given_up.cancel()
+    return [await first, late.result(), given_up.cancelled()]
+
+
+def play_entities(play: Play) -> None:
+    play.complete(3, "b")
+    play.fail(4)
+    play.complete(play.seq("beside"))
+    play.complete(2, "a")
+    assert play.result == ["a", "b", True]
+
+
+async def locks(ctx: OrchestrationContext, n: int) -> Any:
+    """One critical section after the other: left with a value, by an error, by a cancellation; and a refused call."""
+    async with ctx.lock_entities("@account@b", "@account@a", "@account@b"):
+        balance = await ctx.call_entity("@account@b", "balance")
+        both = [ctx.call_entity(f"@account@{key}", "move", balance - n) for key in "ba"]
+        try:
+            ctx.call_entity("@account@c", "balance")
+        except LockingRulesViolationError:
+            ctx.set_custom_status("refused")
+        moved = await ctx.when_all(both)
+    try:
+        async with asyncio.timeout(60), ctx.lock_entities("@account@a"):
+            ctx.signal_entity("@account@c", "note", moved)
+            await ctx.call_entity("@account@a", "stuck")
+    except TimeoutError:
+        try:
+            async with ctx.lock_entities("@account@a"):
+                await ctx.call_activity("recount")
+        except TaskFailedError as error:
+            moved.append(error.details.message)
+    return moved
+
+
+def play_locks(play: Play) -> None:
+    play.complete(0)
+    play.complete(1, 10)
+    play.complete(3, "a moved")
+    play.complete(2, "b moved")
+    play.complete(5)
+    play.fire(4)
+    play.complete(8)
+    play.fail(9)
+    assert play.result == ["b moved", "a moved", "no"]
+
+
+async def polls(ctx: OrchestrationContext) -> list[Any]:
+    """Two requests at once, one is polled; one is given up while it waits for its next poll."""
+    slow = ctx.call_http("POST", "https://shop.test/orders", content={"n": 1})
+    quick = ctx.call_http("GET", "https://shop.test/", headers={"X-Trace": "1"})
+    got = [(await quick).content]
+    hopeless = ctx.call_http("GET", "https://shop.test/never")
+    try:
+        async with asyncio.timeout(60):
+            await hopeless
+    except TimeoutError:
+        got.append("gave up")
+    return [*got, (await slow).content]
+
+
+def play_polls(play: Play) -> None:
+    play.complete(1, _response("front page"))
+    play.complete(0, _poll_again(90))
+    play.complete(2, _poll_again(3_600))
+    play.fire(3)
+    play.fire(4)
+    play.complete(max(play.open), _response("made"))
+    assert play.result == ["front page", "gave up", "made"]
+
+
+def _response(content: str) -> Any:
+    return msgspec.to_builtins(HttpReply(DurableHttpResponse(200, {}, content)))
+
+
+def _poll_again(after_s: float) -> Any:
+    return msgspec.to_builtins(HttpReply(None, HttpRequest("GET", "https://shop.test/poll"), after_s))
+
+
 CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
     fn.__name__: (fn, input, script)
     for fn, input, script in (
@@ -445,5 +540,8 @@ CORPUS: dict[str, tuple[Callable[..., Any], Any, Script]] = {
         (rewound, None, play_rewound),
         (patched, None, play_patched),
         (saga, None, play_saga),
+        (entities, None, play_entities),
+        (locks, 4, play_locks),
+        (polls, None, play_polls),
     )
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from durably.clock import Clock
 from durably.errors import HttpRefusedError, HttpStatusError, NonRetryableError
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenSources
@@ -15,7 +15,9 @@ from durably.program.http import HTTP_ACTIVITY, HttpReply, HttpRequest, response
 from durably.program.registry import ActivityFunction
 
 if TYPE_CHECKING:
-    from durably.executors.http.exchange import Answer
+    from durably.executors.http.exchange import Answer, Outgoing
+
+    Send = Callable[[Outgoing, HttpPolicy], Awaitable[Answer]]
 
 
 class HttpActivity:
@@ -24,13 +26,17 @@ class HttpActivity:
     Args:
         policy: What may be called.
         tokens: Where credentials come from.
-        clock: For dates of servers that do not say what time it is there.
+        now: The time, in microseconds since 1970 UTC: for dates of servers that do not say what time it is there.
+        send: Sends a request, and reads the answer; `durably.executors.http.exchange.exchange` by default.
     """
 
-    def __init__(self, policy: HttpPolicy, tokens: TokenSources, clock: Clock) -> None:
+    def __init__(
+        self, policy: HttpPolicy, tokens: TokenSources, now: Callable[[], int], send: Send | None = None
+    ) -> None:
         self._policy = policy
         self._tokens = tokens
-        self._clock = clock
+        self._clock = now
+        self._send = send
 
     def registered(self) -> ActivityFunction:
         """The activity, as an executor takes it."""
@@ -55,9 +61,11 @@ class HttpActivity:
         policy = self._policy
         request, answer = await self._follow(msgspec.convert(data, HttpRequest))
         if answer.status in request.retry_status_codes:
+            left_alone = retry_after_s(answer.headers, self._now()) or 0.0
             raise HttpStatusError(
                 f"{request.method} '{shown(request.uri)}' was answered with {answer.status}, a failure by retry_status_codes: "
-                "expected another status"
+                "expected another status",
+                int(left_alone * 1_000_000),
             )
         following = poll_of(request, answer.status, answer.headers, policy.cross_origin_headers)
         if following is None:
@@ -78,7 +86,7 @@ class HttpActivity:
             if request.token_source is not None:
                 headers = headers | await self._tokens.headers(request.token_source)
             sent = Outgoing(request.method, parsed(request.uri), headers, request.body)
-            answer = await exchange(sent, policy)
+            answer = await (self._send or exchange)(sent, policy)
             following = redirected(request, answer.status, answer.headers, policy.cross_origin_headers)
             if following is None:
                 return request, answer
@@ -89,4 +97,4 @@ class HttpActivity:
         )
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now() / 1_000_000, UTC)
+        return datetime.fromtimestamp(self._clock() / 1_000_000, UTC)

@@ -18,6 +18,7 @@ from durably.storage.checkup import Finding, size_text
 from durably.storage.sqlite import connection as opening
 from durably.storage.sqlite import schema
 from durably.storage.sqlite.calls import Execute, executor, one_moment, pragma
+from durably.storage.sqlite.entity_checkup import look_at_entities
 from durably.storage.sqlite.key_usage import look_at_keys
 from durably.storage.sqlite.lock import Holder, holder_of
 
@@ -33,6 +34,8 @@ _NAMED_MAX = 3
 _PROBLEMS_MAX = 10
 _LIVE = "status <> 'Completed' AND status IN ('Pending', 'Running', 'Suspended')"
 _HELD = "i.status IN ('Suspended', 'Pending') OR i.blocked IS NOT NULL OR i.parked IS NOT NULL"
+
+_LOCKED = "EXISTS (SELECT 1 FROM entities e WHERE e.instance_id = m.instance_id AND e.locked_by IS NOT NULL)"
 
 
 def examine(path: str, now: int, *, deep: bool) -> Iterator[Finding]:
@@ -65,8 +68,11 @@ def examine(path: str, now: int, *, deep: bool) -> Iterator[Finding]:
             return
         yield _log(file, connection)
         with one_moment(connection):
-            yield from _contents(executor(connection), holder_of(Path(f"{file}.lock")), now)
-            if schema_found.level == "OK":
+            up_to_date = schema_found.level == "OK"
+            holder = holder_of(Path(f"{file}.lock"))
+            yield from _contents(executor(connection), holder, now, up_to_date=up_to_date)
+            if up_to_date:
+                yield from look_at_entities(executor(connection), deep=deep)
                 yield look_at_keys(executor(connection), deep=deep)
         if deep:
             yield _integrity(executor(connection))
@@ -189,20 +195,21 @@ def _unreadable(error: apsw.Error) -> Finding:
 # --- what is in it ---------------------------------------------------------------------------------------------------
 
 
-def _contents(execute: Execute, holder: Holder | None, now: int) -> Iterator[Finding]:
+def _contents(execute: Execute, holder: Holder | None, now: int, *, up_to_date: bool) -> Iterator[Finding]:
     waits = bool(
         execute(f"SELECT 1 FROM instances WHERE {_LIVE} UNION ALL SELECT 1 FROM inbox LIMIT 1").fetchall()
     )
     yield _host(holder, waits=waits)
     yield _clock(execute, now)
-    yield _inbox(execute, holder, now)
+    yield _inbox(execute, holder, now, up_to_date=up_to_date)
     yield _set_aside(
         execute,
         "blocked",
         "whose code and history disagree",
         "Deploy code that fits; durably instances why ID shows the difference",
     )
-    yield _set_aside(execute, "parked", "set aside", "durably instances why ID tells the cause")
+    parked = _set_aside(execute, "parked", "set aside", "durably instances why ID tells the cause")
+    yield _with_messages(execute, parked) if up_to_date else parked
     yield _failed(execute, now)
 
 
@@ -229,17 +236,34 @@ def _clock(execute: Execute, now: int) -> Finding:
     return Finding("OK", "clock", f"{text}, the newest event is {span(max(0, now - newest) / 1_000_000)} old")
 
 
-def _inbox(execute: Execute, holder: Holder | None, now: int) -> Finding:
+def _with_messages(execute: Execute, parked: Finding) -> Finding:
+    """What is parked, with the messages."""
+    count: int = execute("SELECT count(*) FROM parked_messages").fetchall()[0][0]
+    if not count:
+        return parked
+    text = f"{_count(count, 'message')} set aside"
+    if parked.level != "OK":
+        text = f"{parked.text}; {text}"
+    return Finding("WARN", "parked", text, "durably parked list tells the causes")
+
+
+def _inbox(execute: Execute, holder: Holder | None, now: int, *, up_to_date: bool) -> Finding:
     total, oldest = execute("SELECT count(*), min(at) FROM inbox").fetchall()[0]
     if not total:
         return Finding("OK", "inbox", "empty")
+    held = f"{_HELD} OR {_LOCKED}" if up_to_date else _HELD
     starts, waiting, oldest_waiting = execute(
-        "SELECT sum(i.instance_id IS NULL), count(*), min(m.at) FROM inbox m"
-        f" LEFT JOIN instances i USING (instance_id) WHERE i.instance_id IS NULL OR NOT ({_HELD})"
+        "SELECT sum(i.instance_id IS NULL AND m.instance_id NOT LIKE '@%'), count(*), min(m.at) FROM inbox m"
+        f" LEFT JOIN instances i USING (instance_id) WHERE ({held}) IS NOT TRUE"
     ).fetchall()[0]
+    locked: int = 0
+    if up_to_date:
+        locked = execute(f"SELECT count(*) FROM inbox m WHERE {_LOCKED}").fetchall()[0][0]
     text = f"{_count(total, 'message')}, the oldest {_age(oldest, now)} old"
-    if total > waiting:
-        text += f"; {_count(total - waiting, 'message')} held for instances that are suspended, scheduled, blocked or parked"
+    if total - locked > waiting:
+        text += f"; {_count(total - locked - waiting, 'message')} held for instances that are suspended, scheduled, blocked or parked"
+    if locked:
+        text += f"; {_count(locked, 'message')} held for entities that are locked"
     if starts:
         text += f"; {_count(starts, 'start')} not taken in yet"
     if not waiting:

@@ -1,0 +1,1 @@
+"""``durably schedules``: a face of `Client.schedules`."""

@@ -1,0 +1,1 @@
+"""Durable schedules: when (`cron`, `zones`, `timing`), what (`spec`), and the built-in `entity` that makes it so."""
