@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from durably.core.timeline import HistoryEntry
     from durably.engine.options import EngineOptions
     from durably.errors import (
+        AccessDeniedError,
         DurablyError,
         EncryptionKeyError,
         EntityCorruptError,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from durably.program.retry_policy import RetryPolicy
     from durably.schedules.description import ScheduleDescription, SchedulePage, ScheduleRun
     from durably.triggers.queue_function import QueueMessage
+    from durably.triggers.timer_function import TimerRequest
 
 _ROOMS = {
     "App": "durably.app",
@@ -104,12 +106,14 @@ _ROOMS = {
     "EntityContext": "durably.program.entity_context",
     "RetryPolicy": "durably.program.retry_policy",
     "QueueMessage": "durably.triggers.queue_function",
+    "TimerRequest": "durably.triggers.timer_function",
     "ScheduleDescription": "durably.schedules.description",
     "SchedulePage": "durably.schedules.description",
     "ScheduleRun": "durably.schedules.description",
 }
 
 __all__ = [
+    "AccessDeniedError",
     "ActivityContext",
     "App",
     "AppHost",
@@ -181,6 +185,7 @@ __all__ = [
     "StoreUnavailableError",
     "TaskFailedError",
     "TaskTimeoutError",
+    "TimerRequest",
     "TokenSource",
     "UnknownFunctionError",
     "UsageError",

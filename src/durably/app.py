@@ -23,17 +23,19 @@ from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
 from durably.executors.native import NativeExecutor, NativeOptions
 from durably.executors.notices import NoticeKeys, Notifier
+from durably.executors.rehearsal import Audience, RehearsedExecutor, rehearse_live
 from durably.executors.stalls import StallWatch
 from durably.program.noticing import NOTICING
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
+from durably.schedules.spec import Spec
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
 from durably.triggers.forgetting import Forgetting
-from durably.triggers.queue_function import MAX_CONCURRENT, MAX_DEQUEUE_COUNT, QueueFunction, QueueFunctions
-from durably.triggers.queue_host import QueueHost
+from durably.triggers.trigger_host import TriggerHost
+from durably.triggers.triggerable import Triggerable
 
 if TYPE_CHECKING:
     from durably.http_api.functions.routes import HttpFunctions
@@ -45,7 +47,7 @@ T = TypeVar("T", bound=TokenHook)
 E = TypeVar("E", bound=Callable[..., Any])
 
 
-class App(Schedulable):
+class App(Schedulable, Triggerable):
     """A set of orchestrators, activities and entities, and how their payloads become JSON.
 
     The decorators return the function as it is: it can be called and tested like any other.
@@ -66,7 +68,6 @@ class App(Schedulable):
         self._tokens = TokenSources()
         self._http = http
         self._http_functions: HttpFunctions | None = None
-        self.queue_functions = QueueFunctions()
         self._converter: Converter = converter or JsonConverter()
 
     @property
@@ -286,53 +287,6 @@ class App(Schedulable):
 
         return register
 
-    def queue(
-        self,
-        name: str,
-        /,
-        *,
-        function_name: str | None = None,
-        max_dequeue_count: int = MAX_DEQUEUE_COUNT,
-        visibility_timeout: timedelta | float = 0.0,
-        max_concurrent: int = MAX_CONCURRENT,
-    ) -> Callable[[F], F]:
-        """Register a function that takes the messages of a queue on the hub; `Client.queue` sends them.
-
-        Its parameters are filled by what they are annotated with: `QueueMessage`, `Client`, and one more gets the body,
-        decoded to its type. A message is handed out until the function returns; one that failed `max_dequeue_count` times
-        goes to the queue ``{name}-poison``, with its body and why. It is handed out at least once: what it starts with the
-        client that it is given is started once nevertheless, and stays started when it fails afterwards. Messages have no
-        order.
-
-        A plain ``def`` runs in a thread.
-
-        Args:
-            name: The queue: 3 to 63 lower-case letters, digits and single hyphens.
-            function_name: Of the function; its own by default.
-            max_dequeue_count: How often a message is tried.
-            visibility_timeout: How long one that failed waits (timedelta or seconds).
-            max_concurrent: Messages that may be in the function at once, on a host.
-
-        Raises:
-            RegistrationError: The queue has a function, or the function cannot be one.
-            InvalidTextError: The name is not usable.
-        """
-
-        def register(function: F) -> F:
-            self.queue_functions.add(
-                QueueFunction(
-                    function,
-                    name,
-                    name=function_name,
-                    max_dequeue_count=max_dequeue_count,
-                    visibility_timeout=visibility_timeout,
-                    max_concurrent=max_concurrent,
-                )
-            )
-            return function
-
-        return register
-
     @property
     def http_functions(self) -> HttpFunctions:
         """HTTP functions, by name.
@@ -364,14 +318,23 @@ class App(Schedulable):
         if not isinstance(other, App):  # pyright: ignore[reportUnnecessaryIsInstance] - of users without a type checker
             raise RegistrationError(f"Cannot include {other!r}: expected an App")
         self._tokens.check_merge(other._tokens)
-        self.queue_functions.check_merge(other.queue_functions)
+        self._check_triggers(other)
         self._check_schedules(other)
         if other.has_http_functions:
             self.http_functions.merge(other.http_functions)
         self._registry.merge(other.registry)
         self._tokens.merge(other._tokens)
-        self.queue_functions.merge(other.queue_functions)
+        self._merge_triggers(other)
         self._merge_schedules(other)
+
+    @property
+    def schedules(self) -> dict[str, Spec]:
+        """What has been declared, by id, as it is stored; timers are schedules, too."""
+        timers = {
+            function.schedule_id: function.spec(self._registry, self._converter)
+            for function in self.timer_functions
+        }
+        return {**super().schedules, **timers}
 
     def http_activity(self, clock: Clock) -> HttpActivity:
         """What makes the requests of `call_http` in a host of this app."""
@@ -411,10 +374,13 @@ class App(Schedulable):
 
 
 class AppHost:
-    """Engine and client in this process.
+    """Engine and client in this process; `App.host` makes it.
 
     Attributes:
         client: Starts and controls instances.
+
+    Args:
+        audience: Is told of what fails, and of code that is not deterministic: each turn is replayed. For development.
     """
 
     def __init__(
@@ -424,6 +390,8 @@ class AppHost:
         options: EngineOptions | None,
         clock: Clock | None,
         random: Random | None,
+        *,
+        audience: Audience | None = None,
     ) -> None:
         options = EngineOptions.from_environment() if options is None else options
         _check_host(hub, options)
@@ -438,11 +406,11 @@ class AppHost:
             ),
         )
         clock = SystemClock() if clock is None else clock
-        self._queues = QueueHost(app.queue_functions, app.converter)
+        self._triggers = TriggerHost(app.queue_functions, app.timer_functions, app.converter)
         self._notifier = app.notifier(hub, clock)
         builtins = [
             app.http_activity(clock).registered(),
-            *self._queues.builtins,
+            *self._triggers.builtins,
             self._notifier.registered(),
             NOTICING,
         ]
@@ -451,13 +419,14 @@ class AppHost:
         store = store_of(
             hub, keys, compress_above=options.compress_above, inline_max=options.payload_inline_max
         )
-        self.engine = Host(store, executor, options, clock, random)
+        self._rehearsal = None if audience is None else RehearsedExecutor(executor, audience)
+        self.engine = Host(store, self._rehearsal or executor, options, clock, random)
         self._app = app
         self._operations = Operations(self.engine)
         self.client = Client.of(
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
-        self._queues.connect(self.client, self._operations, self.engine.clock, options.queue_keep_s)
+        self._triggers.connect(self.client, self._operations, self.engine.clock, options.queue_keep_s)
         keep_us = int(options.queue_keep_s * 1_000_000)
         self._notifier.connect(Forgetting(self._operations, self.engine.clock, keep_us, NOTICE))
         self._declarations = Declarations(self._operations, app.schedules, self.engine.clock)
@@ -470,7 +439,7 @@ class AppHost:
             RegistrationError: An activity with ``executor="process"`` cannot be imported by a worker process.
         """
         self._executor.check_processes()
-        self._queues.check()
+        self._triggers.check()
         self._stalls.start()  # before: work that was in flight begins at once
         try:
             await self.engine.start()
@@ -482,12 +451,12 @@ class AppHost:
         except BaseException:
             await self.stop()
             raise
-        self._queues.start()
+        self._triggers.start()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
         self._declarations.close()
-        await self._queues.stop()
+        await self._triggers.stop()
         try:
             await self.engine.stop(drain_timeout_s)
         finally:
@@ -501,6 +470,11 @@ class AppHost:
     async def failed(self) -> None:
         """Return when the host has stopped by itself: `failure` says why. Never returns for one that goes on."""
         await self.engine.failed()
+
+    async def rehearse(self) -> None:
+        """Replay what is under way, so that the audience hears of code that does otherwise than before."""
+        if self._rehearsal is not None:
+            await rehearse_live(self._rehearsal, self._operations)
 
     def serve_http(self, options: HttpOptions | None = None) -> HttpServer:
         """A server of the management API and the HTTP functions of this host, to be used with ``async with`` while it runs.
@@ -525,6 +499,7 @@ class AppHost:
             self.client,
             self._operations,
             self._app.http_functions,
+            self._app.registry,
             converter=self._app.converter,
             clock=self.engine.clock,
             random=self.engine.random,

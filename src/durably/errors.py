@@ -378,6 +378,10 @@ class EncryptionKeyError(OperationError):
     """A key of the hub is missing, is another one than it was, or the hub is not encrypted; the message names the key."""
 
 
+class AccessDeniedError(OperationError):
+    """A host lets nobody do this without a credential that opens it."""
+
+
 class HubClosedError(OperationError):
     """The host is stopping or stopped and takes no more work."""
 

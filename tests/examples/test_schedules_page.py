@@ -44,6 +44,6 @@ def test_reports_are_made_and_hearts_beat() -> None:
     ]
     assert started == "hourly@2026-03-30T12:00:00Z"
     assert upcoming == datetime(2026, 3, 30, 13, tzinfo=UTC)
-    assert ids == ["heartbeat", "hourly", "nightly"]
+    assert ids == ["heartbeat", "hourly", "nightly", "timer:cleanup"]
     assert len(filled) == 22
     assert filled[0] == "hourly@2026-02-26T07:00:00Z"

@@ -185,9 +185,9 @@ async def test_4_8_4_answers_behind_the_end_keep_the_order_of_time(
         clock.jump(clock.now() + (100 if key == "a" else -50) * 1_000_000)
         gates[key].open.set()
         if number == 1:
-            await has_event(host, "i", "EntityAnswered")
+            await has_event(host, "i", "EntityOperationAnswered")
             host = await hub.recover(host, app, clock=clock)
-        await has_event(host, "i", "EntityAnswered", number)
+        await has_event(host, "i", "EntityOperationAnswered", number)
     times = [entry.timestamp for entry in await host.client.get_history("i")]
     assert times == sorted(times)
 

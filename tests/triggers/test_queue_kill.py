@@ -113,4 +113,5 @@ def test_every_message_is_handled_and_starts_one_orchestration(tmp_path: Path) -
     assert all(effects["work", str(number)] >= 1 for number in range(MESSAGES))
     again = sum(count - 1 for (kind, _), count in effects.items() if kind == "take")
     print(f"{MESSAGES} messages, {DEATHS} deaths: {again} handed out again, {counts['flows']} orchestrations")
-    assert 0 < again <= DEATHS * 8
+    # Beside those that were in the function, those whose end was not durable yet.
+    assert 0 < again <= DEATHS * 8 * 3

@@ -8,6 +8,7 @@ import durably
 from durably import testing
 
 NAMES = [
+    "AccessDeniedError",
     "ActivityContext",
     "App",
     "AppHost",
@@ -79,6 +80,7 @@ NAMES = [
     "StoreUnavailableError",
     "TaskFailedError",
     "TaskTimeoutError",
+    "TimerRequest",
     "TokenSource",
     "UnknownFunctionError",
     "UsageError",

@@ -6,7 +6,6 @@ import difflib
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,7 @@ from typing import Any
 import click
 
 from durably.app import App
-from durably.program.failures import is_ours
+from durably.cli.traces import trace_of_users
 
 DEFAULT_ATTRIBUTE = "app"
 
@@ -216,21 +215,9 @@ def _import_failed(place: str, error: BaseException) -> AppError:
     if isinstance(error, SystemExit):
         message = f"'{place}' ended the program (exit {error.code}) while it was imported"
         return AppError(
-            f"{message}: put what is not to run on import under if __name__ == '__main__'", _trace(error)
+            f"{message}: put what is not to run on import under if __name__ == '__main__'",
+            trace_of_users(error),
         )
-    return AppError(f"'{place}' could not be imported: {type(error).__name__}: {error}", _trace(error))
-
-
-def _trace(error: BaseException) -> str:
-    """The traceback with the frames of the user's code only."""
-    whole = traceback.TracebackException.from_exception(error)
-    one: traceback.TracebackException | None = whole
-    while one is not None:
-        frames = [frame for frame in one.stack if not _is_machinery(frame.filename)]
-        one.stack = traceback.StackSummary.from_list(frames)
-        one = one.__cause__ or one.__context__
-    return "".join(whole.format())
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith("<frozen importlib") or is_ours(filename) or filename == importlib.__file__
+    return AppError(
+        f"'{place}' could not be imported: {type(error).__name__}: {error}", trace_of_users(error)
+    )

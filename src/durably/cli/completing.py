@@ -100,13 +100,13 @@ def _asked(context: click.Context, look: Callable[[Client], Coroutine[Any, Any, 
     try:
         import asyncio
 
+        from durably.cli.connecting import client_of
         from durably.cli.settings import DEFAULT_HUB
-        from durably.client import Client
 
         async def ask() -> T:
             async with (
                 asyncio.timeout(_PATIENCE_S),
-                Client(context.params.get("hub") or DEFAULT_HUB) as client,
+                client_of(context.params.get("hub") or DEFAULT_HUB) as client,
             ):
                 return await look(client)
 

@@ -20,13 +20,18 @@ class _Stderr(logging.Handler):
             self.handleError(record)
 
 
-def set_up_logging(context: click.Context, default: str) -> None:
+_FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
+
+
+def set_up_logging(
+    context: click.Context, default: str, formatter: type[logging.Formatter] = logging.Formatter
+) -> None:
     """Print log records on stderr, unless the app has set up logging itself; a level that was given holds anyway."""
     root = logging.getLogger()
     level = settings_of(context).log_level
     if not root.handlers:
         handler = _Stderr()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
+        handler.setFormatter(formatter(_FORMAT))
         root.addHandler(handler)
         root.setLevel((level or default).upper())
     elif level is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -13,8 +13,11 @@ from durably.cli.completion import COMPLETE_VAR, completion_command
 from durably.cli.doctor import doctor_command
 from durably.cli.entities.group import entities_group
 from durably.cli.exec import exec_command
+from durably.cli.func_durable import func_durable_group
 from durably.cli.instances.group import instances_group
+from durably.cli.invoke import invoke_command
 from durably.cli.keys import keys_group
+from durably.cli.new import new_command
 from durably.cli.output import Exit, complain, exit_code, leave
 from durably.cli.parked import parked_group
 from durably.cli.run import run_command
@@ -72,8 +75,10 @@ def version_command(output: str) -> None:
         click.echo(f"durably {_version()}  (Python {python} on {sys.platform})")
 
 
+commands.add_command(new_command)
 commands.add_command(exec_command)
 commands.add_command(run_command)
+commands.add_command(invoke_command)
 commands.add_command(instances_group)
 commands.add_command(schedules_group)
 commands.add_command(entities_group)
@@ -81,6 +86,7 @@ commands.add_command(parked_group)
 commands.add_command(keys_group)
 commands.add_command(audit_group)
 commands.add_command(doctor_command)
+commands.add_command(func_durable_group)
 commands.add_command(completion_command)
 
 
@@ -91,8 +97,17 @@ def call(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; those of this process by default.
     """
     settings = Settings()
+
+    def run() -> Any:
+        return commands.main(args=arguments, complete_var=COMPLETE_VAR, standalone_mode=False, obj=settings)
+
+    return guarded(run, settings)
+
+
+def guarded(run: Callable[[], Any], settings: Settings) -> int:
+    """Call something; its errors become a line and an exit code."""
     try:
-        code = commands.main(args=arguments, complete_var=COMPLETE_VAR, standalone_mode=False, obj=settings)
+        code = run()
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

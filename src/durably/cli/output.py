@@ -46,7 +46,7 @@ def exit_code(error: BaseException) -> Exit:
             | errors.ScheduleAlreadyExistsError()
         ):
             return Exit.CONFLICT
-        case errors.EncryptionKeyError():
+        case errors.EncryptionKeyError() | errors.AccessDeniedError():
             return Exit.AUTH
         case errors.HubLockedError() | errors.LeaseLostError():
             return Exit.CONFLICT

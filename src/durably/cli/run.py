@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from durably.cli.output import Exit, complain, say, warn
+from durably.cli.output import warn
 from durably.cli.settings import hub_option, shared
 from durably.errors import OperationError
 
@@ -15,14 +14,12 @@ if TYPE_CHECKING:
     from durably.app import App, AppHost
     from durably.http_api.server import HttpServer
 
-STALL_LIMIT_S = 300.0
-"""A host whose event loop is held up for longer ends with exit code 75: whoever supervises it starts it again."""
-
 _EXAMPLES = """\b
 Examples:
   durably run orders.py
   durably run shop.orders shop.billing:app --hub sqlite:////var/lib/shop/hub.db
   durably run orders.py --port 8080
+  durably run orders.py --dev
 """
 
 
@@ -58,6 +55,13 @@ Examples:
     show_envvar=True,
     help="Ask nobody for a key; on this machine only.",
 )
+@click.option(
+    "--dev",
+    is_flag=True,
+    envvar="DURABLY_DEV",
+    show_envvar=True,
+    help="For development: reload on save, tell what fails, replay each turn, ask nobody on this machine for a key.",
+)
 @shared
 @click.pass_context
 def run_command(
@@ -69,6 +73,7 @@ def run_command(
     port: int | None,
     http: bool,
     insecure: bool | None,
+    dev: bool,
 ) -> int:
     """Serve the functions of one or several APPs until Ctrl-C or SIGTERM.
 
@@ -85,17 +90,30 @@ def run_command(
 
     HTTP: the management API and the HTTP functions of the APPs (more in DURABLY_HTTP_..., see HttpOptions).
     Whoever asks needs a key: durably keys renew makes one.
+
+    --dev serves the code as it is now: a save reloads it within half a second, and instances go on. Code that cannot be
+    loaded is explained, and the next save tries again. Each turn is replayed at once, so that code which is not
+    deterministic shows; what fails is told with the frames of your code (all frames: --debug).
     """
+    face = Face(bind, port, insecure) if http else None
+    if dev:
+        from durably.cli.dev.run import run_dev
+
+        return run_dev(context, apps, hub, face)
     from durably.cli.apps import load_what_loads
     from durably.cli.hosting import run_loop
     from durably.cli.logs import set_up_logging
+    from durably.cli.serving import Service, serve
 
     app, failed = load_what_loads(apps)
     for error in failed:
         error.show()
     set_up_logging(context, "info")
-    face = Face(bind, port, insecure) if http else None
-    return run_loop(_serve(app, hub, face, missing=len(failed)))
+
+    async def open_http(host: AppHost) -> HttpServer | None:
+        return None if face is None else await _open(app, host, face)
+
+    return run_loop(serve(Service(app=app, hub=hub, missing=len(failed), open_http=open_http)))
 
 
 class Face(NamedTuple):
@@ -104,44 +122,6 @@ class Face(NamedTuple):
     bind: str | None
     port: int | None
     insecure: bool | None
-
-
-async def _serve(app: App, hub: str, face: Face | None, *, missing: int) -> int:
-    import asyncio
-    from dataclasses import replace
-
-    from durably.cli.hosting import Signals, drain
-    from durably.engine.options import EngineOptions
-
-    options = EngineOptions.from_environment()
-    if "DURABLY_STALL_LIMIT_S" not in os.environ:
-        options = replace(options, stall_limit_s=STALL_LIMIT_S)
-    if missing:  # what they would do is not failed: it waits for a host that knows it
-        options = replace(options, unknown_functions="wait")
-    with Signals() as signals:
-        host = app.host(hub, options=options)
-        await host.start()
-        try:
-            server = None if face is None else await _open(app, host, face)
-        except BaseException:
-            await host.stop(0)
-            raise
-        _announce(app, host.engine.store.url, server, missing)
-        failed = asyncio.ensure_future(host.engine.failed())
-        asked = asyncio.ensure_future(signals.asked.wait())
-        await asyncio.wait({failed, asked}, return_when=asyncio.FIRST_COMPLETED)
-        failure = host.engine.failure
-        for waiting in (failed, asked):
-            waiting.cancel()
-        await asyncio.gather(failed, asked, return_exceptions=True)
-        if server is not None:
-            await server.stop()
-        await drain(host, signals)
-    if failure is not None:
-        complain(f"The host of {hub} stopped by itself: {failure}")
-        return Exit.FAILED
-    say("Stopped")
-    return Exit.OK
 
 
 async def _open(app: App, host: AppHost, face: Face) -> HttpServer | None:
@@ -165,19 +145,3 @@ async def _open(app: App, host: AppHost, face: Face) -> HttpServer | None:
         warn(f"This host serves no HTTP. {error}, or --no-http")
         return None
     return server
-
-
-def _announce(app: App, url: str, server: HttpServer | None, missing: int) -> None:
-    registry = app.registry
-    click.echo(f"Serving {url} (pid {os.getpid()})")
-    click.echo(f"  orchestrators  {', '.join(registry.names('orchestrator')) or 'none'}")
-    click.echo(f"  activities     {', '.join(registry.names('activity')) or 'none'}")
-    if server is not None:
-        click.echo(f"  http           {server.url} (keys: durably keys --help)")
-        for line in server.routes:
-            click.echo(f"                 {line}")
-    if missing:
-        click.echo(
-            f"  degraded       {missing} app{'' if missing == 1 else 's'} could not be loaded, see above: the work waits"
-        )
-    click.echo("Ready; Ctrl-C stops")

@@ -25,11 +25,13 @@ class Settings:
         debug: Print tracebacks of durably's own errors.
         color: False for none at all, None to decide by the terminal.
         log_level: One of `LEVELS`, or None for the default of the command.
+        key: Of a host that is asked over HTTP, or None.
     """
 
     debug: bool = False
     color: bool | None = None
     log_level: str | None = None
+    key: str | None = None
 
 
 class Commands(click.Group):
@@ -112,6 +114,39 @@ def hub_option(command: C) -> C:
         show_envvar=True,
         help="The hub: sqlite:///file.db (relative), sqlite:////dir/file.db (absolute) or memory://.",
     )(command)
+
+
+def reach_options(command: C) -> C:
+    """Add ``--hub``, which may be a host that serves HTTP, and ``--key`` for it; `durably.cli.connecting` takes both."""
+    command = key_option(command)
+    return click.option(
+        "--hub",
+        metavar="URL",
+        envvar="DURABLY_HUB",
+        default=DEFAULT_HUB,
+        show_default=True,
+        show_envvar=True,
+        help="The hub: sqlite:///file.db (relative), sqlite:////dir/file.db (absolute), or a host of it that serves HTTP: "
+        "http://127.0.0.1:7071.",
+    )(command)
+
+
+def key_option(command: C) -> C:
+    """Add ``--key``."""
+    return click.option(
+        "--key",
+        metavar="KEY",
+        envvar="DURABLY_KEY",
+        show_envvar=True,
+        expose_value=False,
+        callback=_key,
+        help="A key of the host, for HTTP. In the variable nobody else sees it.",
+    )(command)
+
+
+def _key(context: click.Context, _: click.Parameter, given: str | None) -> None:
+    if given:
+        settings_of(context).key = given
 
 
 def output_option(command: C) -> C:

@@ -55,7 +55,7 @@ class QueryVerbs:
             fetch_payloads: False: without `input` and `output`, so that large ones cost nothing.
         """
         row = await self._management.get(instance_id, payloads=fetch_payloads)
-        return None if row is None else _status(row)
+        return None if row is None else status_of_row(row)
 
     async def wait_for_completion(
         self,
@@ -72,7 +72,7 @@ class QueryVerbs:
             InstanceNotFoundError: No such instance.
             TimeoutError: It has not ended in time.
         """
-        return _status(await self._management.wait(instance_id, _seconds(timeout)))
+        return status_of_row(await self._management.wait(instance_id, _seconds(timeout)))
 
     async def result_of(
         self, instance_id: str, returns: Any, timeout: timedelta | float | None = None
@@ -136,7 +136,7 @@ class QueryVerbs:
         query = selection(filters, page_size=page_size, after=after, payloads=fetch_payloads)
         found = await self._management.query(query)
         token = None if found.next_after is None else token_of(found.next_after)
-        return InstancePage([_status(row) for row in found.rows], token)
+        return InstancePage([status_of_row(row) for row in found.rows], token)
 
     @overload
     async def count_instances(self, *, by: None = None, **filters: Unpack[Filters]) -> int: ...
@@ -235,7 +235,8 @@ def _failure(outcome: Outcome) -> FailureDetails:
     return outcome.failure or FailureDetails(outcome.status, "no details were recorded")
 
 
-def _status(row: InstanceRow) -> InstanceStatus:
+def status_of_row(row: InstanceRow) -> InstanceStatus:
+    """What callers see of an instance."""
     failed = row.status in (RuntimeStatus.Failed.value, RuntimeStatus.Canceled.value)
     compensating = row.failure is not None and row.status not in TERMINAL
     return InstanceStatus(

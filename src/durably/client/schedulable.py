@@ -23,6 +23,7 @@ class Schedulable:
     _converter: Converter
 
     def __init__(self) -> None:
+        super().__init__()
         self._schedules: dict[str, ScheduleRequest] = {}
 
     @overload

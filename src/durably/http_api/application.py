@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from durably.codec.convert import Converter
 from durably.http_api.access import Access, require, require_level
+from durably.http_api.admin import admin_routes
 from durably.http_api.auditing import Auditor
 from durably.http_api.client import DurableClient
 from durably.http_api.durable.routes import durable_routes
@@ -21,6 +22,7 @@ from durably.http_api.patience import within
 from durably.http_api.refusals import Refusal, answer_of, refusal_of
 from durably.http_api.routing import Found, Table
 from durably.http_api.served import Served
+from durably.program.registry import Registry
 
 
 class FunctionLine(NamedTuple):
@@ -39,6 +41,7 @@ class HostApp:
         served: The hub.
         access: Who is let in.
         functions: HTTP functions.
+        registry: All other functions.
         converter: Of their bodies and results.
         route_prefix: Before their routes.
         outstanding_max: More requests than this at once are answered with 429.
@@ -51,6 +54,7 @@ class HostApp:
         served: Served,
         access: Access,
         functions: HttpFunctions,
+        registry: Registry,
         converter: Converter,
         *,
         route_prefix: str,
@@ -59,13 +63,19 @@ class HostApp:
         body_timeout_s: float,
     ) -> None:
         twice = replace(served, json_twice=True)
-        self.table = Table([*durable_routes(served, BASE), *durable_routes(twice, f"{RPC}/{{grant}}")])
+        self._prefix = f"/{route_prefix.strip('/')}/" if route_prefix.strip("/") else "/"
+        self.table = Table(
+            [
+                *durable_routes(served, BASE),
+                *durable_routes(twice, f"{RPC}/{{grant}}"),
+                *admin_routes(functions, registry, self._prefix),
+            ]
+        )
         self._served = served
         self._access = access
         self._functions = functions
         self._converter = converter
         self._client = DurableClient.serving(served)
-        self._prefix = f"/{route_prefix.strip('/')}/" if route_prefix.strip("/") else "/"
         self._outstanding = 0
         self._outstanding_max = outstanding_max
         self._audit = audit

@@ -19,7 +19,7 @@ from durably.security.audit_log import AuditLog
 from durably.security.roles import ANYBODY
 
 _READS: Final = frozenset(("read", "payloads"))
-"""What needs no more than these changes nothing."""
+"""What needs no more than these changes nothing, whatever its method."""
 
 _NOT_RECORDED: Final = frozenset(("code", "sig", "taskhub", "connection", "reason"))
 
@@ -104,7 +104,7 @@ def _found(request: Request) -> Found | None:
 
 
 def _changes(found: Found) -> bool:
-    return found.route.needs not in _READS
+    return found.route.method != "GET" and found.route.needs not in _READS
 
 
 def _target(request: Request, found: Found) -> dict[str, str]:

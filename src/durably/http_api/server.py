@@ -84,20 +84,17 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
         self.url = ""
 
-    async def start(self) -> None:
+    async def start(self, listening: socket.socket | None = None) -> None:
         """Listen and serve.
+
+        Args:
+            listening: What `listen` returned, when somebody else holds the port; closed in the end.
 
         Raises:
             OperationError: The address is taken, or not one of this machine.
         """
         options = self._options
-        try:
-            listening = _listen(options.bind, options.port)
-        except OSError as error:
-            raise OperationError(
-                f"Cannot listen on {options.bind} port {options.port}: {error.strerror or error}. Stop what listens there, or "
-                "choose another port with --port"
-            ) from None
+        listening = listen(options) if listening is None else listening
         self._sockets = [listening]
         port: int = listening.getsockname()[1]
         scheme = "https" if options.tls_certificate else "http"
@@ -137,6 +134,21 @@ class HttpServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def listen(options: HttpOptions) -> socket.socket:
+    """A socket that listens where the options say.
+
+    Raises:
+        OperationError: The address is taken, or not one of this machine.
+    """
+    try:
+        return _listen(options.bind, options.port)
+    except OSError as error:
+        raise OperationError(
+            f"Cannot listen on {options.bind} port {options.port}: {error.strerror or error}. Stop what listens there, or "
+            "choose another port with --port"
+        ) from None
 
 
 def _listen(bind: str, port: int) -> socket.socket:

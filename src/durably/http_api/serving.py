@@ -14,6 +14,7 @@ from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.management import Management
+from durably.program.registry import Registry
 from durably.security.audit_log import AuditLog
 from durably.security.failures import Failures
 from durably.security.key_file import KeyFile
@@ -26,6 +27,7 @@ def host_app(
     client: Client,
     management: Management,
     functions: HttpFunctions,
+    registry: Registry,
     *,
     converter: Converter,
     clock: Clock,
@@ -60,6 +62,7 @@ def host_app(
         served,
         access,
         functions,
+        registry,
         converter,
         route_prefix=options.route_prefix,
         outstanding_max=options.max_outstanding_requests,

@@ -219,3 +219,8 @@ def account(
         lines.append(f"  {number:4}  + {label(action)}{f' at {where}' if where else ''}")
     lines += ["", _CURE]
     return "\n".join(lines)
+
+
+def without_cure(diff: str) -> str:
+    """The diff of a `NonDeterminismError`, where the advice for an instance that is blocked would mislead."""
+    return diff.removesuffix(f"\n\n{_CURE}")

@@ -26,7 +26,7 @@ from durably.storage.open import open_store
 from durably.testing.clock import VirtualClock
 from durably.testing.sim_loop import SimRandom
 from durably.testing.stage import Plot, StagedExecutor
-from durably.triggers.queue_host import QueueHost
+from durably.triggers.trigger_host import TriggerHost
 
 _ROUNDS = 4
 """Rounds of the event loop in which an acknowledgement reaches its caller."""
@@ -91,7 +91,7 @@ class Life:
         chance: random.Random,
         plot: Plot,
     ) -> None:
-        queues = self._queues = QueueHost(app.queue_functions, app.converter)
+        triggers = self._triggers = TriggerHost(app.queue_functions, app.timer_functions, app.converter)
         native = NativeExecutor(
             app.registry,
             app.converter,
@@ -101,7 +101,7 @@ class Life:
                 slow_turn_s=options.slow_turn_s,
                 program=ProgramOptions(actions_max=options.max_actions),
             ),
-            queues.builtins,
+            triggers.builtins,
         )
         self.executor = StagedExecutor(
             native, plot, clock, die=self.dies, redeliver=self._redeliver, mismatch=around.mismatch
@@ -113,7 +113,7 @@ class Life:
         self.engine = Host(cast("Store", self._gate), self.executor, options, clock, SimRandom(chance))
         self.operations = Operations(self.engine)
         client = Client.of(self.operations, app.registry, app.converter, clock, self.engine.random)
-        queues.connect(client, self.operations, clock, options.queue_keep_s)
+        triggers.connect(client, self.operations, clock, options.queue_keep_s)
         self._schedules = app.schedules
         self._death = asyncio.Event()
         self.is_over = False
@@ -150,9 +150,9 @@ class Life:
 
     async def start(self) -> None:
         """Open the hub and go on with what is in flight."""
-        self._queues.check()
+        self._triggers.check()
         await self.engine.start()
-        self._queues.start()
+        self._triggers.start()
         declaring = asyncio.get_running_loop().create_task(declare(self.operations, self._schedules))
         death = asyncio.get_running_loop().create_task(self._death.wait())
         try:
@@ -166,7 +166,7 @@ class Life:
     async def stop(self) -> None:
         """End in order. What runs is cancelled, and runs again when the hub is served next."""
         self.is_over = True
-        await self._queues.stop()
+        await self._triggers.stop()
         loop = asyncio.get_running_loop()
         stopping = loop.create_task(self.engine.stop(0))
         while not stopping.done():
@@ -181,7 +181,7 @@ class Life:
         for _ in range(_ROUNDS):
             await asyncio.sleep(0)
         self.is_over = True
-        await self._queues.stop()
+        await self._triggers.stop()
         self.engine.abandon()
         await asyncio.sleep(0)
         await self.engine.executor.close()

@@ -9,18 +9,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from durably.core.entities import EntityId
-from durably.core.events import (
-    OUTCOMES,
-    Action,
-    Arrival,
-    ExecutionStarted,
-    HistoryEvent,
-    TurnStarted,
-)
+from durably.core.events import ExecutionStarted, HistoryEvent
 from durably.core.messages import ActivityDone
 from durably.core.operations import Operation
 from durably.engine.executor import ActivityCall, EntityCode, Executor, FunctionKind, Run
 from durably.errors import NonDeterminismError
+from durably.executors.checked import CheckedRun
 from durably.executors.http.policy import HttpPolicy
 from durably.program.http import HTTP_ACTIVITY
 from durably.testing.clock import VirtualClock
@@ -29,11 +23,6 @@ from durably.testing.mock_entity import EntityMocks
 from durably.testing.mock_http import HttpMocks
 from durably.testing.stage_entities import StagedCode
 from durably.testing.stubs import Stubs
-
-_ALL_TURNS = 64
-"""Events of a history up to which each turn is replayed."""
-_EVERY = 4
-"""Beyond, it is replayed whenever it has grown by this part of itself: else long histories would take quadratic time."""
 
 
 class Plot:
@@ -136,7 +125,7 @@ class StagedExecutor:
     def _checked(self, run: Run, history: Sequence[HistoryEvent]) -> Run:
         if not self._plot.check_replay:
             return run
-        return _CheckedRun(run, list(history), self._executor, self._mismatch)
+        return CheckedRun(run, list(history), self._executor, self._mismatch)
 
     # --- activities --------------------------------------------------------------------------------------------------
 
@@ -230,48 +219,6 @@ class StagedExecutor:
     async def close(self) -> None:
         """See `Executor.close`."""
         await self._executor.close()
-
-
-class _CheckedRun:
-    """A run that replays its history and compares, as long as it lives."""
-
-    def __init__(
-        self,
-        run: Run,
-        history: list[HistoryEvent],
-        executor: Executor,
-        mismatch: Callable[[NonDeterminismError], None],
-    ) -> None:
-        self._run = run
-        self._history = history
-        self._executor = executor
-        self._mismatch = mismatch
-        self._now = -1
-        self._next = 0
-
-    def advance(self, event: Arrival, now: int) -> Sequence[Action]:
-        """See `Run.advance`."""
-        made = self._run.advance(event, now)
-        history = self._history
-        if now != self._now:
-            self._now = now
-            history.append(TurnStarted(now))
-        history.append(event)
-        history.extend(made)
-        if len(history) >= self._next or (made and type(made[-1]) in OUTCOMES):
-            self._next = 0 if len(history) < _ALL_TURNS else len(history) + len(history) // _EVERY
-            self._check()
-        return made
-
-    def _check(self) -> None:
-        try:
-            self._executor.replay(self._history).close()
-        except NonDeterminismError as error:
-            self._mismatch(error)
-
-    def close(self) -> None:
-        """See `Run.close`."""
-        self._run.close()
 
 
 def _after_this(callback: Callable[[], None]) -> None:

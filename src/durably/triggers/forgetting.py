@@ -1,4 +1,4 @@
-"""Messages that were dealt with are kept for a while, so that one that is sent again is known; then they are deleted.
+"""What was dealt with is kept for a while, so that a message that is sent again is known; then it is deleted.
 
 No timer is involved: what is due goes when the next message comes, and what was left by an earlier host when a host starts.
 """
@@ -13,7 +13,6 @@ import msgspec
 
 from durably.clock import Clock
 from durably.core.query import FIRST, InstanceQuery, Place
-from durably.core.queues import QUEUE
 from durably.core.status import RuntimeStatus
 from durably.errors import UsageError
 from durably.management import Management
@@ -27,16 +26,16 @@ _PAGE: Final = 200
 
 
 class Forgetting:
-    """Deletes messages, or notices, some time after they were dealt with.
+    """Deletes messages, runs of timers and notices, some time after they were dealt with.
 
     Args:
         management: Of the hub.
         clock: Says when they are due.
         keep_us: How long they are kept; 0: for ever, like any other instance.
-        name: Of their orchestrator.
+        name: Of the orchestrator of what is deleted.
     """
 
-    def __init__(self, management: Management, clock: Clock, keep_us: int, name: str = QUEUE) -> None:
+    def __init__(self, management: Management, clock: Clock, keep_us: int, name: str) -> None:
         self._management = management
         self._clock = clock
         self._keep_us = keep_us

@@ -19,6 +19,9 @@ app = App()
 @app.activity
 def pack(n: int) -> int:
     return n
+@app.entity
+class Counter:
+    value: int = 0
 """
 
 
@@ -39,6 +42,7 @@ def test_it_says_what_it_serves_and_stops_in_order(folder: Folder):
             f"Serving sqlite:///durably.db (pid {process.pid})",
             "  orchestrators  buy, steps, wait",
             "  activities     declined, pack, work",
+            "  entities       counter",
             "Ready; Ctrl-C stops",
         ]
         done = interrupted(process, signal.SIGTERM)

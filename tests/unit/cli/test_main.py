@@ -37,6 +37,10 @@ def test_help_loads_none_of_the_heavy_rooms():
         "durably.client",
         "durably.engine",
         "durably.storage",
+        "durably.http_api",
+        "httpx",
+        "starlette",
+        "uvicorn",
     )
     probe = (
         "import sys\nfrom durably.cli.main import call\n"
@@ -46,6 +50,13 @@ def test_help_loads_none_of_the_heavy_rooms():
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = ("click", "httpx", "rich", "starlette", "uvicorn", "uvloop", "apsw", "durably.http_api")
+    probe = f"import sys, durably\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_version(capfd: pytest.CaptureFixture[str]):
@@ -60,7 +71,7 @@ def test_version(capfd: pytest.CaptureFixture[str]):
 def test_an_unknown_command_with_what_may_be_meant(capfd: pytest.CaptureFixture[str]):
     code, _, err = called(capfd, "exce")
     assert (code, err.splitlines()[-1]) == (2, "Error: No such command 'exce': did you mean 'exec'?")
-    known = "audit, completion, doctor, entities, exec, instances, keys, parked, run, schedules, version"
+    known = "audit, completion, doctor, entities, exec, func-durable, instances, invoke, keys, new, parked, run, schedules, version"
     assert f"expected one of {known}" in called(capfd, "xyz")[2]
 
 
@@ -113,6 +124,7 @@ def test_options_may_come_from_the_environment(
         (errors.InstanceStateError("x", "Running", "purge", "an end"), Exit.CONFLICT),
         (errors.HubLockedError("x"), Exit.CONFLICT),
         (errors.StoreFailedError("x"), Exit.FAILED),
+        (errors.AccessDeniedError("x"), Exit.AUTH),
         (errors.InvariantError("I1", "x", "y"), Exit.FAILED),
         (errors.NonDeterminismError("x", "y"), Exit.FAILED),
         (

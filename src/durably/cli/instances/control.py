@@ -17,7 +17,7 @@ from durably.cli.instances.ids import ids_of
 from durably.cli.instances.rows import COLUMNS, KEYS, row_of
 from durably.cli.instances.session import status_of, with_client
 from durably.cli.output import Exit, say
-from durably.cli.settings import format_option, hub_option, quiet_option, settings_of, shared
+from durably.cli.settings import format_option, quiet_option, reach_options, settings_of, shared
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -91,7 +91,7 @@ def controls(command: Callable[..., Any]) -> Callable[..., Any]:
         format_option(
             *FORMATS, help_text="Nothing but errors; or for each instance an object, a line of CSV, its id."
         ),
-        hub_option,
+        reach_options,
         click.option("-y", "--yes", is_flag=True, show_envvar=True, help="Do not ask."),
         click.option(
             "--dry-run", is_flag=True, show_envvar=True, help="Only list the instances that are meant."

@@ -14,7 +14,7 @@ from durably.cli.instances.filters import STATUSES, Filters, criteria, filter_op
 from durably.cli.instances.rows import COLUMNS, KEYS, row_of
 from durably.cli.instances.session import with_client
 from durably.cli.output import say
-from durably.cli.settings import format_option, hub_option, settings_of, shared
+from durably.cli.settings import format_option, reach_options, settings_of, shared
 
 if TYPE_CHECKING:
     from durably.cli.formats import Printer
@@ -35,7 +35,7 @@ Examples:
 
 @click.command("list", short_help="List instances, filtered.", epilog=_EXAMPLES)
 @filter_options
-@hub_option
+@reach_options
 @format_option(
     *FORMATS, help_text="For people; or all for programs: one array, one object a line, CSV, the ids alone."
 )
@@ -80,7 +80,7 @@ async def _explain(client: Client, filters: Filters, count: int) -> None:
 
 @click.command("count", short_help="Count instances by name and status.")
 @filter_options
-@hub_option
+@reach_options
 @format_option(
     "table", "json", "jsonl", "csv", help_text="For people, or one object for each name and status."
 )

@@ -15,7 +15,7 @@ from durably.cli.instances.rows import row_of
 from durably.cli.instances.session import status_of, with_client
 from durably.cli.moments import exactly
 from durably.cli.output import Exit, complain, exit_code, failure_text
-from durably.cli.settings import format_option, hub_option, settings_of, shared
+from durably.cli.settings import format_option, reach_options, settings_of, shared
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -43,7 +43,7 @@ _WIDTH = 15
 
 @click.command("show", short_help="Show all about instances.")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids())
-@hub_option
+@reach_options
 @format_option(
     "table", "json", "jsonl", help_text="For people; an object (several: an array), or one a line."
 )
@@ -107,7 +107,7 @@ def _print_card(status: InstanceStatus, row: Row, *, color: bool | None) -> None
 
 @click.command("why", short_help="Say in one sentence what an instance waits for.")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids())
-@hub_option
+@reach_options
 @format_option(
     "table", "json", "jsonl", help_text="A sentence; an object (several: an array), or one a line."
 )
@@ -157,7 +157,7 @@ _PAYLOAD_KEYS = ("input", "result")
 @click.command("history", short_help="Print the history of an instance.")
 @click.argument("instance_id", metavar="ID", shell_complete=complete_ids())
 @click.option("--payloads", is_flag=True, show_envvar=True, help="Inputs and results too.")
-@hub_option
+@reach_options
 @format_option("table", "json", "jsonl", "csv", help_text="For people; one array, one object a line, or CSV.")
 @shared
 @click.pass_context

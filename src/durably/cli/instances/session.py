@@ -16,10 +16,10 @@ def with_client(hub: str, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T
     """Run to completion with a client of the hub. Ctrl-C cancels the work, which may say how far it got."""
     import asyncio
 
-    from durably.client import Client
+    from durably.cli.connecting import client_of
 
     async def run() -> T:
-        async with Client(hub) as client:
+        async with client_of(hub) as client:
             return await work(client)
 
     return asyncio.run(run())

@@ -16,7 +16,7 @@ from durably.cli.instances.session import status_of, with_client
 from durably.cli.moments import Moment
 from durably.cli.output import Exit, complain, failure_text, print_json, say
 from durably.cli.payloads import json_of
-from durably.cli.settings import format_option, hub_option, settings_of, shared, timeout_option
+from durably.cli.settings import format_option, reach_options, settings_of, shared, timeout_option
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -61,7 +61,7 @@ _timeout = timeout_option("Stop waiting after this long (exit code 6); the insta
 )
 @click.option("--wait", is_flag=True, show_envvar=True, help="Wait for the result, and print that.")
 @_timeout
-@hub_option
+@reach_options
 @format_option("table", "json", help_text="The id (with --wait: the result), or one object.")
 @shared
 @click.pass_context
@@ -116,7 +116,7 @@ def start_command(
 @click.command("result", short_help="Wait for an instance, and print its result.")
 @click.argument("instance_id", metavar="ID", shell_complete=complete_ids())
 @_timeout
-@hub_option
+@reach_options
 @format_option(
     "table", "json", help_text="The result as JSON; or one object with status, result and failure."
 )

@@ -10,10 +10,11 @@ import click
 
 from durably.cli.answers import failure_of
 from durably.cli.completing import complete_ids
+from durably.cli.connecting import is_http
 from durably.cli.instances.ids import one_id
 from durably.cli.instances.session import status_of, with_client
 from durably.cli.output import Exit, console, say
-from durably.cli.settings import hub_option, settings_of, shared, timeout_option
+from durably.cli.settings import reach_options, settings_of, shared, timeout_option
 
 if TYPE_CHECKING:
     from durably.cli.views import View
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.command("watch", short_help="Follow an instance until it ends.")
 @click.argument("instance_id", metavar="ID", shell_complete=complete_ids("Pending", "Running", "Suspended"))
 @timeout_option("Stop watching after this long (exit code 6).")
-@hub_option
+@reach_options
 @shared
 @click.pass_context
 def watch_command(context: click.Context, *, instance_id: str, timeout: float | None, hub: str) -> int:
@@ -32,6 +33,10 @@ def watch_command(context: click.Context, *, instance_id: str, timeout: float | 
     On a terminal a tree that moves, else a line for each step. Ctrl-C ends the watching and leaves the instance alone.
     Exit code 0: it completed. 7: it failed, was cancelled or terminated.
     """
+    if is_http(hub):
+        raise click.UsageError(
+            "Steps cannot be watched over HTTP: use the URL of the hub itself, or 'durably instances result' to wait"
+        )
     wanted = one_id(instance_id)
     color = settings_of(context).color
     return with_client(hub, lambda client: _watch(client, wanted, timeout, color=color))

@@ -1,4 +1,4 @@
-"""The queues of a host: what is built into it, and what it does for them when it starts."""
+"""The triggers of a host: what is built into it, and what it does for them when it starts."""
 
 from __future__ import annotations
 
@@ -19,29 +19,35 @@ from durably.triggers.forgetting import Forgetting
 from durably.triggers.queue_activity import QueueActivity
 from durably.triggers.queue_function import QueueFunctions
 from durably.triggers.queue_orchestrator import DELIVERING
+from durably.triggers.timer_function import TIMER, TimerFunctions
+from durably.triggers.timer_runs import RINGING, TimerActivity
 
-_log = logging.getLogger("durably.queue")
+_log = logging.getLogger("durably.triggers")
 
 _PAGE = 200
 
 
-class QueueHost:
-    """The queues of a host.
+class TriggerHost:
+    """The queues and timers of a host.
 
     Attributes:
         builtins: What the executor of the host has to have, whatever the app.
 
     Args:
-        functions: Of the app.
+        queues: Functions of the app.
+        timers: Functions of the app.
         converter: Of bodies.
     """
 
-    def __init__(self, functions: QueueFunctions, converter: Converter) -> None:
-        self._functions = functions
-        self._activity = QueueActivity(functions, converter)
-        self.builtins = (self._activity.registered(), DELIVERING)
-        self._management: Management | None = None
-        self._forgetting: Forgetting | None = None
+    _client: Client
+    _management: Management
+
+    def __init__(self, queues: QueueFunctions, timers: TimerFunctions, converter: Converter) -> None:
+        self._queues = queues
+        self._timers = timers
+        self._handing, self._ringing = QueueActivity(queues, converter), TimerActivity(timers)
+        self.builtins = (self._handing.registered(), DELIVERING, self._ringing.registered(), RINGING)
+        self._forgetting: list[Forgetting] = []
         self._looking: asyncio.Task[None] | None = None
 
     def connect(self, client: Client, management: Management, clock: Clock, keep_s: float) -> None:
@@ -53,9 +59,12 @@ class QueueHost:
             clock: Of the host.
             keep_s: See `EngineOptions.queue_keep_s`.
         """
-        self._management = management
-        self._forgetting = Forgetting(management, clock, int(keep_s * 1_000_000))
-        self._activity.connect(client, self._forgetting)
+        self._client, self._management = client, management
+        keep_us = int(keep_s * 1_000_000)
+        messages, runs = (Forgetting(management, clock, keep_us, name) for name in (QUEUE, TIMER))
+        self._handing.connect(client, messages)
+        self._ringing.connect(client, runs)
+        self._forgetting = [messages] * bool(len(self._queues)) + [runs] * bool(len(self._timers))
 
     def check(self) -> None:
         """Find out at the start of a host what would fail at the first message.
@@ -63,13 +72,13 @@ class QueueHost:
         Raises:
             RegistrationError: A function has a parameter that nothing would fill.
         """
-        for function in self._functions:
+        for function in (*self._queues, *self._timers):
             function.check()
 
     def start(self) -> None:
-        """Wake the messages that found no function, and delete old ones, beside everything else."""
-        if len(self._functions):
-            self._looking = asyncio.create_task(self._look_after(), name="durably-queues")
+        """Wake messages that found no function, run timers that run at the start, delete old runs; beside all else."""
+        if self._forgetting:
+            self._looking = asyncio.create_task(self._look_after(), name="durably-triggers")
 
     async def stop(self) -> None:
         """Leave off. Idempotent."""
@@ -79,16 +88,18 @@ class QueueHost:
             await asyncio.gather(looking, return_exceptions=True)
 
     async def _look_after(self) -> None:
-        if self._management is None or self._forgetting is None:
-            return
         try:
-            for function in self._functions:
+            for function in self._queues:
                 await _wake(self._management, function.queue)
-            await self._forgetting.forget_old()
+            for timer in self._timers:
+                if timer.run_on_startup:
+                    await self._client.schedules.trigger(timer.schedule_id)
+            for forgetting in self._forgetting:
+                await forgetting.forget_old()
         except HubClosedError:
             return
         except OperationError as error:
-            _log.warning("messages that waited for a function still wait, for the next host: %s", error)
+            _log.warning("what a start does for queues and timers is left to the next host: %s", error)
 
 
 async def _wake(management: Management, queue: str) -> None:

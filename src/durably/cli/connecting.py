@@ -1,0 +1,39 @@
+"""From ``--hub`` to a client: of the hub itself, or of a host that serves it over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from durably.cli.settings import settings_of
+
+if TYPE_CHECKING:
+    from durably.client import Client
+
+
+def is_http(hub: str) -> bool:
+    """True for the URL of a host."""
+    return hub.lower().startswith(("http://", "https://"))
+
+
+def client_of(hub: str) -> Client:
+    """A client, to be used with ``async with``. The key for a host is that of the command line.
+
+    Raises:
+        UsageError: The URL is none, or what it needs is not installed.
+    """
+    if not is_http(hub):
+        from durably.client import Client
+
+        return Client(hub)
+    from durably.errors import UsageError
+
+    try:
+        from durably.client.remote.client import HttpClient
+    except ImportError as error:
+        raise UsageError(
+            f"Asking over HTTP needs the extra 'http' ({error}): pip install 'durably[http]'"
+        ) from None
+    context = click.get_current_context(silent=True)
+    return HttpClient(hub, None if context is None else settings_of(context).key)

@@ -1,0 +1,78 @@
+"""A run of a timer: the orchestrator that its schedule starts, and the activity that calls its function."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from durably.client import Client
+from durably.errors import UsageError
+from durably.program.activity_context import ActivityContext
+from durably.program.context import OrchestrationContext
+from durably.program.registry import ActivityFunction, OrchestratorFunction
+from durably.triggers.forgetting import Forgetting
+from durably.triggers.timer_function import TIMER, TimerFunctions, TimerRequest
+
+_log = logging.getLogger("durably.timer")
+
+
+async def ring(ctx: OrchestrationContext, what: dict[str, Any]) -> str:
+    """Call the function of a timer once. That it runs once for each occurrence sees its schedule to."""
+    due = {"due": ctx.tags["schedule.time"], "past_due": "schedule.past_due" in ctx.tags}
+    return await ctx.call_activity(TIMER, {**what, **due})
+
+
+RINGING = OrchestratorFunction(ring, TIMER, "coroutine", None)
+"""What hosts register it as."""
+
+
+class TimerActivity:
+    """The built-in activity of timers.
+
+    Args:
+        functions: Of the app.
+    """
+
+    _client: Client
+    _forgetting: Forgetting
+
+    def __init__(self, functions: TimerFunctions) -> None:
+        self._functions = functions
+
+    def connect(self, client: Client, forgetting: Forgetting) -> None:
+        """Say who its functions talk to, and who deletes what was dealt with; before the first run."""
+        self._client = client
+        self._forgetting = forgetting
+
+    def registered(self) -> ActivityFunction:
+        """The activity, as an executor takes it."""
+        return ActivityFunction(self.perform, TIMER, "coroutine", None, None)
+
+    async def perform(self, data: dict[str, Any], context: ActivityContext) -> str:
+        """Call the function of a timer; what it raises fails the run, which is kept then."""
+        function = self._functions.of(data["function"])
+        if function is None:
+            _log.warning(
+                "timer '%s' is due, and no function of this name is registered: delete its schedule with 'durably schedules "
+                "delete timer:%s', or register the function",
+                data["function"],
+                data["function"],
+            )
+            return "no such function"
+        await self._forgetting.forget_due()
+        request = TimerRequest(
+            datetime.fromisoformat(data["due"]),
+            data["past_due"],
+            await self._next(function.schedule_id),
+            data["schedule"],
+        )
+        await function.call(request, self._client)
+        self._forgetting.note(context.instance_id)
+        return "done"
+
+    async def _next(self, schedule_id: str) -> datetime | None:
+        try:
+            return (await self._client.schedules.describe(schedule_id)).next_time
+        except UsageError:  # it was deleted meanwhile
+            return None
