@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
@@ -12,6 +13,7 @@ from durably.client.declaring import Declarations
 from durably.client.schedulable import Schedulable
 from durably.clock import Clock, Random, SystemClock
 from durably.codec.convert import Converter, JsonConverter
+from durably.core.notices import NOTICE
 from durably.engine.host import Host
 from durably.engine.operations import Operations
 from durably.engine.options import EngineOptions
@@ -20,8 +22,10 @@ from durably.executors.http.activity import HttpActivity
 from durably.executors.http.policy import HttpPolicy
 from durably.executors.http.tokens import TokenHook, TokenSources
 from durably.executors.native import NativeExecutor, NativeOptions
+from durably.executors.notices import NoticeKeys, Notifier
 from durably.executors.rehearsal import Audience, RehearsedExecutor, rehearse_live
 from durably.executors.stalls import StallWatch
+from durably.program.noticing import NOTICING
 from durably.program.registry import Registry
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
@@ -29,6 +33,7 @@ from durably.schedules.spec import Spec
 from durably.security.keys import resolve_keys
 from durably.storage.api import Store
 from durably.storage.open import store_of
+from durably.triggers.forgetting import Forgetting
 from durably.triggers.trigger_host import TriggerHost
 from durably.triggers.triggerable import Triggerable
 
@@ -336,6 +341,13 @@ class App(Schedulable, Triggerable):
         policy = HttpPolicy.from_environment() if self._http is None else self._http
         return HttpActivity(policy, self._tokens, clock.now)
 
+    def notifier(self, hub: str | Store, clock: Clock) -> Notifier:
+        """What tells others of the instances of a hub in a host of this app."""
+        policy = HttpPolicy.from_environment() if self._http is None else self._http
+        url = hub if isinstance(hub, str) else hub.url
+        name = Path(url.partition("://")[2].partition("?")[0]).stem or "hub"
+        return Notifier(name, policy, NoticeKeys.from_environment(), clock)
+
     def host(
         self,
         hub: str | Store,
@@ -395,7 +407,13 @@ class AppHost:
         )
         clock = SystemClock() if clock is None else clock
         self._triggers = TriggerHost(app.queue_functions, app.timer_functions, app.converter)
-        builtins = [app.http_activity(clock).registered(), *self._triggers.builtins]
+        self._notifier = app.notifier(hub, clock)
+        builtins = [
+            app.http_activity(clock).registered(),
+            *self._triggers.builtins,
+            self._notifier.registered(),
+            NOTICING,
+        ]
         executor = self._executor = NativeExecutor(app.registry, app.converter, native, builtins)
         self._stalls = StallWatch(options.stall_limit_s)
         store = store_of(
@@ -409,6 +427,8 @@ class AppHost:
             self._operations, app.registry, app.converter, self.engine.clock, self.engine.random
         )
         self._triggers.connect(self.client, self._operations, self.engine.clock, options.queue_keep_s)
+        keep_us = int(options.queue_keep_s * 1_000_000)
+        self._notifier.connect(Forgetting(self._operations, self.engine.clock, keep_us, NOTICE))
         self._declarations = Declarations(self._operations, app.schedules, self.engine.clock)
 
     async def start(self) -> None:

@@ -117,7 +117,7 @@ async def until(ask: Callable[[], Awaitable[Any]], expected: Any) -> None:
 @asynccontextmanager
 async def serving(app: App, folder: Path, **options: Any) -> AsyncGenerator[Scene]:
     """Serve an app on a free port, on a hub in a folder."""
-    given = HttpOptions(port=0, **options)
+    given = HttpOptions(port=0, **{"max_failures_per_minute": 100_000, **options})
     async with app.host(f"sqlite:///{folder / 'orders.db'}") as host:
         keys = KeyFile(given.keys_at(host.engine.store.url), host.engine.clock.now)
         made = keys.prepare()

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
+from durably.cli.audit import audit_group
 from durably.cli.completion import COMPLETE_VAR, completion_command
 from durably.cli.doctor import doctor_command
 from durably.cli.entities.group import entities_group
@@ -83,6 +84,7 @@ commands.add_command(schedules_group)
 commands.add_command(entities_group)
 commands.add_command(parked_group)
 commands.add_command(keys_group)
+commands.add_command(audit_group)
 commands.add_command(doctor_command)
 commands.add_command(func_durable_group)
 commands.add_command(completion_command)

@@ -24,6 +24,7 @@ from durably.codec.convert import Converter, JsonConverter
 from durably.core.history import readable
 from durably.core.ids import check_tags, check_text
 from durably.core.messages import Restart, StartInstance
+from durably.core.notices import with_callback
 from durably.core.timeline import instant
 from durably.errors import InstanceNotFoundError, UsageError
 from durably.management import Management
@@ -156,6 +157,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         version: str | None = None,
         tags: dict[str, str] | None = None,
         on_existing: OnExisting = "replace_finished",
+        callback_url: str | None = None,
     ) -> Handle[R]: ...
 
     @overload
@@ -169,6 +171,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         version: str | None = None,
         tags: dict[str, str] | None = None,
         on_existing: OnExisting = "replace_finished",
+        callback_url: str | None = None,
     ) -> Handle[R]: ...
 
     @overload
@@ -182,6 +185,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         version: str | None = None,
         tags: dict[str, str] | None = None,
         on_existing: OnExisting = "replace_finished",
+        callback_url: str | None = None,
     ) -> Handle[Any]: ...
 
     async def start(
@@ -194,6 +198,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         version: str | None = None,
         tags: dict[str, str] | None = None,
         on_existing: OnExisting = "replace_finished",
+        callback_url: str | None = None,
     ) -> Handle[Any]:
         """Start an orchestration.
 
@@ -209,6 +214,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
                 refuses otherwise; ``"fail"`` refuses; ``"replace"`` terminates and replaces; ``"attach"`` returns a
                 handle of the one that is there, if it is of this orchestrator. Of two starts at the same time with one new
                 id, one wins.
+            callback_url: Is told of its end, at least once, also of that of a restart; see docs/notifications.md.
 
         Returns:
             A handle, once the start is durable.
@@ -230,7 +236,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
             self._random.token(),
             self._registry.asked_version(fn, version),
             None,
-            check_tags(tags),
+            with_callback(check_tags(tags), callback_url),
             None if start_at is None else self._instant(start_at),
             on_existing,
             fresh,

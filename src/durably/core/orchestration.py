@@ -79,6 +79,7 @@ from durably.core.messages import (
     TimerDue,
     unknown_call_of,
 )
+from durably.core.notices import NO_NOTICES, NoticeRules, notice_of
 from durably.core.retry import RetrySpec, retry_at
 from durably.core.undo import start_undo
 from durably.errors import FailureDetails, InvariantError
@@ -102,9 +103,11 @@ class Commit(msgspec.Struct, eq=False):
         turns: How many turns it holds.
         ended: The instance ended in it.
         shown: Something changed that the row of the instance shows.
+        notices: What is told to others.
     """
 
     state: InstanceState
+    notices: NoticeRules = NO_NOTICES
     events: list[Event] = []
     activities: list[tuple[TaskScheduled, int]] = []
     aborted: list[int] = []
@@ -173,7 +176,15 @@ class Commit(msgspec.Struct, eq=False):
     def begin(self, started: ExecutionStarted) -> ExecutionStarted:
         """Record the first event of an execution."""
         self.record(started)
+        if started.began_as is None:  # else it continued as new
+            self.tell("started")
         return started
+
+    def tell(self, event: str, cause: str | None = None) -> None:
+        """Tell those who want to know."""
+        notice = notice_of(self.state, event, self.notices, cause)
+        if notice is not None:
+            self.messages.append(notice)
 
     def begin_again(self, kept: Sequence[HistoryEvent], rewound: Rewound) -> None:
         """Record the part of a history that a rewind kept, and do again what has to be done again.
@@ -544,6 +555,8 @@ class Commit(msgspec.Struct, eq=False):
             if parent == unknown_call_of(parent.instance_id):
                 done = msgspec.structs.replace(done, child=state.instance_id)
             self.messages.append((parent.instance_id, done))
+        if state.ended:
+            self.tell(state.status.lower())
 
     def _undo_rest(self) -> None:
         """What sagas have left is undone by an instance of its own: the code that would do it is gone."""

@@ -12,6 +12,7 @@ from durably.clock import Clock
 from durably.core.commit import Tombstone
 from durably.core.events import Arrival, ExecutionFailed, ExecutionStarted, ParentRef, Payload, TaskScheduled
 from durably.core.messages import ActivityDone, ChildDone, Continue, EntityDone, RaiseEvent, StartInstance
+from durably.core.notices import NoticeRules
 from durably.core.orchestration import Commit
 from durably.core.status import RuntimeStatus
 from durably.core.verdicts import encode_verdict
@@ -43,9 +44,11 @@ class Desk:
         *,
         unknown_wait: bool,
         versions_wait: bool,
+        notices: NoticeRules,
     ) -> None:
         self.unknown_wait = unknown_wait
         self._versions_wait = versions_wait
+        self._notices = notices
         self.executor = executor
         self.committer = committer
         self.around = around
@@ -57,7 +60,7 @@ class Desk:
         """The commit of the resident in the batch that is gathering."""
         commit = resident.commit
         if commit is None:
-            commit = resident.commit = Commit(resident.state)
+            commit = resident.commit = Commit(resident.state, self._notices)
             self.committer.gathering.staged.append(Staged(resident, commit, resident.execution))
         return commit
 
@@ -202,6 +205,9 @@ class Desk:
         except NonDeterminismError as error:
             resident.blocked = error.diff
             self.touch(resident, resident.state.now)
+            commit = self.commit_of(resident)
+            commit.tell("blocked", error.diff)
+            self.dispatch(resident, commit)
             return None
         resident.history = None
         return resident.run

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from durably.core.ids import check_text
+from durably.core.notices import ENDS, EVENTS, Destination, NoticeRules, check_callback
 from durably.errors import UsageError
 from durably.security.keys import KeySource, keys_from_environment
 
@@ -17,7 +18,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "version_match_strategy": ("none", "strict", "current_or_older"),
     "version_failure_strategy": ("reject", "fail"),
 }
-_TEXTS = ("code_version", "default_version")
+_TEXTS = ("code_version", "default_version", "webhook_url", "event_grid_endpoint", "notify_events")
 _MAY_BE_ZERO = (
     "compress_above",
     "drain_timeout_s",
@@ -81,6 +82,11 @@ class EngineOptions:
             of its row, where a list and a change of status do not touch it. Four pages: less costs more outside.
         encryption_keys: Encrypt all payloads with the first of these keys, see `EncryptionKeys`; may be a function that
             returns them. The variable holds ``ID=KEY`` entries, or ``file:`` and the path of a file of them.
+        webhook_url: Who is told what becomes of instances, see docs/notifications.md. The secret that these messages are
+            signed with is in ``DURABLY_WEBHOOK_SECRET`` only.
+        event_grid_endpoint: Of a topic of Azure Event Grid that is told, too; its key is in ``DURABLY_EVENT_GRID_KEY`` only.
+        notify_events: What is told, separated by commas: ``started``, ``completed``, ``failed``, ``canceled``,
+            ``terminated``, ``blocked``.
         lease_s: Time without renewal after which another host may take a partition over. Unused on a single file.
     """
 
@@ -115,6 +121,9 @@ class EngineOptions:
     payload_inline_max: int = 16_384
     encryption_keys: KeySource = None
     lease_s: float = 15.0
+    webhook_url: str | None = None
+    event_grid_endpoint: str | None = None
+    notify_events: str = ",".join(ENDS)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -133,6 +142,27 @@ class EngineOptions:
             elif type(value) not in (int, type(field.default)) or not 0 < value < math.inf:
                 kind = "a number" if isinstance(field.default, float) else "a whole number"
                 raise UsageError(f"{field.name} is {value!r}: expected {kind} above 0")
+        _ = self.notices  # looked at now, not with the first instance
+
+    @property
+    def notices(self) -> NoticeRules:
+        """What is told to others of all instances.
+
+        Raises:
+            UsageError: An event is unknown, or a URL is none.
+        """
+        events = frozenset(part.strip().lower() for part in self.notify_events.split(",") if part.strip())
+        unknown = events.difference(EVENTS)
+        if unknown:
+            raise UsageError(
+                f"notify_events has {min(unknown)!r}: expected some of {', '.join(EVENTS)}, separated by commas"
+            )
+        to: list[Destination] = []
+        for form, name in (("webhook", "webhook_url"), ("eventgrid", "event_grid_endpoint")):
+            url: str | None = getattr(self, name)
+            if url:
+                to.append(Destination(form, check_callback(url, name)))
+        return NoticeRules(events, tuple(to))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> EngineOptions:

@@ -101,6 +101,7 @@ class Partition:
             self._around,
             unknown_wait=options.unknown_functions == "wait",
             versions_wait=options.version_failure_strategy == "reject",
+            notices=options.notices,
         )
         self._trials = Trials(
             desk,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -11,9 +12,17 @@ from starlette.requests import Request
 from durably.http_api.refusals import Refusal
 from durably.security.access_keys import KeyRing
 from durably.security.capabilities import ANY_INSTANCE, INSTANCE_VERBS, LIFE_S, START_VERBS, sign, verify
+from durably.security.failures import Failures
 from durably.security.roles import ANYBODY, EVERYTHING, Principal
 
+if TYPE_CHECKING:
+    from durably.security.issuer import Issuer
+
 LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+
+TOO_MANY_FAILURES: Final = "TooManyFailures"
+
+_FAILURES: Final = frozenset(("Unauthorized", "InvalidLink"))
 
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
@@ -27,6 +36,8 @@ class Access:
         names: What a client may call this host (without port, lower case); empty: anything.
         now: The time in microseconds since 1970 UTC.
         templates: Links to start new instances carry a credential, as clients of Durable Functions 1.x need it.
+        failures: Counts who shows no credential, or a wrong one.
+        issuer: Whose bearer tokens are credentials, too.
     """
 
     def __init__(
@@ -37,12 +48,16 @@ class Access:
         now: Callable[[], int],
         *,
         templates: bool,
+        failures: Failures,
+        issuer: Issuer | None = None,
     ) -> None:
         self._hub = hub
         self._keys = keys
         self._names = frozenset(names)
         self._now = now
         self._templates = templates
+        self._failures = failures
+        self._issuer = issuer
 
     def check_host(self, request: Request) -> None:
         """Refuse what a page of another site may have sent.
@@ -69,8 +84,10 @@ class Access:
                 403, "A page of another site asks for a change: expected one of this origin", "CrossSite"
             )
 
-    def principal(self, request: Request, instance_id: str | None, grant: str | None = None) -> Principal:
-        """Whom the credential of a request stands for: a key, or a signed link.
+    async def principal(
+        self, request: Request, instance_id: str | None, grant: str | None = None
+    ) -> Principal:
+        """Whom the credential of a request stands for: the first there is of a bearer token, a signed link, and a key.
 
         Args:
             request: The request.
@@ -79,13 +96,16 @@ class Access:
 
         Raises:
             Refusal: 401, there is a credential and it is not valid.
+            OperationError: The keys, or those of the issuer, cannot be read.
         """
         if self._keys is None:
             return EVERYTHING
+        if self._issuer is not None and (bearer := _bearer_of(request)):
+            return await _of_token(self._issuer, bearer)
         ring = self._keys()
-        token = grant or request.query_params.get("sig")
-        if token:
-            return self._bearer(ring, token, instance_id)
+        link = grant or request.query_params.get("sig")
+        if link:
+            return self._of_link(ring, link, instance_id)
         given = request.headers.get("x-functions-key") or request.query_params.get("code")
         if not given:
             return ANYBODY
@@ -94,7 +114,7 @@ class Access:
             raise _unauthorized("The key is not valid, or not any more")
         return key.principal()
 
-    def _bearer(self, ring: KeyRing, token: str, instance_id: str | None) -> Principal:
+    def _of_link(self, ring: KeyRing, token: str, instance_id: str | None) -> Principal:
         now_s = self._now() / 1_000_000
         for meant in (instance_id, ANY_INSTANCE):
             found = None if meant is None else verify(ring.signing, self._hub, meant, token, now_s)
@@ -103,6 +123,20 @@ class Access:
         raise Refusal(
             403, "The link is not valid for this, or not any more: ask for a new one", "InvalidLink"
         )
+
+    def noted(self, request: Request, refusal: Refusal) -> Refusal:
+        """What becomes of a refusal: 429 of one for a credential, when there were many from its address.
+
+        Only what fails is held off. Good credentials go through whoever else fails from their address: they cannot be
+        guessed, so nothing is won by keeping people out who share one.
+        """
+        if refusal.kind not in _FAILURES:
+            return refusal
+        wait_s = self._failures.count(request.client.host if request.client else "")
+        if not wait_s:
+            return refusal
+        text = "Too many requests from your address have no valid credential: correct it, and try again later"
+        return Refusal(429, text, TOO_MANY_FAILURES, {"Retry-After": str(math.ceil(wait_s))})
 
     def credential(self, instance_id: str) -> dict[str, str]:
         """What a link carries: see `durably.http_api.links.Credential`."""
@@ -152,10 +186,45 @@ def require_level(principal: Principal, level: int, function: str) -> None:
         )
 
 
-def _unauthorized(what: str) -> Refusal:
+def offered(request: Request, grant: str | None) -> str:
+    """What a request shows as its credential, valid or not: ``token``, ``link``, ``key``, or nothing."""
+    if request.headers.get("authorization", "")[:7].lower() == "bearer ":
+        return "token"
+    if grant or request.query_params.get("sig"):
+        return "link"
+    return "key" if request.headers.get("x-functions-key") or request.query_params.get("code") else ""
+
+
+def _bearer_of(request: Request) -> str | None:
+    """The bearer token of a request.
+
+    Raises:
+        Refusal: 401, there are several.
+    """
+    given = request.headers.getlist("authorization")
+    if len(given) > 1:
+        raise _unauthorized("There is more than one credential")
+    scheme, _, token = (given[0] if given else "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def _of_token(issuer: Issuer, token: str) -> Principal:
+    from durably.security.tokens import TokenError  # whoever has an issuer has the library
+
+    try:
+        return await issuer.principal(token)
+    except TokenError as error:
+        raise _unauthorized(f"The bearer token is not accepted, {error}", _BAD_TOKEN) from None
+
+
+_KEY_WANTED: Final = 'ApiKey realm="durably"'
+_BAD_TOKEN: Final = 'Bearer realm="durably", error="invalid_token"'  # noqa: S105 - no secret
+
+
+def _unauthorized(what: str, challenge: str = _KEY_WANTED) -> Refusal:
     return Refusal(
         401,
         f"{what}: expected a key as x-functions-key or code, or a link that this host has made",
         "Unauthorized",
-        {"WWW-Authenticate": 'ApiKey realm="durably"'},
+        {"WWW-Authenticate": challenge},
     )

@@ -12,11 +12,13 @@ from starlette.types import Receive, Scope, Send
 from durably.codec.convert import Converter
 from durably.http_api.access import Access, require, require_level
 from durably.http_api.admin import admin_routes
+from durably.http_api.auditing import Auditor
 from durably.http_api.client import DurableClient
 from durably.http_api.durable.routes import durable_routes
 from durably.http_api.functions.function import LEVELS
 from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.links import BASE, RPC, Links, origin_of
+from durably.http_api.patience import within
 from durably.http_api.refusals import Refusal, answer_of, refusal_of
 from durably.http_api.routing import Found, Table
 from durably.http_api.served import Served
@@ -45,6 +47,8 @@ class HostApp:
         converter: Of their bodies and results.
         route_prefix: Before their routes.
         outstanding_max: More requests than this at once are answered with 429.
+        audit: Records who changes what.
+        body_timeout_s: See `HttpOptions`.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class HostApp:
         *,
         route_prefix: str,
         outstanding_max: int,
+        audit: Auditor,
+        body_timeout_s: float,
     ) -> None:
         twice = replace(served, json_twice=True)
         self._prefix = f"/{route_prefix.strip('/')}/" if route_prefix.strip("/") else "/"
@@ -75,6 +81,8 @@ class HostApp:
         self._client = DurableClient.serving(served)
         self._outstanding = 0
         self._outstanding_max = outstanding_max
+        self._audit = audit
+        self._body_timeout_s = body_timeout_s
 
     @property
     def listing(self) -> list[FunctionLine]:
@@ -100,7 +108,7 @@ class HostApp:
         if scope["type"] != "http":
             await _refuse_other(scope, receive, send)
             return
-        request = Request(scope, receive)
+        request = Request(scope, within(receive, self._body_timeout_s))
         if self._outstanding >= self._outstanding_max:
             text = f"{self._outstanding} requests are under way: try again later"
             busy = Refusal(429, text, "TooManyRequests", {"Retry-After": "1"})
@@ -111,30 +119,41 @@ class HostApp:
             try:
                 answer = await self._answer(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, there is an answer
-                answer = _refused(request, error)
+                plain = refusal_of(error)
+                refusal = self._access.noted(request, plain)
+                request.state.refused = refusal.kind
+                answer = _refused(request, error if refusal is plain else refusal, refusal)
+            except BaseException:
+                self._audit.cut_off(request)
+                raise
+            answer = await self._audit.recorded(request, answer)
             await answer(scope, receive, send)
         finally:
             self._outstanding -= 1
 
+    async def close(self) -> None:
+        """Finish the audit log. Idempotent."""
+        await self._audit.close()
+
     async def _answer(self, request: Request) -> Response:
-        self._access.check_host(request)
         path = _raw_path(request)
-        found = self.table.find(request.method, path)
+        request.state.found = found = self.table.find(request.method, path)
+        self._access.check_host(request)
         if found is None and path.startswith(self._prefix) and not path.startswith(f"{BASE}/"):
             answer = await self._call_function(request, path.removeprefix(self._prefix))
             if answer is not None:
                 return answer
         instance_id = _touched(found)
         grant = None if found is None else found.parameters.get("grant")
-        principal = self._access.principal(request, instance_id, grant)
+        request.state.principal = principal = await self._access.principal(request, instance_id, grant)
         if found is None:
             require(principal, "read", None)  # who may know nothing does not learn what is not there
             raise self._nothing_at(request, path)
         require(principal, found.route.needs, instance_id)
         self._check_hub(request)
         request.scope["path_params"] = found.parameters
-        request.state.principal = principal
         self._link(request)
+        await self._audit.check(found)
         return await found.route.handler(request)
 
     def _nothing_at(self, request: Request, path: str) -> Refusal:
@@ -150,7 +169,7 @@ class HostApp:
             return None
         function = found.function
         if function.level:
-            require_level(self._access.principal(request, None), function.level, function.name)
+            require_level(await self._access.principal(request, None), function.level, function.name)
         request.scope["path_params"] = found.parameters
         self._link(request)
         return await function.answer(request, self._client, self._converter, self._served.body_bytes_max)
@@ -176,10 +195,10 @@ def _is_v1(path: str) -> bool:
     return path.startswith(f"{V1}/")
 
 
-def _refused(request: Request, error: Exception) -> Response:
+def _refused(request: Request, error: Exception, refusal: Refusal) -> Response:
     if _is_v1(_raw_path(request)):
-        return problem_answer(error, request.url.path)
-    return answer_of(refusal_of(error))
+        return problem_answer(error, refusal, request.url.path)
+    return answer_of(refusal)
 
 
 def _touched(found: Found | None) -> str | None:

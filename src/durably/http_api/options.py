@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -12,7 +14,8 @@ from typing import Any
 from durably.errors import UsageError
 from durably.http_api.access import LOCAL_NAMES
 from durably.http_api.served import BODY_BYTES_MAX
-from durably.security.key_file import beside
+from durably.security.key_file import audit_beside, beside
+from durably.security.token_rules import DEFAULT_ALGORITHMS, DEFAULT_ROLES, TokenRules
 
 PORT = 7071
 """As the local Functions host of Azure."""
@@ -39,6 +42,20 @@ class HttpOptions:
         max_wait_s: A stopping host gives requests that are under way so long.
         tls_certificate: PEM file; with `tls_key`, HTTPS is served.
         tls_key: PEM file.
+        max_failures_per_minute: An address that shows no credential, or wrong ones, more often gets 429 for these.
+        trusted_proxies: Addresses and networks, separated by commas, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
+            believed; by default nobody's.
+        head_timeout_s: Time for the head of a request.
+        body_timeout_s: Time for its body, and a second more for each KiB of it.
+        answer_timeout_s: A client that takes nothing of its answer for so long is hung up on.
+        audit: Who changes what over the management API is recorded.
+        audit_file: Where; by default beside the hub file, as ``{file}.audit``. A hub without a file has none by default.
+        audit_max_bytes: A longer file is put aside, and kept: deleting it is up to you.
+        oidc_issuer: Who issues bearer tokens (JWT) that are accepted; "" for nobody.
+        oidc_audience: What these have in ``aud``: one of several, separated by commas.
+        oidc_algorithms: How they may be signed, separated by commas.
+        oidc_roles: Which of their claims give which role, ``claim:value=role``, separated by commas.
+        oidc_jwks_url: Where the keys of the issuer are; by default its discovery document says so.
     """
 
     bind: str = "127.0.0.1"
@@ -54,6 +71,19 @@ class HttpOptions:
     max_wait_s: float = 5.0
     tls_certificate: str = ""
     tls_key: str = ""
+    max_failures_per_minute: int = 100
+    trusted_proxies: str = ""
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    answer_timeout_s: float = 30.0
+    audit: bool = True
+    audit_file: str = ""
+    audit_max_bytes: int = 64 * 1024 * 1024
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_algorithms: str = DEFAULT_ALGORITHMS
+    oidc_roles: str = DEFAULT_ROLES
+    oidc_jwks_url: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -62,14 +92,28 @@ class HttpOptions:
             raise UsageError(
                 f"hub_name is {self.hub_name!r}: expected letters, digits, '_', '-' and '.', 45 characters at most"
             )
-        if self.max_body_bytes < 1 or self.max_outstanding_requests < 1:
-            raise UsageError("max_body_bytes and max_outstanding_requests: expected 1 or more")
+        for name in (
+            "max_body_bytes",
+            "max_outstanding_requests",
+            "max_failures_per_minute",
+            "audit_max_bytes",
+        ):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)!r}: expected 1 or more")
+        for name in ("head_timeout_s", "body_timeout_s", "answer_timeout_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} is {getattr(self, name)!r}: expected a number of seconds above 0")
+        _check_proxies(self.trusted_proxies)
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise UsageError("tls_certificate and tls_key: expected both, or none")
         if self.insecure and not self.is_local:
             raise UsageError(
                 f"bind is {self.bind!r} and insecure is on: anybody who reaches this address could do anything. Bind to "
                 "127.0.0.1, or let the host ask for keys"
+            )
+        if self.token_rules is not None and self.insecure:
+            raise UsageError(
+                "oidc_issuer is set and insecure is on: expected tokens to be asked for, or nothing"
             )
 
     @property
@@ -91,6 +135,25 @@ class HttpOptions:
     def with_templates(self) -> bool:
         """See `templates`."""
         return self.is_local if self.templates is None else self.templates
+
+    @property
+    def token_rules(self) -> TokenRules | None:
+        """Which bearer tokens are accepted, or None: there is no issuer.
+
+        Raises:
+            UsageError: A setting is wrong, or there is one without an issuer.
+        """
+        if not self.oidc_issuer:
+            if self.oidc_audience or self.oidc_jwks_url:
+                raise UsageError("oidc_issuer is missing: expected the 'iss' of the tokens that are accepted")
+            return None
+        return TokenRules.of(
+            issuer=self.oidc_issuer,
+            audience=self.oidc_audience,
+            algorithms=self.oidc_algorithms,
+            roles=self.oidc_roles,
+            jwks_url=self.oidc_jwks_url,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> HttpOptions:
@@ -116,12 +179,32 @@ class HttpOptions:
         """
         return Path(self.key_file) if self.key_file else beside(hub_url)
 
+    def audit_at(self, hub_url: str) -> Path | None:
+        """Where the audit log of a hub is, or None: there is none.
+
+        Args:
+            hub_url: The URL of the store.
+        """
+        if not self.audit:
+            return None
+        return Path(self.audit_file) if self.audit_file else audit_beside(hub_url)
+
     def hub_at(self, hub_url: str) -> str:
         """The name of a hub: `hub_name`, or what its file is called."""
         if self.hub_name:
             return self.hub_name
         stem = re.sub(r"[^A-Za-z0-9_.-]", "", Path(hub_url.partition("://")[2]).stem)
         return stem[:45] or "hub"
+
+
+def _check_proxies(text: str) -> None:
+    for part in text.split(",") if text else ():
+        try:
+            ipaddress.ip_network(part.strip())
+        except ValueError as error:
+            raise UsageError(
+                f"trusted_proxies has {part!r} ({error}): expected addresses or networks such as 10.0.0.0/8"
+            ) from None
 
 
 _FLAGS = {

@@ -22,8 +22,16 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
     """The body; never more of it in memory than is allowed.
 
     Raises:
-        Refusal: 413, it is longer.
+        Refusal: 413, it is longer; 415, it is compressed. What is not decompressed cannot be a bomb.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise Refusal(
+            415,
+            f"The body is encoded as {encoding[:100]!r}: expected it as it is, without Content-Encoding",
+            "UnsupportedEncoding",
+            {"Accept-Encoding": "identity"},
+        )
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > bytes_max:
         raise _too_large(bytes_max)

@@ -14,8 +14,8 @@ import uvicorn
 from durably.errors import OperationError
 from durably.http_api.application import HostApp
 from durably.http_api.options import HttpOptions
+from durably.http_api.patience import HEAD_BYTES_MAX, patient_protocol
 
-_HEAD_BYTES_MAX = 64 * 1024
 _KEEP_ALIVE_S = 30
 _BACKLOG = 1_024
 
@@ -69,7 +69,10 @@ class HttpServer:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
+                http=patient_protocol(options.head_timeout_s, options.answer_timeout_s),
+                h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+                proxy_headers=bool(options.trusted_proxies),
+                forwarded_allow_ips=options.trusted_proxies,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=max(1, round(options.max_wait_s)),
                 backlog=_BACKLOG,
@@ -122,6 +125,7 @@ class HttpServer:
         await serving
         for one in self._sockets:
             one.close()
+        await self._application.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

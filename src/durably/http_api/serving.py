@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from durably.client import Client
 from durably.clock import Clock, Random
 from durably.codec.convert import Converter
 from durably.http_api.access import Access
 from durably.http_api.application import HostApp
+from durably.http_api.auditing import Auditor
 from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.options import HttpOptions
 from durably.http_api.served import Served
 from durably.management import Management
 from durably.program.registry import Registry
+from durably.security.audit_log import AuditLog
+from durably.security.failures import Failures
 from durably.security.key_file import KeyFile
+
+if TYPE_CHECKING:
+    from durably.security.issuer import Issuer
 
 
 def host_app(
@@ -47,6 +55,8 @@ def host_app(
         options.names,
         clock.now,
         templates=options.with_templates,
+        issuer=_issuer(options, clock),
+        failures=Failures(options.max_failures_per_minute),
     )
     return HostApp(
         served,
@@ -55,4 +65,20 @@ def host_app(
         converter,
         route_prefix=options.route_prefix,
         outstanding_max=options.max_outstanding_requests,
+        audit=Auditor(_audit_log(options, hub_url), hub, clock.now, random),
+        body_timeout_s=options.body_timeout_s,
     )
+
+
+def _audit_log(options: HttpOptions, hub_url: str) -> AuditLog | None:
+    path = options.audit_at(hub_url)
+    return None if path is None else AuditLog(path, options.audit_max_bytes)
+
+
+def _issuer(options: HttpOptions, clock: Clock) -> Issuer | None:
+    rules = options.token_rules
+    if rules is None:
+        return None
+    from durably.security.issuer import Issuer  # cryptography takes a while to load
+
+    return Issuer(rules, clock.now)

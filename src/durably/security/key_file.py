@@ -29,8 +29,17 @@ STANDARD: Final[tuple[tuple[KeyKind, str], ...]] = (
 
 def beside(hub_url: str) -> Path | None:
     """Where the keys of a hub are: beside its file, or nowhere."""
+    return _beside(hub_url, "keys")
+
+
+def audit_beside(hub_url: str) -> Path | None:
+    """Where the audit log of a hub is: beside its file, or nowhere."""
+    return _beside(hub_url, "audit")
+
+
+def _beside(hub_url: str, what: str) -> Path | None:
     path = hub_url.removeprefix("sqlite:///")
-    return None if path == hub_url else Path(f"{path}.keys")
+    return None if path == hub_url else Path(f"{path}.{what}")
 
 
 class KeyFile:

@@ -26,7 +26,7 @@ _PAGE: Final = 200
 
 
 class Forgetting:
-    """Deletes messages, and runs of timers, some time after they were dealt with.
+    """Deletes messages, runs of timers and notices, some time after they were dealt with.
 
     Args:
         management: Of the hub.

@@ -71,7 +71,7 @@ def test_version(capfd: pytest.CaptureFixture[str]):
 def test_an_unknown_command_with_what_may_be_meant(capfd: pytest.CaptureFixture[str]):
     code, _, err = called(capfd, "exce")
     assert (code, err.splitlines()[-1]) == (2, "Error: No such command 'exce': did you mean 'exec'?")
-    known = "completion, doctor, entities, exec, func-durable, instances, invoke, keys, new, parked, run, schedules, version"
+    known = "audit, completion, doctor, entities, exec, func-durable, instances, invoke, keys, new, parked, run, schedules, version"
     assert f"expected one of {known}" in called(capfd, "xyz")[2]
 
 

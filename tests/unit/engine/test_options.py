@@ -20,6 +20,9 @@ NO_NUMBERS = {
     "default_version": "7",
     "version_match_strategy": "strict",
     "version_failure_strategy": "fail",
+    "webhook_url": "https://example.com/hook",
+    "event_grid_endpoint": "https://example.com/topic",
+    "notify_events": "started, blocked",
 }
 
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from durably.core.ids import check_text
 from durably.core.messages import StartInstance
+from durably.core.notices import with_callback
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import InstanceNotFoundError
 from durably.http_api.durable.bodies import status_body
@@ -37,7 +38,14 @@ class Starts:
         name: str = request.path_params["functionName"]
         await served.management.start(
             instance_id,
-            StartInstance(name, payload, served.random.token(), version, fresh=given is None),
+            StartInstance(
+                name,
+                payload,
+                served.random.token(),
+                version,
+                tags=with_callback(None, parameters.text("callbackUrl")),
+                fresh=given is None,
+            ),
         )
         return await self._accepted(request, instance_id, timeout)
 
@@ -55,6 +63,7 @@ class Starts:
         return await self._accepted(request, handle.instance_id, timeout)
 
     async def _accepted(self, request: Request, instance_id: str, timeout: float | None) -> Response:
+        request.state.made = instance_id
         if timeout is not None:
             ended = await output_within(self._served, instance_id, timeout, failed=200)
             if ended is not None:

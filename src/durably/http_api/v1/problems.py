@@ -13,7 +13,7 @@ from durably.errors import (
     ScheduleNotFoundError,
     UnknownFunctionError,
 )
-from durably.http_api.refusals import Refusal, refusal_of
+from durably.http_api.refusals import Refusal
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -36,9 +36,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
 
 
-def problem_answer(error: Exception, path: str) -> Response:
-    """The answer that stands for an error."""
-    refusal = _refusal(error)
+def problem_answer(error: Exception, refusal: Refusal, path: str) -> Response:
+    """The answer that stands for an error, given what the management API makes of it."""
+    refusal = _of_v1(error, refusal)
     problem = Problem(
         type=f"urn:durably:problem:{refusal.kind}",
         title=HTTPStatus(refusal.status).phrase,
@@ -49,14 +49,13 @@ def problem_answer(error: Exception, path: str) -> Response:
     return Response(msgspec.json.encode(problem), refusal.status, refusal.headers, media_type=MEDIA_TYPE)
 
 
-def _refusal(error: Exception) -> Refusal:
+def _of_v1(error: Exception, refusal: Refusal) -> Refusal:
     if isinstance(error, EntityOperationFailedError):
         return Refusal(422, str(error), type(error).__name__)
     if isinstance(error, ScheduleAlreadyExistsError):
         return Refusal(409, str(error), type(error).__name__)
     if isinstance(error, UnknownFunctionError | ScheduleNotFoundError):
         return Refusal(404, str(error), type(error).__name__)
-    refusal = refusal_of(error)
     if refusal.status == 410:  # the original says so of what has ended; it is there, and in the wrong state
         return Refusal(409, str(refusal), refusal.kind, refusal.headers)
     return refusal
