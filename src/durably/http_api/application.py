@@ -112,7 +112,7 @@ class HostApp:
         if self._outstanding >= self._outstanding_max:
             text = f"{self._outstanding} requests are under way: try again later"
             busy = Refusal(429, text, "TooManyRequests", {"Retry-After": "1"})
-            await _refused(request, busy)(scope, receive, send)
+            await _refused(request, busy, busy)(scope, receive, send)
             return
         self._outstanding += 1
         try:
