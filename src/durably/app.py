@@ -455,7 +455,7 @@ class AppHost:
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Drain and let go; see `durably.engine.host.Host.stop`."""
-        self._declarations.close()
+        await self._declarations.close()
         await self._triggers.stop()
         try:
             await self.engine.stop(drain_timeout_s)

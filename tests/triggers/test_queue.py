@@ -23,6 +23,7 @@ from durably import (
     QueueMessage,
     RegistrationError,
 )
+from durably.testing import DurableEnvironment
 
 PATIENCE_S = 30.0
 
@@ -350,3 +351,99 @@ def test_what_cannot_be_is_refused() -> None:
         assert await queue.count() == 0
 
     asyncio.run(main())
+
+
+def test_a_full_queue_keeps_nobody_else_from_working() -> None:
+    """What waits for a queue's limit has not begun: it takes no place of activities, not even those it waits for."""
+    app = App()
+
+    @app.activity
+    async def double(number: int) -> int:
+        return number * 2
+
+    @app.orchestrator
+    async def order(ctx: OrchestrationContext, number: int) -> int:
+        return await ctx.call_activity(double, number)
+
+    @app.queue("orders", max_concurrent=1)
+    async def take(number: int, client: Client) -> None:
+        handle = await client.start(order, number)
+        assert await handle.result(timeout=PATIENCE_S) == number * 2
+
+    async def main() -> None:
+        async with app.host("memory://", options=EngineOptions(max_concurrent_activities=2)) as host:
+            queue = host.client.queue("orders")
+            for number in range(10):
+                await queue.send(number)
+            await until(queue.count, 0)
+            assert await host.client.queue("orders-poison").count() == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_host_that_stops_while_a_function_has_a_message_loses_nothing(tmp_path: Path, starts: bool) -> None:
+    """Neither when the function meets the closed hub, nor when only what is deleted beside it does."""
+    app = App()
+    orders(app)
+    reached, go = asyncio.Event(), asyncio.Event()
+    tries: list[int] = []
+
+    @app.queue("orders", max_dequeue_count=5)
+    async def take(number: int, message: QueueMessage, client: Client) -> None:
+        if number == 2:
+            tries.append(message.dequeue_count)
+            reached.set()
+            await go.wait()
+            if starts:
+                await client.start("order", number)
+
+    async def main() -> None:
+        hub = f"sqlite:///{tmp_path / 'hub.db'}"
+        host = app.host(hub, options=EngineOptions(queue_keep_s=0.001))
+        await host.start()
+        await host.client.queue("orders").send(1, message_id="m1")
+        await until(host.client.queue("orders").count, 0)
+        await host.client.queue("orders").send(2, message_id="m2")
+        await reached.wait()
+        stopping = asyncio.create_task(host.stop(PATIENCE_S))
+        await asyncio.sleep(0.05)
+        go.set()
+        await stopping
+        async with app.host(hub) as host:
+            await until(host.client.queue("orders").count, 0)
+            status = await host.client.get_status("queue:orders:m2")
+            assert status is not None
+            assert (status.runtime_status, status.output) == ("Completed", "done")
+            assert await host.client.queue("orders-poison").count() == 0
+
+    asyncio.run(main())
+    assert len(tries) == 1 + starts
+
+
+def test_a_poison_queue_goes_on_trying_its_function() -> None:
+    app = App()
+    tries: list[int] = []
+    mended = False
+
+    @app.queue("orders-poison", max_dequeue_count=2)
+    async def bury(message: QueueMessage) -> None:
+        tries.append(message.dequeue_count)
+        if not mended:
+            raise ValueError("not yet")
+
+    async def main() -> None:
+        nonlocal mended
+        async with DurableEnvironment(app) as env:
+            queue = env.client.queue("orders-poison")
+            await queue.send(1)
+            await env.advance(timedelta(days=7))
+            assert await queue.count() == 1
+            mended = True
+            await env.advance(timedelta(hours=2))
+            assert await queue.count() == 0
+            return
+
+    asyncio.run(main())
+    assert tries == list(range(1, len(tries) + 1))
+    assert len(tries) > 100  # and its history began anew

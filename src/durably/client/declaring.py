@@ -41,17 +41,11 @@ class Declarations:
         self._task: asyncio.Task[None] | None = None
 
     async def make(self) -> None:
-        """Declare them; where the hub takes nothing now, return, and go on trying.
+        """Declare them, and see whether the app had others before; where the hub takes nothing now, go on trying."""
+        if not await self._made():
+            self._task = asyncio.get_running_loop().create_task(self._go_on())
 
-        Without any there is only to be seen whether the app had some before, and nobody waits for that.
-        """
-        if self._specs and await self._made():
-            return
-        self._task = asyncio.get_running_loop().create_task(self._go_on(later=bool(self._specs)))
-
-    async def _go_on(self, *, later: bool) -> None:
-        if not later and await self._made():
-            return
+    async def _go_on(self) -> None:
         while True:
             over = asyncio.Event()
             wakeup = self._clock.call_later(_RETRY_US, over.set)
@@ -75,10 +69,12 @@ class Declarations:
             _log.warning("the schedules of the app are not declared: %s", error)
         return True
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Give up what has not been taken yet; the next host declares it."""
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def declare(management: Management, specs: Mapping[str, Spec]) -> None:

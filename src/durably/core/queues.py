@@ -15,7 +15,7 @@ from durably.core.ids import INSTANCE_ID_CHARS_MAX, check_instance_id
 from durably.errors import InvalidIdError, InvalidTextError
 
 QUEUE: Final = "durably:queue"
-"""The orchestrator of a message, and the activity that hands it to the function of its queue."""
+"""The orchestrator of a message."""
 
 BOUND: Final = "durably:bound"
 """The event that tells a message of a queue without function that there is one now."""
@@ -35,6 +35,7 @@ class QueueItem(msgspec.Struct, frozen=True, omit_defaults=True):
         body: What was sent, as plain JSON data.
         inserted_at: When it was sent, in microseconds since 1970 UTC.
         failure: Of a message in a poison queue: why it is there.
+        tries: How often it was handed out before its instance continued as new.
     """
 
     queue: str
@@ -42,6 +43,7 @@ class QueueItem(msgspec.Struct, frozen=True, omit_defaults=True):
     body: Any
     inserted_at: int
     failure: str | None = None
+    tries: int = 0
 
 
 def check_queue(name: str) -> str:
@@ -55,6 +57,11 @@ def check_queue(name: str) -> str:
             f"Queue name {name!r} is not usable: expected 3 to 63 lower-case letters, digits and single hyphens inside"
         )
     return name
+
+
+def activity_of(queue: str) -> str:
+    """The activity that hands messages to the function of a queue; a host has it if it has such a function."""
+    return f"{QUEUE}:{queue}"
 
 
 def prefix_of(queue: str) -> str:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from durably.clock import Clock
-from durably.core.query import FIRST, InstanceQuery, Place
+from durably.core.query import FIRST, PAGE_SIZE_MAX, InstanceQuery, Place
 from durably.core.status import RuntimeStatus
-from durably.errors import UsageError
+from durably.errors import OperationError, UsageError
 from durably.management import Management
 
 _DEALT_WITH: Final = (RuntimeStatus.Completed.value, RuntimeStatus.Terminated.value)
@@ -23,6 +24,9 @@ _AT_ONCE: Final = 4
 """Each message that is handed out deletes so many at most: it waits for that, and more would catch up no faster."""
 
 _PAGE: Final = 200
+
+_NOTED_MAX: Final = 50_000
+"""So many are kept in mind; those beyond it are looked up when these are gone."""
 
 
 class Forgetting:
@@ -41,20 +45,27 @@ class Forgetting:
         self._keep_us = keep_us
         self._name = name
         self._done: deque[tuple[int, str]] = deque()
+        self._more = False
 
     def note(self, instance_id: str) -> None:
         """A message has been dealt with."""
-        if self._keep_us:
+        if not self._keep_us:
+            return
+        if len(self._done) < _NOTED_MAX:
             self._done.append((self._clock.now() + self._keep_us, instance_id))
+        else:
+            self._more = True
 
     async def forget_due(self) -> None:
-        """Delete a few that are due."""
-        due: list[str] = []
-        now = self._clock.now()
-        while self._done and self._done[0][0] <= now and len(due) < _AT_ONCE:
-            due.append(self._done.popleft()[1])
-        if due:
-            await self._purge(due)
+        """Delete a few that are due. A hub that takes nothing now keeps them: it is asked again."""
+        with suppress(OperationError):
+            if self._more and not self._done:
+                await self._look_up()
+            now, due = self._clock.now(), list[str]()
+            while self._done and self._done[0][0] <= now and len(due) < _AT_ONCE:
+                due.append(self._done.popleft()[1])
+            if due:
+                await self._purge(due)
 
     async def forget_old(self) -> None:
         """Delete all that are due, and note those that will be: what an earlier host has left."""
@@ -62,13 +73,27 @@ class Forgetting:
             return
         query = InstanceQuery(name=self._name, statuses=_DEALT_WITH, payloads=False, page_size=_PAGE)
         after: Place | None = FIRST
-        while after is not None:
+        while after is not None and not self._more:
             rows, after = await self._management.query(msgspec.structs.replace(query, after=after))
             limit = self._clock.now() - self._keep_us
             await self._purge([row.instance_id for row in rows if row.updated_at <= limit])
-            self._done.extend(
-                (row.updated_at + self._keep_us, row.instance_id) for row in rows if row.updated_at > limit
-            )
+            for row in rows:
+                if row.updated_at > limit:
+                    self._done.append((row.updated_at + self._keep_us, row.instance_id))
+            self._more = len(self._done) >= _NOTED_MAX
+
+    async def _look_up(self) -> None:
+        """Note those that are due and were too many to be kept in mind."""
+        query = InstanceQuery(
+            name=self._name,
+            statuses=_DEALT_WITH,
+            updated_to=self._clock.now() - self._keep_us,
+            payloads=False,
+            page_size=PAGE_SIZE_MAX,
+        )
+        found = await self._management.query(query)
+        self._done.extend((row.updated_at + self._keep_us, row.instance_id) for row in found.rows)
+        self._more = bool(self._done)
 
     async def _purge(self, instance_ids: list[str]) -> None:
         await asyncio.gather(*(self._purge_one(instance_id) for instance_id in instance_ids))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -10,42 +9,46 @@ import msgspec
 
 from durably.client import Client
 from durably.codec.convert import Converter
-from durably.core.queues import POISON, QUEUE, QueueItem, message_instance
-from durably.errors import FailureDetails
+from durably.core.queues import POISON, QueueItem, activity_of, message_instance
+from durably.errors import FailureDetails, HubClosedError
 from durably.program.activity_context import ActivityContext
 from durably.program.registry import ActivityFunction
 from durably.triggers.forgetting import Forgetting
+from durably.triggers.giving_back import leave_to_the_next_host
 from durably.triggers.message_client import MessageClient
-from durably.triggers.queue_function import QueueFunction, QueueFunctions, QueueMessage
+from durably.triggers.queue_function import QueueFunction, QueueMessage
 from durably.triggers.queue_orchestrator import Handed
 
 _log = logging.getLogger("durably.queue")
 
 
 class QueueActivity:
-    """The built-in activity of messages.
+    """Hands the messages of one queue to its function.
 
     Args:
-        functions: Of the app.
+        function: Of the queue.
         converter: Of bodies.
     """
 
     _client: Client
     _forgetting: Forgetting
 
-    def __init__(self, functions: QueueFunctions, converter: Converter) -> None:
-        self._functions = functions
+    def __init__(self, function: QueueFunction, converter: Converter) -> None:
+        self._function = function
         self._converter = converter
-        self._slots: dict[str, asyncio.Semaphore] = {}
 
     def connect(self, client: Client, forgetting: Forgetting) -> None:
-        """Say who its functions talk to, and who deletes what was dealt with; before the first message."""
+        """Say who the function talks to, and who deletes what was dealt with; before the first message."""
         self._client = client
         self._forgetting = forgetting
 
     def registered(self) -> ActivityFunction:
-        """The activity, as an executor takes it."""
-        return ActivityFunction(self.perform, QUEUE, "coroutine", None, None)
+        """The activity, as an executor takes it.
+
+        The pool keeps to the limit of the function: what waits for it takes nobody's place, and has not begun.
+        """
+        name = activity_of(self._function.queue)
+        return ActivityFunction(self.perform, name, "coroutine", None, self._function.max_concurrent)
 
     async def perform(self, data: dict[str, Any], context: ActivityContext) -> dict[str, Any]:
         """Hand out one message once; never raises for what its function raised."""
@@ -59,27 +62,25 @@ class QueueActivity:
         return msgspec.to_builtins(handed)
 
     async def _hand_out(self, item: QueueItem, count: int) -> Handed:
-        function = self._functions.of(item.queue)
-        if function is None:
-            return Handed("unbound")
-        if count > function.max_dequeue_count:
+        function = self._function
+        if count > function.max_dequeue_count and not item.queue.endswith(POISON):
             return _failed(function, count, "the process ended while the function had it")
-        slots = self._slots.setdefault(item.queue, asyncio.Semaphore(function.max_concurrent))
-        async with slots:
-            client = MessageClient.for_message(self._client, item)
-            try:
-                await function.call(QueueMessage.of(item, count), client, self._converter)
-            except Exception as error:  # noqa: BLE001 - user code
-                _log.warning(
-                    "message '%s' of queue '%s' failed, try %d of %d",
-                    item.id,
-                    item.queue,
-                    count,
-                    function.max_dequeue_count,
-                    exc_info=error,
-                )
-                details = FailureDetails.of(error)
-                return _failed(function, count, f"{details.type}: {details.message}")
+        client = MessageClient.for_message(self._client, item)
+        try:
+            await function.call(QueueMessage.of(item, count), client, self._converter)
+        except HubClosedError:
+            await leave_to_the_next_host()
+        except Exception as error:  # noqa: BLE001 - user code
+            _log.warning(
+                "message '%s' of queue '%s' failed, try %d of %d",
+                item.id,
+                item.queue,
+                count,
+                function.max_dequeue_count,
+                exc_info=error,
+            )
+            details = FailureDetails.of(error)
+            return _failed(function, count, f"{details.type}: {details.message}")
         return Handed("done")
 
 

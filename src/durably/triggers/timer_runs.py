@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from durably.client import Client
-from durably.errors import UsageError
+from durably.errors import HubClosedError, OperationError, UsageError
 from durably.program.activity_context import ActivityContext
 from durably.program.context import OrchestrationContext
 from durably.program.registry import ActivityFunction, OrchestratorFunction
 from durably.triggers.forgetting import Forgetting
+from durably.triggers.giving_back import leave_to_the_next_host
 from durably.triggers.timer_function import TIMER, TimerFunctions, TimerRequest
 
 _log = logging.getLogger("durably.timer")
@@ -59,20 +60,25 @@ class TimerActivity:
                 data["function"],
                 data["function"],
             )
+            self._forgetting.note(context.instance_id)
+            await self._forgetting.forget_due()
             return "no such function"
-        await self._forgetting.forget_due()
         request = TimerRequest(
             datetime.fromisoformat(data["due"]),
             data["past_due"],
             await self._next(function.schedule_id),
             data["schedule"],
         )
-        await function.call(request, self._client)
+        try:
+            await function.call(request, self._client)
+        except HubClosedError:
+            await leave_to_the_next_host()
         self._forgetting.note(context.instance_id)
+        await self._forgetting.forget_due()
         return "done"
 
     async def _next(self, schedule_id: str) -> datetime | None:
         try:
             return (await self._client.schedules.describe(schedule_id)).next_time
-        except UsageError:  # it was deleted meanwhile
+        except (UsageError, OperationError):  # it was deleted meanwhile, or the hub says nothing now
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -13,7 +14,7 @@ from durably.codec.convert import Converter
 from durably.core.query import FIRST, InstanceQuery, Place
 from durably.core.queues import BOUND, QUEUE, prefix_of
 from durably.core.status import RuntimeStatus
-from durably.errors import HubClosedError, OperationError, UsageError
+from durably.errors import DurablyError, HubClosedError, UsageError
 from durably.management import Management
 from durably.triggers.forgetting import Forgetting
 from durably.triggers.queue_activity import QueueActivity
@@ -45,8 +46,10 @@ class TriggerHost:
     def __init__(self, queues: QueueFunctions, timers: TimerFunctions, converter: Converter) -> None:
         self._queues = queues
         self._timers = timers
-        self._handing, self._ringing = QueueActivity(queues, converter), TimerActivity(timers)
-        self.builtins = (self._handing.registered(), DELIVERING, self._ringing.registered(), RINGING)
+        self._handing = [QueueActivity(function, converter) for function in queues]
+        self._ringing = TimerActivity(timers)
+        activities = (self._ringing.registered(), *(one.registered() for one in self._handing))
+        self.builtins = (DELIVERING, RINGING, *activities)
         self._forgetting: list[Forgetting] = []
         self._looking: asyncio.Task[None] | None = None
 
@@ -62,7 +65,8 @@ class TriggerHost:
         self._client, self._management = client, management
         keep_us = int(keep_s * 1_000_000)
         messages, runs = (Forgetting(management, clock, keep_us, name) for name in (QUEUE, TIMER))
-        self._handing.connect(client, messages)
+        for activity in self._handing:
+            activity.connect(client, messages)
         self._ringing.connect(client, runs)
         self._forgetting = [messages] * bool(len(self._queues)) + [runs] * bool(len(self._timers))
 
@@ -88,18 +92,26 @@ class TriggerHost:
             await asyncio.gather(looking, return_exceptions=True)
 
     async def _look_after(self) -> None:
-        try:
-            for function in self._queues:
-                await _wake(self._management, function.queue)
-            for timer in self._timers:
-                if timer.run_on_startup:
-                    await self._client.schedules.trigger(timer.schedule_id)
-            for forgetting in self._forgetting:
-                await forgetting.forget_old()
-        except HubClosedError:
-            return
-        except OperationError as error:
-            _log.warning("what a start does for queues and timers is left to the next host: %s", error)
+        for function in self._queues:
+            await _tried(
+                _wake(self._management, function.queue), f"waking messages of queue '{function.queue}'"
+            )
+        for timer in self._timers:
+            if timer.run_on_startup:
+                run = self._client.schedules.trigger(timer.schedule_id)
+                await _tried(run, f"running timer '{timer.name}' at the start")
+        for forgetting in self._forgetting:
+            await _tried(forgetting.forget_old(), "deleting what was dealt with")
+
+
+async def _tried(work: Awaitable[object], what: str) -> None:
+    """Do one thing; that it fails keeps none of the others from being done."""
+    try:
+        await work
+    except HubClosedError:
+        return
+    except DurablyError as error:
+        _log.warning("%s is left to the next host: %s", what, error)
 
 
 async def _wake(management: Management, queue: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from durably import App, AppHost, EntityId, OrchestrationContext, RetryPolicy
 from tests.support.clock import ManualClock
-from tests.support.waiting import eventually, has_event, is_quiet, reaches
+from tests.support.waiting import has_event, is_quiet, reaches
 
 HUB = "durably.db"
 
@@ -107,7 +107,7 @@ async def one_of_each(host: AppHost, clock: ManualClock) -> None:
     await client.terminate("stopped-1", "ordered twice")
     clock.advance(1)
     await client.start(parent, instance_id="parent-1")
-    await eventually(lambda: client.get_status("parent-1:0:0000"))
+    await reaches(host, "parent-1:0:0000", "Running")
     clock.advance(1)
     await client.start(retry, instance_id="retry-1")
     await has_event(host, "retry-1", "TaskAttemptFailed")
