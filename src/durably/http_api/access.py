@@ -11,11 +11,20 @@ from starlette.requests import Request
 
 from durably.http_api.refusals import Refusal
 from durably.security.access_keys import KeyRing
-from durably.security.capabilities import ANY_INSTANCE, INSTANCE_VERBS, LIFE_S, START_VERBS, sign, verify
+from durably.security.capabilities import (
+    ANY_INSTANCE,
+    INSTANCE_VERBS,
+    LIFE_S,
+    START_VERBS,
+    sign,
+    verbs_of,
+    verify,
+)
 from durably.security.failures import Failures
 from durably.security.roles import ANYBODY, EVERYTHING, Principal
 
 if TYPE_CHECKING:
+    from durably.http_api.links import Credential
     from durably.security.issuer import Issuer
 
 LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -138,17 +147,29 @@ class Access:
         text = "Too many requests from your address have no valid credential: correct it, and try again later"
         return Refusal(429, text, TOO_MANY_FAILURES, {"Retry-After": str(math.ceil(wait_s))})
 
+    def credential_from(self, principal: Principal) -> Credential:
+        """What links to an instance carry that are handed to somebody: no more than that one may, and no longer."""
+
+        def credential(instance_id: str) -> dict[str, str]:
+            return self._signed(instance_id, verbs_of(principal), principal.expires_s)
+
+        return credential
+
     def credential(self, instance_id: str) -> dict[str, str]:
-        """What a link carries: see `durably.http_api.links.Credential`."""
+        """What a link carries that code of the app hands out: see `durably.http_api.links.Credential`."""
         is_template = instance_id in {"", ANY_INSTANCE}
         if self._keys is None or (is_template and not self._templates):
             return {}
-        signing = self._keys().signing
+        return self._signed(instance_id, INSTANCE_VERBS if instance_id else START_VERBS, None)
+
+    def _signed(self, instance_id: str, verbs: str, until_s: int | None) -> dict[str, str]:
+        signing = self._keys().signing if self._keys is not None else ()
         if not signing:
             return {}
         # The hour rounds the expiry off, so that a status that is asked for again has the same link.
         expires_s = (self._now() // 3_600_000_000 + 1) * 3_600 + LIFE_S
-        verbs = INSTANCE_VERBS if instance_id else START_VERBS
+        if until_s is not None:
+            expires_s = min(expires_s, until_s)
         return {"sig": sign(signing[-1], self._hub, instance_id, verbs, expires_s)}
 
 

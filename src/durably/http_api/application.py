@@ -17,7 +17,7 @@ from durably.http_api.client import DurableClient
 from durably.http_api.durable.routes import durable_routes
 from durably.http_api.functions.function import LEVELS
 from durably.http_api.functions.routes import HttpFunctions
-from durably.http_api.links import BASE, RPC, Links, origin_of
+from durably.http_api.links import BASE, RPC, Credential, Links, origin_of
 from durably.http_api.patience import within
 from durably.http_api.refusals import Refusal, answer_of, refusal_of
 from durably.http_api.routing import Found, Table
@@ -152,7 +152,7 @@ class HostApp:
         require(principal, found.route.needs, instance_id)
         self._check_hub(request)
         request.scope["path_params"] = found.parameters
-        self._link(request)
+        self._link(request, self._access.credential_from(principal))
         await self._audit.check(found)
         return await found.route.handler(request)
 
@@ -171,11 +171,11 @@ class HostApp:
         if function.level:
             require_level(await self._access.principal(request, None), function.level, function.name)
         request.scope["path_params"] = found.parameters
-        self._link(request)
+        self._link(request, self._access.credential)
         return await function.answer(request, self._client, self._converter, self._served.body_bytes_max)
 
-    def _link(self, request: Request) -> None:
-        request.state.links = Links(origin_of(request), self._served.hub, self._access.credential)
+    def _link(self, request: Request, credential: Credential) -> None:
+        request.state.links = Links(origin_of(request), self._served.hub, credential)
 
     def _check_hub(self, request: Request) -> None:
         """A hub is never chosen by the query: one that names another hub finds nothing."""

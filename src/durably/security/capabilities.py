@@ -63,7 +63,13 @@ def verify(secrets: Sequence[str], hub: str, instance_id: str, token: str, now_s
         return None
     permissions = frozenset(_LETTERS[letter] for letter in parts[2])
     bound = None if instance_id == ANY_INSTANCE else instance_id
-    return Principal(f"link to {instance_id or 'starts'}", permissions, instance_id=bound)
+    name = f"link to {instance_id or 'starts'}"
+    return Principal(name, permissions, instance_id=bound, expires_s=expires_s)
+
+
+def verbs_of(principal: Principal) -> str:
+    """The letters of what somebody may do."""
+    return "".join(letter for letter in INSTANCE_VERBS if _LETTERS[letter] in principal.permissions)
 
 
 def _mac(secret: str, hub: str, instance_id: str, verbs: str, expires_s: int) -> str:

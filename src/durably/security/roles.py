@@ -32,6 +32,7 @@ class Principal:
         instance_id: All it may touch, or None: everything in the hub.
         level: What it opens of HTTP functions: 0 nothing but anonymous ones, 1 also those of level ``function``, 2 all.
         function: The only function that level 1 opens, or None: all of them.
+        expires_s: Until when, in seconds since 1970 UTC, where its credential says so to whoever has it; or None.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Principal:
     instance_id: str | None = None
     level: int = 0
     function: str | None = None
+    expires_s: int | None = None
 
     def may(self, permission: str, instance_id: str | None = None) -> bool:
         """True when it has a permission, for this instance; None stands for more than one."""

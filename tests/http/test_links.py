@@ -1,0 +1,62 @@
+"""Links that answers hand out: never for more than whoever asks may do, and never for longer than a link that asks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from durably.http_api.links import BASE, RPC
+from durably.security.capabilities import ANY_INSTANCE, sign
+from durably.security.roles import ROLES
+from tests.http.scene import Scene, flows, serving
+
+LETTERS = {"viewer": "r", "reader": "rv", "operator": "rvc", "developer": "rvcs"}
+
+
+def in_scene(folder: Path, test: Callable[[Scene], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        async with serving(flows(), folder) as scene:
+            await test(scene)
+
+    asyncio.run(whole())
+
+
+def tokens_of(answer: httpx.Response) -> list[str]:
+    """The capabilities in the links of an answer."""
+    body = answer.json()
+    urls = [url for name, url in body.items() if name.endswith("Uri")]
+    return [parse_qs(urlsplit(url).query)["sig"][0] for url in (answer.headers["location"], *urls)]
+
+
+@pytest.mark.parametrize("role", [*LETTERS])
+def test_links_in_an_answer_allow_no_more_than_who_asks_may(tmp_path: Path, role: str) -> None:
+    async def test(scene: Scene) -> None:
+        await scene.start("waits", "w")
+        expires_s = scene.host.engine.clock.now() // 1_000_000 + 3_600
+        letters = LETTERS[role]
+        for bound in (ANY_INSTANCE, "w"):
+            token = sign(scene.keys.ring.signing[-1], "orders", bound, letters, expires_s)
+            asked = [
+                await scene.http.get(f"{BASE}/instances/w?sig={token}"),
+                await scene.http.post(f"{BASE}/instances/w/restart?sig={token}"),
+            ]
+            if bound == ANY_INSTANCE:
+                asked.append(await scene.http.get(f"{RPC}/{token}/instances/w"))
+                asked.append(await scene.http.post(f"{BASE}/orchestrators/waits?sig={token}"))
+            given = [one for answer in asked if answer.status_code == 202 for one in tokens_of(answer)]
+            assert len(given) == (1 + 9) if (bound, role) == ("w", "developer") else given
+            for one in given:
+                _, expiry, verbs, _ = one.split(".")
+                assert set(verbs) <= set(letters), one
+                assert int(expiry, 16) <= expires_s
+            again = f"{BASE}/instances/w?sig={given[0]}"
+            assert (await scene.http.get(again)).status_code == 202
+            if "start" not in ROLES[role]:
+                start = await scene.http.post(f"{BASE}/instances/w/restart?sig={given[0]}")
+                assert start.status_code == 403
+            assert (await scene.http.delete(again)).status_code == 403
+
+    in_scene(tmp_path, test)
