@@ -7,8 +7,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from starlette.requests import Request
 
-from durably.http_api.links import BASE, RPC
+from durably import DurableClient
+from durably.errors import InvalidIdError
+from durably.http_api.links import BASE, RPC, Links
 from durably.security.capabilities import ANY_INSTANCE, sign
 from durably.security.roles import ROLES
 from tests.http.scene import Scene, flows, serving
@@ -60,3 +63,40 @@ def test_links_in_an_answer_allow_no_more_than_who_asks_may(tmp_path: Path, role
             assert (await scene.http.delete(again)).status_code == 403
 
     in_scene(tmp_path, test)
+
+
+@pytest.mark.parametrize("wrong", ["", ANY_INSTANCE, "a/b", "@counter@k"])
+def test_a_link_is_made_for_one_instance_that_can_be(tmp_path: Path, wrong: str) -> None:
+    made: list[str] = []
+
+    def credential(instance_id: str) -> dict[str, str]:
+        made.append(instance_id)
+        return {"sig": "s"}
+
+    links = Links("http://host", "orders", credential)
+    with pytest.raises(InvalidIdError):
+        links.of_instance(wrong)
+    assert made == []
+    assert links.binding()["requiredQueryStringParameters"].endswith("sig=s")
+
+    app = flows()
+
+    @app.route("links", methods=["GET"], auth_level="anonymous")
+    async def give(request: Request, client: DurableClient) -> dict[str, str]:
+        return client.create_http_management_payload(request, request.query_params["id"])
+
+    @app.route("response", methods=["GET"], auth_level="anonymous")
+    async def respond(request: Request, client: DurableClient) -> object:
+        return client.create_check_status_response(request, request.query_params["id"])
+
+    async def whole() -> None:
+        async with serving(app, tmp_path) as scene:
+            for path in ("links", "response"):
+                answer = await scene.http.get(f"/api/{path}", params={"id": wrong})
+                assert answer.status_code == 400, answer.text
+                assert "sig=" not in answer.text
+            whole_links = (await scene.http.get("/api/links", params={"id": "a"})).json()
+            token = parse_qs(urlsplit(whole_links["statusQueryGetUri"]).query)["sig"][0]
+            assert token.split(".")[2] == "rvcsp"  # code of the app may hand out everything
+
+    asyncio.run(whole())

@@ -39,6 +39,9 @@ class DurableClient(Client):
         Args:
             request: The request that is being answered: links begin where it was sent to.
             instance_id: The instance; whether it exists is not looked up.
+
+        Raises:
+            InvalidIdError: No instance can have this id.
         """
         return _links(request).of_instance(instance_id)
 

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 
+from durably.core.ids import check_instance_id
 from durably.security.capabilities import ANY_INSTANCE
 
 BASE = "/runtime/webhooks/durabletask"
@@ -52,7 +53,12 @@ class Links:
         self._credential = credential
 
     def of_instance(self, instance_id: str) -> dict[str, str]:
-        """The check-status payload: the id, and a link for each verb. ``{eventName}`` and ``{text}`` are left to fill in."""
+        """The check-status payload: the id, and a link for each verb. ``{eventName}`` and ``{text}`` are left to fill in.
+
+        Raises:
+            InvalidIdError: No instance can have this id: its link would open more than one, or starts.
+        """
+        check_instance_id(instance_id)
         return self._links(instance_id, self._proof(instance_id))
 
     def _links(self, instance_id: str, proof: str) -> dict[str, str]:
