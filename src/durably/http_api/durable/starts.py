@@ -15,6 +15,7 @@ from durably.http_api.durable.bodies import status_body
 from durably.http_api.links import Links
 from durably.http_api.reading import Parameters, json_payload, read_body
 from durably.http_api.refusals import Refusal
+from durably.http_api.reserved import check_orchestrator, check_restart
 from durably.http_api.served import Served
 
 JSON = "application/json; charset=utf-8"
@@ -36,6 +37,7 @@ class Starts:
         given: str | None = request.path_params.get("instanceId")
         instance_id = served.random.token() if given is None else given
         name: str = request.path_params["functionName"]
+        check_orchestrator(name)
         await served.management.start(
             instance_id,
             StartInstance(
@@ -54,10 +56,10 @@ class Starts:
         parameters = Parameters(request)
         timeout = patience(parameters)
         fresh = parameters.flag("restartWithNewInstanceId", default=True)
+        instance_id: str = request.path_params["instanceId"]
+        await check_restart(self._served.management, instance_id, request.state.principal)
         try:
-            handle = await self._served.client.restart(
-                request.path_params["instanceId"], new_instance_id=fresh
-            )
+            handle = await self._served.client.restart(instance_id, new_instance_id=fresh)
         except InstanceNotFoundError as error:
             raise Refusal(400, str(error), type(error).__name__) from None  # as the original answers
         return await self._accepted(request, handle.instance_id, timeout)

@@ -9,10 +9,11 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from durably.core.events import Payload
-from durably.core.ids import check_tags, check_text
+from durably.core.ids import check_text
 from durably.core.messages import StartInstance
 from durably.errors import InstanceNotFoundError
 from durably.http_api.reading import json_payload
+from durably.http_api.reserved import check_orchestrator, check_restart, checked_tags
 from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests
 from durably.http_api.v1.instances import ONE
@@ -97,6 +98,7 @@ class Orders:
 
     async def _start(self, call: Call) -> Answer:
         asked: requests.Start = call.body
+        check_orchestrator(asked.name)
         check_text(asked.version, "version")
         fresh = asked.instance_id is None
         instance_id = self._random.token() if asked.instance_id is None else asked.instance_id
@@ -108,7 +110,7 @@ class Orders:
                 self._random.token(),
                 asked.version,
                 None,
-                check_tags(asked.tags),
+                checked_tags(asked.tags),
                 None if asked.start_at is None else micros_of(asked.start_at),
                 asked.on_existing,
                 fresh,
@@ -118,6 +120,7 @@ class Orders:
 
     async def _restart(self, call: Call) -> Answer:
         asked: requests.Restart = call.body
+        await check_restart(self._management, call.path["instanceId"], call.principal)
         handle = await self._client.restart(
             call.path["instanceId"], new_instance_id=asked.new_id, reason=asked.reason
         )

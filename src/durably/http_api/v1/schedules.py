@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from durably.http_api.reserved import check_orchestrator, checked_tags
 from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests
 from durably.http_api.v1.operation import Answer, Call, Operation
@@ -110,6 +111,7 @@ class Schedules:
 
     async def _create(self, call: Call) -> Answer:
         asked: requests.CreateSchedule = call.body
+        check_orchestrator(asked.orchestrator)
         await self._served.client.schedules.create(
             asked.schedule_id,
             asked.orchestrator,
@@ -122,7 +124,7 @@ class Schedules:
             overlap=asked.overlap,
             catch_up=asked.catch_up,
             version=asked.version,
-            tags=asked.tags or None,
+            tags=checked_tags(asked.tags),
             paused=asked.paused,
             note=asked.note,
         )
