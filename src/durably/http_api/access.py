@@ -31,7 +31,8 @@ LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 TOO_MANY_FAILURES: Final = "TooManyFailures"
 
-_FAILURES: Final = frozenset(("Unauthorized", "InvalidLink"))
+_FAILURES: Final = frozenset(("Unauthorized", "InvalidLink", "UnknownHost", "CrossSite"))
+"""Nobody is known who asks: these are held off, else anybody could fill the audit log."""
 
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
@@ -77,17 +78,14 @@ class Access:
             Refusal: 421 or 403.
         """
         host = request.headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "").lower()
-        if self._names and name not in self._names:
-            raise Refusal(
-                421,
-                f"This host is not {host[:100]!r}: expected one of {', '.join(sorted(self._names))}",
-                "UnknownHost",
-            )
+        name = _host_in(f"//{host}", with_port=False)
+        if name is None or (self._names and name not in self._names):
+            expected = f"one of {', '.join(sorted(self._names))}" if self._names else "the name of a host"
+            raise Refusal(421, f"This host is not {host[:100]!r}: expected {expected}", "UnknownHost")
         if request.method in _SAFE:
             return
         origin = request.headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin is not None and _host_in(origin, with_port=True) != host.lower()
         if foreign or request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
             raise Refusal(
                 403, "A page of another site asks for a change: expected one of this origin", "CrossSite"
@@ -134,7 +132,7 @@ class Access:
         )
 
     def noted(self, request: Request, refusal: Refusal) -> Refusal:
-        """What becomes of a refusal: 429 of one for a credential, when there were many from its address.
+        """What becomes of a refusal: 429 of one for a credential, host or origin, when there were many from its address.
 
         Only what fails is held off. Good credentials go through whoever else fails from their address: they cannot be
         guessed, so nothing is won by keeping people out who share one.
@@ -144,7 +142,7 @@ class Access:
         wait_s = self._failures.count(request.client.host if request.client else "")
         if not wait_s:
             return refusal
-        text = "Too many requests from your address have no valid credential: correct it, and try again later"
+        text = "Too many requests from your address have no valid credential, host or origin: correct it, and try again later"
         return Refusal(429, text, TOO_MANY_FAILURES, {"Retry-After": str(math.ceil(wait_s))})
 
     def credential_from(self, principal: Principal) -> Credential:
@@ -171,6 +169,15 @@ class Access:
         if until_s is not None:
             expires_s = min(expires_s, until_s)
         return {"sig": sign(signing[-1], self._hub, instance_id, verbs, expires_s)}
+
+
+def _host_in(url: str, *, with_port: bool) -> str | None:
+    """The host that a URL names, in lower case; None when it is none."""
+    try:
+        parts = urlsplit(url)
+        return (parts.netloc if with_port else parts.hostname or "").lower()
+    except ValueError:
+        return None
 
 
 def require(principal: Principal, permission: str, instance_id: str | None) -> None:

@@ -197,7 +197,7 @@ def _is_v1(path: str) -> bool:
 
 def _refused(request: Request, error: Exception, refusal: Refusal) -> Response:
     if _is_v1(_raw_path(request)):
-        return problem_answer(error, refusal, request.url.path)
+        return problem_answer(error, refusal, request.scope["path"])  # a URL needs a host that is one
     return answer_of(refusal)
 
 
