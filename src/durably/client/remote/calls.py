@@ -18,6 +18,8 @@ from durably.errors import AccessDeniedError, OperationError, UsageError
 
 _FIRST_LOOK_S, _LOOK_MAX_S = 0.02, 1.0
 
+_ORIGIN = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*")
+
 _PARAMETER = re.compile(r"\{(\*{0,2})(\w+)(?::\w+)?(\?)?\}")
 
 
@@ -53,9 +55,20 @@ async def functions_of(api: HostApi) -> list[Function] | None:
     found: list[Function] = []
     for one in cast("list[dict[str, Any]]", answer.json()):
         trigger = one["config"]["bindings"][0]
-        url = one["invoke_url_template"] or ""
+        url = _at(api, one["invoke_url_template"] or "")
         found.append(Function(one["name"], trigger["type"], url, tuple(trigger.get("methods", ()))))
     return found
+
+
+def _at(api: HostApi, template: str) -> str:
+    """Where a function is at the host that was named: the key goes nowhere else, whatever that host says."""
+    if not template:
+        return ""
+    path = "/" + _ORIGIN.sub("", template).lstrip("/")
+    base = urlsplit(api.url).path.rstrip("/")
+    if path.startswith(f"{base}/"):
+        path = path.removeprefix(base)
+    return f"{api.url.rstrip('/')}{path}"
 
 
 def filled(function: Function, given: Mapping[str, str]) -> str:
