@@ -285,3 +285,43 @@ def test_nothing_is_kept_for_a_reader_that_takes_nothing(
                 assert made == 2 * VERSIONS
 
     asyncio.run(whole())
+
+
+def test_a_stream_ends_in_time_and_its_reader_goes_on_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a credential that is void has an end, too."""
+    monkeypatch.setattr(streams, "LIFE_S", 0.0)
+
+    async def whole() -> None:
+        async with serving(counting(), tmp_path) as scene:
+            client = scene.host.client
+            await client.start("steps", 1, instance_id="s")
+            for _ in range(3):
+                await client.raise_event("s", "go")
+            await client.wait_for_completion("s", PATIENCE_S)
+            seen: list[Event] = []
+            last: str | None = None
+            while not seen or seen[-1].kind != "status":
+                async with reading(scene, "s/stream", last) as reader:
+                    told = await reader.rest()
+                assert len(told) == 1
+                seen += told
+                last = told[-1].id
+            monkeypatch.setattr(streams, "LIFE_S", 600.0)
+            async with reading(scene, "s/stream") as reader:
+                whole = await reader.rest()
+            assert [one.id for one in seen if one.kind == "history"] == [
+                one.id for one in whole if one.kind == "history"
+            ]
+            key = scene.keys.renew("system", "durabletask_extension")
+            await client.start("steps", 1, instance_id="open")
+            monkeypatch.setattr(streams, "HEARTBEAT_S", 0.02)
+            monkeypatch.setattr(streams, "LIFE_S", 0.2)
+            path, headers = "/api/v1/instances/open/stream", {"x-functions-key": key}
+            async with scene.http.stream("GET", path, headers=headers) as stream:
+                scene.keys.delete("system", "durabletask_extension")
+                await Reader(stream).rest()
+            assert (await scene.http.get("/api/v1/instances/open", headers=headers)).status_code == 401
+
+    asyncio.run(whole())

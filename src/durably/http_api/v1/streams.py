@@ -26,6 +26,9 @@ from durably.management import Management, Watch
 
 HEARTBEAT_S: Final = 15.0
 
+LIFE_S: Final = 600.0
+"""A stream ends after this, and a heartbeat at most: its reader comes again, if its credential still opens that."""
+
 _ENTRIES: Final = 2_000
 _CHARS: Final = 4 * 1024 * 1024
 """So much of a history is kept for a reader; more is read when it has taken this."""
@@ -105,6 +108,17 @@ class Streams:
             await asyncio.gather(*both, return_exceptions=True)
 
 
+async def _for_a_while(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """What is said in the life of a stream: one event at least, so that a reader gets on."""
+    loop = asyncio.get_running_loop()
+    over = loop.time() + LIFE_S
+    async with aclosing(events):
+        async for one in events:
+            yield one
+            if loop.time() >= over:
+                return
+
+
 def event(kind: str, body: Any, event_id: str | None = None) -> bytes:
     """An event in the format of the stream. JSON as it is written here has no line breaks."""
     lines = b"" if event_id is None else b"id: " + event_id.encode() + b"\n"
@@ -158,7 +172,7 @@ class InstanceStreams:
             return Answer(204)  # a browser comes again until it is told so
         query: requests.StreamQuery = call.query
         one = _InstanceStream(self._management, self._streams, call, mark(last), with_history=query.history)
-        return self._streams.answer(one.events())
+        return self._streams.answer(_for_a_while(one.events()))
 
 
 class _InstanceStream:
