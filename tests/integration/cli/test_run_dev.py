@@ -324,6 +324,11 @@ def test_keys_are_asked_for_where_others_could_reach_it(monkeypatch: pytest.Monk
 
     assert insecure("127.0.0.1")
     assert not insecure("0.0.0.0")
+    monkeypatch.setenv("DURABLY_HTTP_OIDC_ISSUER", "https://login.example.com/")
+    monkeypatch.setenv("DURABLY_HTTP_OIDC_AUDIENCE", "orders")
+    monkeypatch.setenv("DURABLY_HTTP_OIDC_JWKS_URL", "https://login.example.com/keys")
+    assert insecure("127.0.0.1")
+    assert not insecure("0.0.0.0")
     monkeypatch.setenv("DURABLY_HTTP_ALLOWED_HOSTS", "*")
     assert not insecure("127.0.0.1")
 

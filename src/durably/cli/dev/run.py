@@ -39,7 +39,7 @@ def _with_http(apps: tuple[str, ...], hub: str, face: Face) -> Plan:
         return Plan(apps, hub, None, None)
     options = HttpOptions.from_environment(bind=face.bind, port=face.port, insecure=face.insecure)
     if options.is_local and options.names:  # where any name will do, a page of another site could reach it
-        options = replace(options, insecure=True)
+        options = replace(options, insecure=True, oidc_issuer="", oidc_audience="", oidc_jwks_url="")
     return Plan(apps, hub, options, listen(options))
 
 
