@@ -341,12 +341,14 @@ class App(Schedulable, Triggerable):
         policy = HttpPolicy.from_environment() if self._http is None else self._http
         return HttpActivity(policy, self._tokens, clock.now)
 
-    def notifier(self, hub: str | Store, clock: Clock) -> Notifier:
+    def notifier(self, hub: str | Store, clock: Clock, event_grid_endpoint: str | None) -> Notifier:
         """What tells others of the instances of a hub in a host of this app."""
         policy = HttpPolicy.from_environment() if self._http is None else self._http
         url = hub if isinstance(hub, str) else hub.url
         name = Path(url.partition("://")[2].partition("?")[0]).stem or "hub"
-        return Notifier(name, policy, NoticeKeys.from_environment(), clock)
+        return Notifier(
+            name, policy, NoticeKeys.from_environment(), clock, event_grid_endpoint=event_grid_endpoint
+        )
 
     def host(
         self,
@@ -407,7 +409,7 @@ class AppHost:
         )
         clock = SystemClock() if clock is None else clock
         self._triggers = TriggerHost(app.queue_functions, app.timer_functions, app.converter)
-        self._notifier = app.notifier(hub, clock)
+        self._notifier = app.notifier(hub, clock, options.event_grid_endpoint)
         builtins = [
             app.http_activity(clock).registered(),
             *self._triggers.builtins,

@@ -101,9 +101,19 @@ class Notifier:
         policy: What may be called; the same as for `call_http`.
         keys: Secrets.
         clock: The time that a signature holds.
+        event_grid_endpoint: The only place that gets the access key of the topic.
     """
 
-    def __init__(self, hub: str, policy: HttpPolicy, keys: NoticeKeys, clock: Clock) -> None:
+    def __init__(
+        self,
+        hub: str,
+        policy: HttpPolicy,
+        keys: NoticeKeys,
+        clock: Clock,
+        *,
+        event_grid_endpoint: str | None = None,
+    ) -> None:
+        self._event_grid_endpoint = event_grid_endpoint
         self._hub = hub
         self._policy = policy
         self._keys = keys
@@ -169,7 +179,7 @@ class Notifier:
                 f"Notices need the library '{error.name}', which this host does not have: "
                 "expected pip install 'durably[http]'; then rewind this instance"
             ) from None
-        headers, body = self._event_grid(notice) if to.form == "eventgrid" else self._webhook(notice)
+        headers, body = self._event_grid(notice, to.url) if to.form == "eventgrid" else self._webhook(notice)
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 answer = await exchange(Outgoing("POST", parsed(to.url), headers, body), self._policy)
@@ -210,7 +220,7 @@ class Notifier:
             headers["webhook-signature"] = f"v1,{base64.b64encode(signature).decode()}"
         return headers, body
 
-    def _event_grid(self, notice: Notice) -> tuple[dict[str, str], bytes]:
+    def _event_grid(self, notice: Notice, url: str) -> tuple[dict[str, str], bytes]:
         event = {
             "id": notice.id,
             "subject": f"durable/orchestrator/{notice.status}",
@@ -220,7 +230,8 @@ class Notifier:
             "data": self._data(notice),
         }
         headers = {"content-type": "application/json"}
-        if self._keys.event_grid is not None:
+        # A notice that somebody wrote into the hub could name any other place.
+        if self._keys.event_grid is not None and url == self._event_grid_endpoint:
             headers["aeg-sas-key"] = self._keys.event_grid
         return headers, msgspec.json.encode([event])
 
