@@ -41,11 +41,9 @@ def model(life: Any, what: str) -> Iterable[tuple[Any, Life]]:
     ended = status in ENDED
     if what == "status":
         yield status, life
-        if status is None:
-            yield (
-                "Pending",
-                life,
-            )  # a start lies in the inbox, and orders of the owner's own process overtake it
+        if status is None or ended:
+            # A start lies in the inbox, and orders of the owner's own process overtake it.
+            yield "Pending", life
     elif what == "obeyed":  # noted when a recursive order was answered and nobody else asks for anything
         if not life.ordered:
             yield None, life
