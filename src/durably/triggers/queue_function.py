@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
@@ -19,6 +19,7 @@ from durably.errors import RegistrationError
 from durably.program.durations import microseconds
 from durably.program.registry import name_of
 from durably.program.signatures import Signature
+from durably.triggers.functions import TriggerFunctions
 
 MAX_DEQUEUE_COUNT: Final = 5
 MAX_CONCURRENT: Final = 24
@@ -134,47 +135,14 @@ class QueueFunction:
             await returned
 
 
-class QueueFunctions:
+class QueueFunctions(TriggerFunctions[QueueFunction]):
     """Registered queue functions, by queue."""
 
-    def __init__(self) -> None:
-        self._functions: dict[str, QueueFunction] = {}
+    def key_of(self, function: QueueFunction) -> str:
+        return function.queue
 
-    def add(self, function: QueueFunction) -> None:
-        """Register a function.
-
-        Raises:
-            RegistrationError: The queue has one.
-        """
-        taken = self._functions.get(function.queue)
-        if taken is not None:
-            raise RegistrationError(
-                f"Queue '{function.queue}' has the function '{taken.name}', so '{function.name}' would get only some of its "
-                "messages: expected one function for a queue"
-            )
-        self._functions[function.queue] = function
-
-    def check_merge(self, other: QueueFunctions) -> None:
-        """Refuse what `merge` cannot take over.
-
-        Raises:
-            RegistrationError: Both have a function for one queue.
-        """
-        for function in other:
-            if function.queue in self._functions:
-                self.add(function)
-
-    def merge(self, other: QueueFunctions) -> None:
-        """Take over all functions of another app."""
-        for function in other:
-            self.add(function)
-
-    def of(self, queue: str) -> QueueFunction | None:
-        """The function of a queue, or None."""
-        return self._functions.get(queue)
-
-    def __iter__(self) -> Iterator[QueueFunction]:
-        return iter(list(self._functions.values()))
-
-    def __len__(self) -> int:
-        return len(self._functions)
+    def refuse(self, function: QueueFunction, taken: QueueFunction) -> RegistrationError:
+        return RegistrationError(
+            f"Queue '{function.queue}' has the function '{taken.name}', so '{function.name}' would get only some of its "
+            "messages: expected one function for a queue"
+        )

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -20,6 +20,7 @@ from durably.errors import RegistrationError
 from durably.program.registry import Registry, name_of
 from durably.program.signatures import Signature
 from durably.schedules.spec import Spec
+from durably.triggers.functions import TriggerFunctions
 
 TIMER: Final = "durably:timer"
 """The orchestrator that a schedule of a timer starts, and the activity that calls its function."""
@@ -165,43 +166,11 @@ class TimerFunction:
             await returned
 
 
-class TimerFunctions:
+class TimerFunctions(TriggerFunctions[TimerFunction]):
     """Registered timer functions, by name."""
 
-    def __init__(self) -> None:
-        self._functions: dict[str, TimerFunction] = {}
+    def key_of(self, function: TimerFunction) -> str:
+        return function.name
 
-    def add(self, function: TimerFunction) -> None:
-        """Register a function.
-
-        Raises:
-            RegistrationError: The name is taken.
-        """
-        if function.name in self._functions:
-            raise RegistrationError(f"Timer '{function.name}' is registered already: give one of them name=…")
-        self._functions[function.name] = function
-
-    def check_merge(self, other: TimerFunctions) -> None:
-        """Refuse what `merge` cannot take over.
-
-        Raises:
-            RegistrationError: Both have a function of one name.
-        """
-        for function in other:
-            if function.name in self._functions:
-                self.add(function)
-
-    def merge(self, other: TimerFunctions) -> None:
-        """Take over all functions of another app."""
-        for function in other:
-            self.add(function)
-
-    def of(self, name: str) -> TimerFunction | None:
-        """The function of a name, or None."""
-        return self._functions.get(name)
-
-    def __iter__(self) -> Iterator[TimerFunction]:
-        return iter(list(self._functions.values()))
-
-    def __len__(self) -> int:
-        return len(self._functions)
+    def refuse(self, function: TimerFunction, taken: TimerFunction) -> RegistrationError:
+        return RegistrationError(f"Timer '{function.name}' is registered already: give one of them name=…")
