@@ -5,8 +5,8 @@
 # The interpreter of .venv, which is the default one: `make setup PYTHON=python3.11` chooses, else it is the newest found.
 # The choice stays until the next one or `make clean`, and spares every later run the search.
 PYTHON ?= $(shell cat .venv/made-with 2>/dev/null || scripts/pythons | tail -n 1)
-# How many interpreters `make test` runs side by side.
-JOBS ?= 2
+# How many runs `make test` has side by side: one more than most machines have cores for, since many tests wait.
+JOBS ?= 3
 # Passed on to pytest or the benchmark: `make test ARGS="tests/unit -k retry"`.
 ARGS ?=
 
@@ -27,6 +27,7 @@ demo: ## Run an order saga, with the runtime dependencies only
 
 .PHONY: test
 test: lint types ## Check everything: lint and types once, then the tests on every Python found
+	@scripts/programs
 	@$(BIN)/python scripts/test_matrix.py "$(PYTHON)" $(JOBS) $(ARGS)
 
 .PHONY: lint

@@ -22,6 +22,7 @@ from bench.hub import VARIANTS
 from bench.loops import LOOPS, run
 from bench.machine import Meter, calibrate, calm
 from bench.operating import filled, purge
+from bench.queues import queue
 from bench.recovery import recovering
 from bench.testkit import kit
 from bench.workloads import (
@@ -48,6 +49,7 @@ HOSTED: dict[str, tuple[HostedWorkload, HostedWorkload]] = {
     "W7": (w7, warm_chains),
     "CPU": (cpu, warm_chains),
     "PURGE": (purge, warm_chains),
+    "QUEUE": (queue, warm_chains),
 }
 DEFAULT_N = {
     "W1": 200,
@@ -62,9 +64,10 @@ DEFAULT_N = {
     "BARE": 1_000,
     "QUERY": 1_000_000,
     "PURGE": 100_000,
+    "QUEUE": 10_000,
     "KIT": 2_000,
 }
-DEFAULT_C = {"CPU": 100, "PURGE": 100, "W5": 100}
+DEFAULT_C = {"CPU": 100, "PURGE": 100, "QUEUE": 100, "W5": 100}
 _KILLED = ("W6", "W8")
 
 TOUR = (
@@ -110,7 +113,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--workload", choices=list(DEFAULT_N), help="default: a tour of all of them")
     add("--n", type=int, help="instances, activities or steps")
-    add("--c", type=int, help="in flight at once (default: 1; CPU, PURGE and W5: 100)")
+    add("--c", type=int, help="in flight at once (default: 1; CPU, PURGE, QUEUE and W5: 100)")
     add("--keys", type=int, default=10, help="W5: counters (default: %(default)s)")
     add("--hub", "--variant", choices=VARIANTS, default="sqlite")
     add("--reps", type=int, default=3, help="repetitions (default: %(default)s)")

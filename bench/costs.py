@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, time_ns
+from typing import Any, cast
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from bench.figures import Load, Record, latency
-from bench.hub import check_durable, hub_url
+from bench.hub import POSTGRES, check_durable, hub_url, server
 from bench.programs import ChainJob, app, chain, order
 from bench.workloads import Workload, run_chains
 from durably import Client
@@ -20,7 +24,11 @@ from durably.storage.open import open_store
 FEW, MANY = 1, 10
 """The two points of the fit, in steps."""
 
-_WARM_COMMITS = 50
+WARM_COMMITS = 50
+
+BETWEEN_S = 0.000_15
+"""What an engine computes between two commits of W7: a server and a disk that have rested so long take longer to answer."""
+
 _STEP_ROW = 2
 """Row 0 of a chain holds its start, the last one its end; each one between them is a step."""
 
@@ -52,8 +60,15 @@ async def cpu(client: Client, load: Load) -> Record:
 
 @asynccontextmanager
 async def bare(variant: str, directory: Path) -> AsyncGenerator[Workload]:
-    """Open a store with nothing on top, and hand out: one history row a commit, one commit after the other."""
+    """One history row a commit, one commit after the other: what nothing that is durable can be faster than.
+
+    On SQLite and in memory by a store with nothing on top, on PostgreSQL by the driver alone.
+    """
     template = await _step_row()
+    if variant in POSTGRES:
+        async with plain_commits(template) as repetition:
+            yield repetition
+        return
     store = open_store(hub_url(variant, directory))
     await store.open()
     try:
@@ -74,25 +89,66 @@ async def bare(variant: str, directory: Path) -> AsyncGenerator[Workload]:
                 seconds.append(perf_counter() - began)
             return seconds
 
-        async def repetition(load: Load) -> Record:
-            began = perf_counter()
-            seconds = await commits(load.n)
-            wall = perf_counter() - began
-            return {
-                "done": len(seconds),
-                "wall_s": round(wall, 4),
-                "ms_per_step": round(wall * 1000 / load.n, 4),
-                "act_per_s": round(load.n / wall, 2),
-                "row_bytes": len(template.data),
-                **latency(seconds),
-                **latency(seconds, "step_"),
-            }
-
-        await commits(_WARM_COMMITS)
-        yield repetition
+        await commits(WARM_COMMITS)
+        yield partial(repetition_of, commits, len(template.data))
         await store.release(lease)
     finally:
         await store.close()
+
+
+async def repetition_of(
+    commits: Callable[[int], Awaitable[list[float]]], row_bytes: int, load: Load
+) -> Record:
+    """The figures of one repetition."""
+    began = perf_counter()
+    seconds = await commits(load.n)
+    wall = perf_counter() - began
+    return {
+        "done": len(seconds),
+        "wall_s": round(wall, 4),
+        "ms_per_step": round(wall * 1000 / load.n, 4),
+        "act_per_s": round(load.n / wall, 2),
+        "row_bytes": row_bytes,
+        **latency(seconds),
+        **latency(seconds, "step_"),
+    }
+
+
+@asynccontextmanager
+async def plain_commits(row: HistoryRow) -> AsyncGenerator[Workload]:
+    """The same row into a table of its own, by the driver, each insert a transaction: one after the other, and paced."""
+    connection: Any = await cast("Any", asyncpg).connect(server())
+    table = f"bench_{time_ns()}"
+    try:
+        await connection.execute(
+            f"CREATE TABLE {table} (execution bigint, seq int, at bigint, data bytea, checksum bytea,"
+            " PRIMARY KEY (execution, seq))"
+        )
+        insert = await connection.prepare(f"INSERT INTO {table} VALUES ($1, $2, $3, $4, $5)")  # noqa: S608 - a name of ours
+        execution = 0
+
+        async def commits(count: int, pause_s: float = 0) -> list[float]:
+            nonlocal execution
+            execution += 1
+            seconds: list[float] = []
+            for seq in range(count):
+                over = perf_counter() + pause_s
+                while perf_counter() < over:
+                    pass
+                began = perf_counter()
+                await insert.fetch(execution, seq, row.at, row.data, row.checksum)
+                seconds.append(perf_counter() - began)
+            return seconds
+
+        async def repetition(load: Load) -> Record:
+            figures = await repetition_of(commits, len(row.data), load)
+            return figures | latency(await commits(load.n, BETWEEN_S), "paced_")
+
+        await commits(WARM_COMMITS)
+        yield repetition
+        await connection.execute(f"DROP TABLE {table}")
+    finally:
+        await connection.close()
 
 
 async def _step_row() -> HistoryRow:

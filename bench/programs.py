@@ -8,7 +8,7 @@ from functools import cache
 from time import perf_counter
 from typing import Any, TypedDict
 
-from durably import App, OrchestrationContext
+from durably import App, Client, OrchestrationContext
 
 Order = dict[str, Any]
 
@@ -102,6 +102,12 @@ async def noted_waiter(ctx: OrchestrationContext, job: NotedJob) -> Any:
     """Waits for one event, then leaves a trace outside."""
     await ctx.wait_for_external_event("go")
     return await ctx.call_activity(note, {"log": job["log"], "id": ctx.instance_id})
+
+
+@app.queue("bench")
+async def take(data: Order, client: Client) -> None:
+    """Each message starts one orchestration."""
+    await client.start(chain, {"data": data, "steps": 1, "stamped": False})
 
 
 @app.entity(name="counter")

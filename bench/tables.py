@@ -166,6 +166,10 @@ def _notes(records: Sequence[Record], good: dict[str, list[Record]], base: str) 
     for name, lines in good.items():
         if name.startswith(BARE) and (ratio := _quotient(ours, lines, "step_p50_ms")) is not None:
             yield f"- p50 of a step ÷ p50 of a bare commit: {ratio:.2f} (budget: at most 2)"
+            paced = _values(lines, "paced_p50_ms")
+            if paced:
+                step = median(_values(ours, "step_p50_ms")) / median(paced)
+                yield f"- the same ÷ that of one that comes 0.15 ms after the one before: {step:.2f} ({median(paced):.2f} ms)"
         if name == YARDSTICK and (ratio := _quotient(ours, lines, "act_per_s")) is not None:
             yield f"- activities/s ÷ those of the yardstick: {ratio:.2f}"
     readings = [line["calib"] for line in records if "calib" in line]

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.figures import Load, Record, check, closed_loop, latency, percentile
-from bench.hub import check_durable, hub_url
+from bench.hub import check_durable, hub_options, hub_url
 from bench.programs import STAMPS, ChainJob, FanJob, app, chain, fan, order, waiter
 from durably import Client, RuntimeStatus
 
@@ -31,7 +31,7 @@ async def hosted(
     variant: str, directory: Path, workload: HostedWorkload, warm_up: HostedWorkload | None, c: int
 ) -> AsyncGenerator[Workload]:
     """Serve a hub in this process, warm up, and hand out the workload."""
-    async with app.host(hub_url(variant, directory)) as host:
+    async with app.host(hub_url(variant, directory), options=hub_options(variant)) as host:
         check_durable(variant, host.engine.store)
         client = host.client
         if warm_up is not None:

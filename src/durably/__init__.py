@@ -10,22 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably.app import App, AppHost
+    from durably.bindings.blobs.container import BlobContainer
+    from durably.bindings.blobs.store import BlobEntry
+    from durably.bindings.outputs import BlobOutput, Out, QueueOutput
     from durably.client import BulkResult, Client, EntityInfo, EntityPage, Handle, Schedules
     from durably.codec.convert import Converter, JsonConverter
     from durably.codec.keys import EncryptionKeys
+    from durably.config.settings import Settings
     from durably.core.entities import EntityId
+    from durably.core.hosts import HostStatus
+    from durably.core.load import HubLoad
     from durably.core.parked import ParkedItem, ParkedPage
     from durably.core.status import InstancePage, InstanceStatus, RuntimeStatus
     from durably.core.timeline import HistoryEntry
     from durably.engine.options import EngineOptions
     from durably.errors import (
         AccessDeniedError,
+        BlobNotFoundError,
+        BrokerError,
         DurablyError,
         EncryptionKeyError,
         EntityCorruptError,
         EntityOperationFailedError,
         FailureDetails,
+        FunctionTimeoutError,
         HistoryCorruptError,
+        HostNotFoundError,
         HttpRefusedError,
         HttpRequestError,
         HttpStatusError,
@@ -65,7 +75,7 @@ if TYPE_CHECKING:
         VersionMismatchError,
     )
     from durably.executors.http.policy import HttpPolicy
-    from durably.http_api.client import DurableClient
+    from durably.http_api.client import DurableClient, client_of
     from durably.http_api.options import HttpOptions
     from durably.program.activity_context import ActivityContext
     from durably.program.context import OrchestrationContext
@@ -73,12 +83,19 @@ if TYPE_CHECKING:
     from durably.program.http import DurableHttpResponse, TokenSource
     from durably.program.retry_policy import RetryPolicy
     from durably.schedules.description import ScheduleDescription, SchedulePage, ScheduleRun
+    from durably.triggers.blob_function import Blob
     from durably.triggers.queue_function import QueueMessage
     from durably.triggers.timer_function import TimerRequest
 
 _ROOMS = {
     "App": "durably.app",
+    "Blob": "durably.triggers.blob_function",
+    "BlobContainer": "durably.bindings.blobs.container",
+    "BlobEntry": "durably.bindings.blobs.store",
     "AppHost": "durably.app",
+    "BlobOutput": "durably.bindings.outputs",
+    "Out": "durably.bindings.outputs",
+    "QueueOutput": "durably.bindings.outputs",
     "BulkResult": "durably.client",
     "Client": "durably.client",
     "EntityInfo": "durably.client",
@@ -98,7 +115,12 @@ _ROOMS = {
     "EngineOptions": "durably.engine.options",
     "HttpPolicy": "durably.executors.http.policy",
     "DurableClient": "durably.http_api.client",
+    "client_of": "durably.http_api.client",
+    "HostNotFoundError": "durably.errors",
+    "HostStatus": "durably.core.hosts",
+    "HubLoad": "durably.core.load",
     "HttpOptions": "durably.http_api.options",
+    "Settings": "durably.config.settings",
     "ActivityContext": "durably.program.activity_context",
     "OrchestrationContext": "durably.program.context",
     "DurableHttpResponse": "durably.program.http",
@@ -117,6 +139,12 @@ __all__ = [
     "ActivityContext",
     "App",
     "AppHost",
+    "Blob",
+    "BlobContainer",
+    "BlobEntry",
+    "BlobNotFoundError",
+    "BlobOutput",
+    "BrokerError",
     "BulkResult",
     "Client",
     "Converter",
@@ -133,15 +161,19 @@ __all__ = [
     "EntityOperationFailedError",
     "EntityPage",
     "FailureDetails",
+    "FunctionTimeoutError",
     "Handle",
     "HistoryCorruptError",
     "HistoryEntry",
+    "HostNotFoundError",
+    "HostStatus",
     "HttpOptions",
     "HttpPolicy",
     "HttpRefusedError",
     "HttpRequestError",
     "HttpStatusError",
     "HubClosedError",
+    "HubLoad",
     "HubLockedError",
     "HubNotFoundError",
     "HubSilentError",
@@ -166,11 +198,13 @@ __all__ = [
     "OrchestrationContext",
     "OrchestrationFailedError",
     "OrchestratorDeadlockError",
+    "Out",
     "ParkedItem",
     "ParkedPage",
     "PayloadError",
     "ProcessDiedError",
     "QueueMessage",
+    "QueueOutput",
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",
@@ -180,6 +214,7 @@ __all__ = [
     "SchedulePage",
     "ScheduleRun",
     "Schedules",
+    "Settings",
     "StoreFailedError",
     "StoreRefusedError",
     "StoreUnavailableError",
@@ -190,6 +225,7 @@ __all__ = [
     "UnknownFunctionError",
     "UsageError",
     "VersionMismatchError",
+    "client_of",
 ]
 
 

@@ -178,6 +178,41 @@ class InstanceNotFoundError(UsageError, LookupError):
         return type(self), (self.instance_id,)
 
 
+class BlobNotFoundError(UsageError, LookupError):
+    """There is no such blob, or not of this version any more."""
+
+    def __init__(self, container: str, name: str, version: str | None = None) -> None:
+        self.container = container
+        self.name = name
+        self.version = version
+        found = "does not exist" if version is None else "was written anew, or deleted"
+        super().__init__(f"Blob '{container}/{name}' {found}: expected one that is there")
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.container, self.name, self.version)
+
+
+class HostNotFoundError(UsageError, LookupError):
+    """No live host of this id serves the hub, or none that could be asked."""
+
+    def __init__(self, host_id: str, *, shared: bool = True) -> None:
+        how = (
+            "it has ended, or has been silent for as long as a lease lasts; see `durably hosts list`"
+            if shared
+            else "a hub in a file has one host, and nobody to take its work; stop that process to end it"
+        )
+        super().__init__(f"Host '{host_id}' cannot be asked: {how}")
+        self.host_id = host_id
+        self.shared = shared
+
+    def __reduce__(self) -> Any:
+        return _host_not_found, (self.host_id, self.shared)
+
+
+def _host_not_found(host_id: str, shared: bool) -> HostNotFoundError:  # noqa: FBT001 - of a pickle
+    return HostNotFoundError(host_id, shared=shared)
+
+
 class InstanceStateError(UsageError):
     """The instance is in a state that refuses the operation."""
 
@@ -343,6 +378,10 @@ class ProcessDiedError(OperationError):
     """The process in which an activity ran ended before the activity did; the message names its exit code or signal."""
 
 
+class FunctionTimeoutError(OperationError, TimeoutError):
+    """A function has run for longer than its host lets functions run (`EngineOptions.function_timeout_s`)."""
+
+
 class HttpRequestError(OperationError):
     """A request of `call_http` got no response: the host is unknown, the connection failed, or what came is no HTTP."""
 
@@ -362,12 +401,24 @@ class HttpStatusError(HttpRequestError):
         return type(self), (str(self), self.retry_after_us)
 
 
+class BrokerError(OperationError):
+    """A broker, or a store of blobs, cannot be reached or refuses; nothing was lost, and the host tries again."""
+
+
 class HubNotFoundError(OperationError):
     """The hub does not exist where the URL points."""
 
 
 class HubVersionError(OperationError):
-    """The hub was written by a newer version of durably."""
+    """The hub was written by a newer version of durably; or by an older one, and may not be brought up to date from here."""
+
+
+class HubNotEmptyError(OperationError):
+    """A hub was to be imported where there is one; it was left alone."""
+
+
+class ExportFileError(OperationError):
+    """What was to be imported is no export of a hub, or not as it was written: cut off, altered, or of a newer version."""
 
 
 class HubLockedError(OperationError):
@@ -379,7 +430,7 @@ class EncryptionKeyError(OperationError):
 
 
 class AccessDeniedError(OperationError):
-    """A host lets nobody do this without a credential that opens it."""
+    """A host, or the server of a hub, lets nobody do this without a credential that opens it."""
 
 
 class HubClosedError(OperationError):
@@ -400,6 +451,18 @@ class StoreRefusedError(OperationError):
 
 class StoreFailedError(OperationError):
     """The store failed in a way after which its state in memory must not be trusted; the host stops."""
+
+
+class NotServedHereError(OperationError):
+    """Another host serves the partition of the instance now. Clients never see it: they ask that host through the hub.
+
+    Attributes:
+        in_doubt: What was asked for may have been done.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool = False) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
 
 
 class LeaseLostError(OperationError):

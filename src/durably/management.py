@@ -11,10 +11,13 @@ from typing import Protocol
 
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
+from durably.core.hosts import HostStatus
 from durably.core.ids import check_instance_id
+from durably.core.load import HubLoad
 from durably.core.messages import CallEntity, Restart, Rewind, StartInstance
 from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
+from durably.core.shared_tasks import TaskInfo
 from durably.core.status import Outcome
 from durably.errors import UsageError
 
@@ -144,6 +147,26 @@ class Management(Protocol):
 
     async def is_served(self) -> bool:
         """True when a live host serves the hub: what is asked for happens now, and not when the next host starts."""
+        ...
+
+    async def shared_tasks(self, instance_id: str) -> list[TaskInfo]:
+        """The activities of an instance that are in the queue that all hosts share."""
+        ...
+
+    async def hosts(self) -> list[HostStatus]:
+        """The live hosts of the hub, the oldest first."""
+        ...
+
+    async def load(self) -> HubLoad:
+        """How much there is to do in the hub. Cheap: it may be asked every second."""
+        ...
+
+    async def now(self) -> int:
+        """The time of the hub (microseconds since 1970 UTC): that of its database where it has one, else of this machine."""
+        ...
+
+    async def drain_host(self, host_id: str) -> None:
+        """Ask a host to give its partitions away. Raises `HostNotFoundError` when there is none of this id."""
         ...
 
     async def query_parked(self, query: ParkedQuery) -> ParkedFound:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import compare, machine, operating
+from bench import compare, http, machine, operating
 from bench.__main__ import DEFAULT_N, main
 
 pytestmark = pytest.mark.slow_once
@@ -27,6 +27,7 @@ KEYS = {
     "W6": {"lost", "doubled", "start_s", "up_s", "raised_s", "engine_cpu_s", "engine_rss_mb", "inst_per_s"},
     "W8": {"waiting_rss_mb", "raise_to_done_s", "lost", "doubled", "up_s"},
     "QUERY": {"first_page_ms", "first_page_max_ms"},
+    "QUEUE": {"messages_per_s", "send_s", *LATENCY},
     "PURGE": {"purged_per_s", "act_per_s_before", "act_per_s_meanwhile", "lost_share"},
     "W7": {"ms_per_step", "act_per_s", "step_p50_ms", "first_step_p50_ms", "last_step_p50_ms"},
     "CPU": {"us_per_step", "us_per_instance"},
@@ -125,3 +126,31 @@ def test_counters_are_compared_over_as_many_keys_as_the_case_says(
     assert "### W5: one-way signals to counter entities over 3 keys, n = 6, 2 in flight" in text
     assert "| durably | 6 × 1 | 3 |" in text
     assert "over 4 keys" not in text
+
+
+def test_the_load_of_http_needs_its_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert http.main([]) == 1
+    assert "wrk is missing" in capsys.readouterr().err
+
+
+def test_a_load_of_http_becomes_figures(tmp_path: Path) -> None:
+    wrk = (
+        tmp_path / "wrk"
+    )  # not everybody who runs tests has it: one that asks once, and says what it would say
+    wrk.write_text(
+        f"#!{sys.executable}\n"
+        "import re, sys, urllib.request\n"
+        "script = open(sys.argv[sys.argv.index('-s') + 1]).read()\n"
+        'body = re.search(r"\\[==\\[(.*)\\]==\\]", script)[1].encode() or None\n'
+        'head = {"x-functions-key": re.search(r\'-key"\\], .* = "([^"]+)"\', script)[1]}\n'
+        "print(urllib.request.urlopen(urllib.request.Request(sys.argv[-1], body, head)).status)\n"
+        'print(\'{"done": 2, "wall_us": 1000, "p50_us": 10, "p99_us": 1500, "max_us": 2000, "refused": 0, "lost": 1}\')\n'
+    )
+    wrk.chmod(0o755)
+    with http.hosted(tmp_path, "asyncio") as target:
+        for load in (http.START, http.STATUS):
+            line = http.measure(str(wrk), target, load, 1, 1)
+            assert (line["ok"], line["wrong"], line["req_per_s"], line["p99_ms"]) == (False, 1, 2000, 1.5)

@@ -28,6 +28,7 @@ from durably.core.query import FIRST, EntityQuery, InstanceQuery, Place
 from durably.errors import DurablyError
 from durably.storage.api import Lease, Store
 from durably.storage.memory import MemoryHub, MemoryStore
+from durably.storage.memory_hub import Execution
 from durably.storage.sqlite.store import SqliteStore
 from tests.support.payloads import payloads_aside
 
@@ -218,7 +219,7 @@ class Twins:
         rows: list[HistoryRow] = []
         following: dict[int, int] = {}
         for execution, back, at in drawn:
-            stored = 0 if execution in removed else len(self.hub.history.get(execution, []))
+            stored = 0 if execution in removed else len(self.hub.history.get(Execution(0, execution), []))
             seq = following.get(execution, stored)
             rows.append(HistoryRow(execution, max(0, seq - back), at, b"%d" % at, b""))
             following[execution] = seq + 1
@@ -343,6 +344,7 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / "twin.db")
 
 
+@pytest.mark.slow_once
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(drawn=st.lists(steps, min_size=1, max_size=12))
 def test_both_stores_answer_alike(path: str, drawn: list[tuple[str, Any]]) -> None:

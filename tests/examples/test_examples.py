@@ -27,6 +27,7 @@ def test_onboarding_makes_users_and_mails_and_refuses_an_address_that_is_taken(t
     assert_onboarded(Example("onboarding", tmp_path))
 
 
+@pytest.mark.soak
 def test_onboarding_killed_after_effects_that_nobody_had_recorded_does_nothing_twice(tmp_path: Path) -> None:
     onboarding = Example("onboarding", tmp_path)
 
@@ -203,6 +204,7 @@ def test_monitor_of_a_url_goes_on_after_a_kill_until_ctrl_c_raises_the_event(tmp
 # --- provisioning -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_provisioning_of_1000_devices_killed_in_the_middle_says_which_failed_and_takes_up_those_alone(
     tmp_path: Path,
 ) -> None:

@@ -33,12 +33,18 @@ def test_the_functions_of_the_page_answer(tmp_path: Path) -> None:
             assert (waited.status_code, waited.json()) == (200, "1 tea")
             assert (await scene.http.post("/api/orders/o3", json={"count": 2})).status_code == 400
             assert (await scene.http.get("/api/health")).text == "well"
-            for name in ("o1", "o2"):
+            key = {"x-functions-key": scene.keys.renew("function", "test", "shop")}
+            assert (await scene.http.post("/shop/orders/o7", json={"item": "tea"})).status_code == 401
+            there = await scene.http.post("/shop/orders/o7", json={"item": "tea"}, headers=key)
+            assert (there.status_code, there.json()["id"]) == (202, "o7")
+            assert (await scene.http.get(there.json()["statusQueryGetUri"])).status_code in {200, 202}
+            for name in ("o1", "o2", "o7"):
                 await scene.host.client.wait_for_completion(name, 30)
             headers = {"x-functions-key": scene.master}
             async with httpx.AsyncClient(base_url=f"{scene.url}/api/v1/", headers=headers, timeout=30) as api:
                 events = await space["look_after"](api)
             assert (events[0], events[-1]) == ("event: execution", "event: end")
+            assert await space["from_afar"](scene.url, scene.master) == "3 tea"
             assert {"event: history", "event: status"} <= set(events)
 
     asyncio.run(whole())

@@ -24,6 +24,8 @@ from tests.faults.plan import EVENTS, Job
 from tests.faults.programs import build_app
 
 QUICK = {"slow_turn_s": 0, "inbox_poll_s": 0.02, "commit_retry_s": 0.01, "drain_timeout_s": 5}
+SHARED = {"lease_s": 1.0, "partitions": 4}
+"""Of a host beside others: who dies is missed after a second."""
 
 
 @asynccontextmanager
@@ -33,7 +35,8 @@ async def serving(
     """One life of a host. One that failed, or whose block raised, counts as a death."""
     side = SideFile(evidence.side, evidence.deaths)
     app = build_app(side)
-    host = app.host(store or evidence.url, options=EngineOptions(**{**QUICK, **options}), clock=clock)
+    usual = QUICK if evidence.is_file else {**QUICK, **SHARED}
+    host = app.host(store or evidence.url, options=EngineOptions(**{**usual, **options}), clock=clock)
     try:
         await host.start()
         try:

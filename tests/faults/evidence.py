@@ -10,6 +10,9 @@ from typing import Any
 
 from tests.faults.plan import Job
 
+ELSEWHERE = "hub.url"
+"""A file with the URL of the hub, beside where its file would be: also processes of the same folder read it."""
+
 
 @dataclass
 class Evidence:
@@ -60,7 +63,13 @@ class Evidence:
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.hub}"
+        """The hub file, unless the folder says that the hub is elsewhere."""
+        elsewhere = self.hub.with_name(ELSEWHERE)
+        return elsewhere.read_text() if elsewhere.exists() else f"sqlite:///{self.hub}"
+
+    @property
+    def is_file(self) -> bool:
+        return self.url.startswith("sqlite:")
 
     def note(self, what: str, value: Any) -> None:
         """Take something down: what a client sent or was told, what a poller saw, that a host died.

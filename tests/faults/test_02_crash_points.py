@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -29,7 +30,7 @@ def process() -> Iterator[Lives]:
 
 def die_and_go_on(process: Lives, folder: Path, work: list[Job], point: str, k: int) -> tuple[bool, Verdict]:
     """Die at the k-th arrival at a point, then end all jobs. False when there were fewer than k."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     died = not process.live(folder, work, point, k)
     if died:
         assert process.live(folder, work)
@@ -39,7 +40,13 @@ def die_and_go_on(process: Lives, folder: Path, work: list[Job], point: str, k: 
     return died, verdict
 
 
-def visit(process: Lives, folder: Path, work: list[Job], point: str, ks: Iterable[int]) -> int:
+class Places(Protocol):
+    """Where folders come from, such as a folder."""
+
+    def __truediv__(self, name: str, /) -> Path: ...
+
+
+def visit(process: Lives, folder: Places, work: list[Job], point: str, ks: Iterable[int]) -> int:
     deaths = 0
     for k in ks:
         died, _ = die_and_go_on(process, folder / f"{k}", work, point, k)

@@ -43,6 +43,7 @@ def sleeper() -> App:
     return app
 
 
+@pytest.mark.slow_once
 @pytest.mark.parametrize("offset_s", [HOUR, -HOUR, -24 * HOUR])
 def test_jobs_end_as_ever_whatever_the_clock_is_set_to_meanwhile(tmp_path: Path, offset_s: float) -> None:
     evidence = Evidence.in_folder(tmp_path)

@@ -61,7 +61,7 @@ def sweep(folder: Path, *, dead: bool, power: bool, step: int) -> int:
 def test_an_error_at_a_write_or_sync_stops_the_host_and_the_next_one_goes_on(
     tmp_path: Path, dead: bool, power: bool
 ) -> None:
-    assert sweep(tmp_path, dead=dead, power=power, step=11) > 50
+    assert sweep(tmp_path, dead=dead, power=power, step=17) > 50
 
 
 @pytest.mark.soak

@@ -15,6 +15,7 @@ from tests.faults.children import child, line_of, tell
 from tests.faults.clients import Clients, jobs, serving
 from tests.faults.evidence import Evidence
 from tests.faults.plan import Job
+from tests.support.waiting import eventually
 
 WRITERS = 4
 TALLIES = [job for job in jobs(200) if job.program == "tally"]
@@ -43,6 +44,12 @@ async def hammer(evidence: Evidence, tallies: list[Job], posts: int) -> None:
                 assert await asyncio.to_thread(line_of, other) == "posted"
             assert await beside
         for job in tallies:
+
+            async def is_read(name: str = job.instance_id) -> bool:
+                return not await host.engine.store.read_messages(name)
+
+            # What was posted is durable, and the host reads it when it hears of it: what is raised in the host may be first.
+            await eventually(is_read, f"the messages to {job.instance_id} to be read")
             await host.client.raise_event(job.instance_id, "token", "close")
             got = await host.client.handle(job.instance_id).result(timeout=60)
             for number in range(WRITERS):  # each exactly once, in the order of its sender

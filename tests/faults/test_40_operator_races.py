@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sys
 import time
@@ -11,12 +10,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from durably import App, AppHost, Client, EngineOptions, OrchestrationContext
 from durably.errors import InstanceAlreadyExistsError, InstanceNotFoundError, InstanceStateError
-from tests.faults.checker import check_file
+from tests.faults.checker import check_file, count_rows
+from tests.faults.clients import SHARED
 from tests.faults.evidence import Evidence
 from tests.faults.linear import Call, linearizable
 from tests.faults.operators import ABSENT, drift, model
@@ -90,9 +89,9 @@ async def look(client: Client, instance_id: str) -> str | None:
 async def race(evidence: Evidence, instances: int, calls: int, seed: int) -> dict[str, list[Call]]:
     """Four clients, two of them with a store of their own, each with calls of its own to each instance in turn."""
     told: dict[str, list[Call]] = {}
-    options = EngineOptions(
-        turns_per_batch=2, max_resident_instances=4
-    )  # so that all are evicted now and then
+    shared: dict[str, Any] = {} if evidence.is_file else SHARED
+    # So that all are evicted now and then.
+    options = EngineOptions(turns_per_batch=2, max_resident_instances=4, **shared)
     async with build().host(evidence.url, options=options) as host, Client(evidence.url) as outside:
 
         async def client(number: int, instance_id: str) -> None:
@@ -138,11 +137,8 @@ def judge(evidence: Evidence, instances: int, calls: int, seed: int) -> None:
     sys.stdout.write(f"{sum(map(len, told.values()))} calls on {instances} instances: {dict(answers)}\n")
     assert answers["ok"] >= 0.3 * answers.total()  # C15
     check_file(evidence)
-    with contextlib.closing(apsw.Connection(str(evidence.hub))) as connection:
-        for table in ("instances", "history", "timers", "inbox"):
-            assert connection.execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)], (
-                f"{table} after purge"
-            )
+    for table in ("instances", "history", "timers", "inbox"):
+        assert count_rows(evidence, table) == 0, f"{table} after purge"
 
 
 @pytest.mark.slow_once

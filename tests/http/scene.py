@@ -15,6 +15,7 @@ from durably import App, AppHost, OrchestrationContext
 from durably.http_api.links import BASE
 from durably.http_api.options import HttpOptions
 from durably.http_api.server import HttpServer
+from durably.security.access_keys import MANAGEMENT
 from durably.security.key_file import KeyFile
 
 PATIENCE_S = 30.0
@@ -115,15 +116,14 @@ async def until(ask: Callable[[], Awaitable[Any]], expected: Any) -> None:
 
 
 @asynccontextmanager
-async def serving(app: App, folder: Path, **options: Any) -> AsyncGenerator[Scene]:
+async def serving(app: App, folder: Path, hub: str = "orders", **options: Any) -> AsyncGenerator[Scene]:
     """Serve an app on a free port, on a hub in a folder."""
     given = HttpOptions(port=0, **{"max_failures_per_minute": 100_000, **options})
-    async with app.host(f"sqlite:///{folder / 'orders.db'}") as host:
+    async with app.host(f"sqlite:///{folder}/{hub}.db") as host:
         keys = KeyFile(given.keys_at(host.engine.store.url), host.engine.clock.now)
-        made = keys.prepare()
+        key, master = keys.renew("system", MANAGEMENT), keys.renew("master", "_master")
         async with (
             host.serve_http(given) as server,
             httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http,
         ):
-            key, master = made["system/durabletask_extension"], made["master/_master"]
             yield Scene(host, http, keys, key, master, server.url, server)

@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from starlette.requests import Request
 
-from durably import OperationError
+from durably import Client, OperationError
 from durably.cli.main import call
 from durably.http_api.durable.routes import durable_routes
 from durably.http_api.links import BASE
 from durably.http_api.served import Served
+from durably.security import audit_log
 from durably.security.audit_chain import AuditRecord, Head, files_of, hash_of, lines_of, verify
 from durably.security.audit_log import WAITING_MAX, AuditLog
 from tests.http.issuer import AUDIENCE, issuing, rsa
@@ -343,3 +346,97 @@ def test_a_request_that_the_host_cuts_off_is_recorded(tmp_path: Path) -> None:
     asyncio.run(whole())
     (cut,) = records(tmp_path / "orders.db.audit")
     assert (cut["status"], cut["target"]["instanceId"]) == (499, "i")
+
+
+def test_half_a_character_in_a_record_keeps_nobody_from_changing_anything(tmp_path: Path) -> None:
+    app = flows()
+
+    @app.route("end", methods=["POST"])
+    async def end(request: Request, client: Client) -> str:
+        await client.terminate((await request.json())["id"])
+        return "ended"
+
+    async def whole() -> None:
+        async with serving(app, tmp_path) as scene:
+            headers = {"x-functions-key": scene.master}
+            wrong = await scene.http.post("/api/end", content=rb'{"id": "\ud800"}', headers=headers)
+            assert wrong.status_code in {400, 404}, wrong.text
+            await scene.start("waits", "a")
+
+    asyncio.run(whole())
+    log = tmp_path / "orders.db.audit"
+    assert [one.get("did") for one in records(log)] == [["terminate \\ud800"], None]
+    assert verify(log).problem is None
+
+
+def test_a_record_that_cannot_be_written_leaves_its_place_to_a_shorter_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "a.audit"
+    bad: Any = object()
+
+    async def whole() -> None:
+        audit = AuditLog(log, 1 << 20)
+        wrong = [record("half \ud800"), msgspec.structs.replace(record("ada"), did=(bad,))]
+        await asyncio.gather(*(audit.append(one) for one in (record("bob"), *wrong, record("eve"))))
+        await audit.append(record("zoe"))
+        await audit.close()
+
+    asyncio.run(whole())
+    written = records(log)
+    assert [one["who"] for one in written] == ["bob", "half \\ud800", "ada", "eve", "zoe"]
+    assert [one.get("error") for one in written] == [None, "RecordUnreadable", "RecordUnreadable", None, None]
+    assert verify(log).problem is None
+    assert caplog.text.count("a shorter one is in its place") == 2
+
+
+def test_two_processes_go_on_from_each_other_whatever_becomes_of_the_files(tmp_path: Path) -> None:
+    """Each keeps the files open: one that was moved, or deleted, is not the one that the other writes to."""
+    log = tmp_path / "a.audit"
+
+    async def whole() -> list[str]:
+        first, second = AuditLog(log, 1 << 20), AuditLog(log, 1 << 20)
+        for number in range(2):
+            await first.append(record(f"a{number}"))
+            await second.append(record(f"b{number}"))
+        audit_log.head_path(log).unlink()
+        for number in range(2, 4):
+            await first.append(record(f"a{number}"))
+            await second.append(record(f"b{number}"))
+        before = [one["who"] for one in records(log)]
+        assert verify(log).problem is None
+        log.rename(tmp_path / "taken away")
+        await second.append(record("b4"))
+        await first.append(record("a4"))
+        await first.close()
+        await first.close()
+        await second.close()
+        return before
+
+    assert asyncio.run(whole()) == ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"]
+    assert [one["who"] for one in records(log)] == ["b4", "a4"]
+    assert [one["n"] for one in records(log)] == [9, 10]
+
+
+def test_whatever_fails_in_the_writer_is_told_to_each_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "a.audit"
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of ink")
+
+    async def whole() -> None:
+        audit = AuditLog(log, 1 << 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(audit_log, "_cut_torn_line", broken)
+            found = await asyncio.gather(
+                *(audit.append(record("a")) for _ in range(3)), return_exceptions=True
+            )
+        assert [type(one) for one in found] == [OperationError] * 3
+        assert "out of ink" in str(found[0])
+        await audit.append(record("b"))
+        await audit.close()
+
+    asyncio.run(whole())
+    assert verify(log).problem is None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from durably import DurableClient
 from durably.errors import InvalidIdError
 from durably.http_api.links import BASE, RPC, Links
 from durably.security.capabilities import ANY_INSTANCE, sign
+from durably.security.key_file import Glance, KeyFile
 from durably.security.roles import ROLES
 from tests.http.scene import Scene, flows, serving
 
@@ -98,5 +100,52 @@ def test_a_link_is_made_for_one_instance_that_can_be(tmp_path: Path, wrong: str)
             whole_links = (await scene.http.get("/api/links", params={"id": "a"})).json()
             token = parse_qs(urlsplit(whole_links["statusQueryGetUri"]).query)["sig"][0]
             assert token.split(".")[2] == "rvcsp"  # code of the app may hand out everything
+
+    asyncio.run(whole())
+
+
+def test_code_in_a_thread_makes_links_and_a_key_that_is_revoked_afterwards_opens_nothing(
+    tmp_path: Path,
+) -> None:
+    app = flows()
+
+    @app.route("response", methods=["GET"])
+    def respond(request: Request, client: DurableClient) -> object:
+        return client.create_check_status_response(request, "a")
+
+    async def test(scene: Scene) -> None:
+        headers = {"x-functions-key": scene.keys.renew("host", "guest")}
+        await scene.start("waits", "a")
+        for _ in range(2):
+            made = await scene.http.get("/api/response", headers=headers)
+            assert made.status_code == 202, made.text
+            assert (await scene.http.get(made.headers["location"])).status_code == 202
+        scene.keys.delete("host", "guest")
+        assert (await scene.http.get("/api/response", headers=headers)).status_code == 401
+
+    async def whole() -> None:
+        async with serving(app, tmp_path) as scene:
+            await test(scene)
+
+    asyncio.run(whole())
+
+
+def test_threads_and_other_loops_look_at_the_keys_of_now(tmp_path: Path) -> None:
+    keys = KeyFile(tmp_path / "keys", lambda: 0)
+    keys.prepare()
+    glance = Glance(keys)
+
+    async def other() -> int:
+        return len(glance().keys)
+
+    async def whole() -> None:
+        before = len(glance().keys)  # seen for this step, which goes on
+        keys.renew("host", "one")
+        with ThreadPoolExecutor(8) as pool:
+            counts = {one.result() for one in [pool.submit(lambda: len(glance().keys)) for _ in range(64)]}
+            counts |= {pool.submit(asyncio.run, other()).result()}
+        assert counts == {before + 1}
+        await asyncio.sleep(0)
+        assert len(glance().keys) == before + 1
 
     asyncio.run(whole())

@@ -1,6 +1,7 @@
 """What a host does about clients that fail, are slow, or send bombs: others notice nothing."""
 
 import asyncio
+import contextlib
 import gzip
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from durably.http_api.options import HttpOptions
 from durably.http_api.patience import HEAD_BYTES_MAX
 from durably.security.access_keys import draw_key
 from durably.security.audit_chain import lines_of
-from durably.security.failures import ADDRESSES_MAX, Failures
+from durably.security.buckets import PLACES_MAX
+from durably.security.failures import Failures
 from tests.http.scene import PATIENCE_S, Scene, flows, serving
 
 Test = Callable[[Scene], Awaitable[None]]
@@ -77,9 +79,9 @@ def test_failures_are_counted_by_address_and_forgotten_in_time() -> None:
 
 def test_the_memory_of_failures_is_bounded() -> None:
     failures = Failures(1, lambda: 0.0)
-    for number in range(ADDRESSES_MAX + 100):
+    for number in range(PLACES_MAX + 100):
         failures.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-    assert len(failures) == ADDRESSES_MAX
+    assert len(failures) == PLACES_MAX
     assert failures.count("10.0.16.99")  # of the last ones
     assert not failures.count("10.0.0.0")  # forgotten
 
@@ -119,11 +121,14 @@ class Line:
         return cls(*await asyncio.open_connection(parts.hostname, parts.port))
 
     async def rest(self) -> bytes:
-        """All that is still said, until the host hangs up."""
+        """All that is still said, until the host hangs up; also when it does so while something is on its way to it."""
+        said = b""
         async with asyncio.timeout(PATIENCE_S):
-            (said,) = await asyncio.gather(self.reader.read(), return_exceptions=True)
+            with contextlib.suppress(ConnectionError):
+                while more := await self.reader.read(65_536):
+                    said += more
         self.writer.close()
-        return said if isinstance(said, bytes) else b""
+        return said
 
     async def trickle(self, data: bytes) -> bytes:
         """Send a byte at a time until the host has had enough, and return all that it says."""
@@ -176,6 +181,20 @@ def test_a_body_that_comes_slowly_is_not_waited_for(tmp_path: Path, framing: byt
         assert (await scene.call("GET", "/instances")).json() == []
 
     in_scene(tmp_path, test, body_timeout_s=0.3)
+
+
+def test_a_body_may_come_in_pieces(tmp_path: Path) -> None:
+    async def test(scene: Scene) -> None:
+        line = await Line.to(scene)
+        head = f"POST {BASE}/orchestrators/waits/i HTTP/1.1\r\nHost: localhost\r\nx-functions-key: {scene.key}\r\n"
+        for part in (head, "Content-Length: 6\r\nConnection: close\r\n\r\n", '"a', 'bcd"'):
+            line.writer.write(part.encode())
+            await line.writer.drain()
+            await asyncio.sleep(0.05)
+        assert (await line.rest()).startswith(b"HTTP/1.1 202")
+        assert (await scene.call("GET", "/instances/i")).json()["input"] == "abcd"
+
+    in_scene(tmp_path, test)
 
 
 def test_a_handler_may_take_longer_than_a_body(tmp_path: Path) -> None:
@@ -257,6 +276,8 @@ def test_a_body_of_ten_thousand_brackets_is_an_answer_like_any_other(tmp_path: P
     ("given", "says"),
     [
         ({"max_failures_per_minute": 0}, "max_failures_per_minute"),
+        ({"max_starts_per_second": -1}, "max_starts_per_second"),
+        ({"max_starts_per_second": float("nan")}, "max_starts_per_second"),
         ({"head_timeout_s": 0}, "head_timeout_s"),
         ({"body_timeout_s": float("inf")}, "body_timeout_s"),
         ({"answer_timeout_s": float("nan")}, "answer_timeout_s"),

@@ -56,6 +56,32 @@ def test_built_in_instances_are_started_once_more_by_an_admin_alone(tmp_path: Pa
     asyncio.run(whole())
 
 
+def test_schedules_are_not_turned_to_what_is_built_in_nor_its_input_changed(tmp_path: Path) -> None:
+    async def whole() -> None:
+        async with serving(flows(), tmp_path) as scene:
+            schedules = scene.host.client.schedules
+            await schedules.create("mine", "waits", cron="0 0 3 * * *")
+            await schedules.create("timer", TIMER, {"function": "x"}, cron="0 0 3 * * *")
+            before = await schedules.describe("timer")
+            own = "@durably.schedule@mine"
+            for path, body in (
+                ("mine/update", {"orchestrator": TIMER}),
+                ("mine/update", {"entity": own, "operation": "delete"}),
+                ("mine/update", {"orchestrator": "waits", "tags": {"durably:other": "x"}}),
+                ("timer/update", {"input": {"function": "y"}}),
+                ("", {"scheduleId": "new", "entity": own, "operation": "delete", "intervalS": 3600}),
+            ):
+                headers = {"x-functions-key": scene.key}
+                answer = await scene.http.post(
+                    f"{V1}/schedules/{path}".rstrip("/"), json=body, headers=headers
+                )
+                assert answer.status_code == (400 if "tags" in body else 403), (path, body, answer.text)
+            assert await schedules.describe("timer") == before
+            assert (await schedules.describe("mine")).orchestrator == "waits"
+
+    asyncio.run(whole())
+
+
 def test_a_tag_that_names_a_callback_is_a_url(tmp_path: Path) -> None:
     async def whole() -> None:
         async with serving(flows(), tmp_path) as scene:

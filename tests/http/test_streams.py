@@ -1,6 +1,7 @@
 """Server-sent events: everything once, from where the reader was, and nothing kept for one who is slow."""
 
 import asyncio
+import fcntl
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -323,5 +324,37 @@ def test_a_stream_ends_in_time_and_its_reader_goes_on_in_the_next(
                 scene.keys.delete("system", "durabletask_extension")
                 await Reader(stream).rest()
             assert (await scene.http.get("/api/v1/instances/open", headers=headers)).status_code == 401
+
+    asyncio.run(whole())
+
+
+def test_a_stream_counts_before_its_record_is_written_and_no_more_when_there_is_none(tmp_path: Path) -> None:
+    order = {"json": {"all": True, "filter": {}}, "headers": {"accept": "text/event-stream"}}
+
+    async def whole() -> None:
+        async with serving(counting(), tmp_path, max_outstanding_requests=4) as scene:
+            await scene.host.client.start("steps", 1, instance_id="s")
+
+            async def bulk() -> int:
+                params = {"code": scene.master}
+                return (await scene.http.post("/api/v1/bulk/resume", params=params, **order)).status_code
+
+            async def look() -> int:
+                async with reading(scene, "s/stream") as stream:
+                    return stream.stream.status_code
+
+            log = tmp_path / "orders.db.audit"
+            with (tmp_path / "orders.db.audit.head").open("w") as head:
+                fcntl.flock(head, fcntl.LOCK_EX)  # so writing takes as long as we like
+                both = asyncio.gather(bulk(), bulk())
+                await until(look, 429)
+            assert await both == [200, 200]
+            await until(look, 200)
+            log.rename(tmp_path / "away")
+            log.mkdir()
+            assert await bulk() == 503  # there is an answer, and no stream
+            assert await bulk() == 503
+            assert [await look() for _ in range(4)] == [200] * 4
+            log.rmdir()
 
     asyncio.run(whole())

@@ -434,3 +434,61 @@ def test_of_a_key_set_only_what_checks_signatures_is_used() -> None:
 def test_settings_that_cannot_be_are_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         HttpOptions(**given)
+
+
+# --- links that were asked for with a token --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("role", "verbs"), [("viewer", "r"), ("reader", "rv"), ("operator", "rvc"), ("developer", "rvcs")]
+)
+def test_links_for_a_token_allow_no_more_and_end_with_it(tmp_path: Path, role: str, verbs: str) -> None:
+    async def test(scene: Scene, issuer: LocalIssuer) -> None:
+        await scene.start("waits", "w")
+        exp = int(time.time()) + 300
+        token = issuer.token(KEY, roles=[f"durably.{role}"], exp=exp + 0.5)
+        answers = [await ask(scene, token, path="/instances/w")]
+        if role == "developer":
+            answers.append(await ask(scene, token, "POST", "/orchestrators/waits/x"))
+            answers.append(await ask(scene, token, "POST", "/instances/w/restart"))
+        links = [url for answer in answers for url in [answer.headers["location"], *uris(answer)]]
+        assert len(links) == (1 if role != "developer" else 1 + 2 * 9)
+        for link in links:
+            capability = httpx.URL(link).params["sig"]
+            _, expiry, letters, _ = capability.split(".")
+            assert (int(expiry, 16), letters) == (exp, verbs), link
+        link = links[0]
+        assert (await scene.http.get(link)).status_code == 202
+        shown = (await scene.http.get(link)).json()
+        assert (shown["customStatus"] is not None) is ("v" in verbs)
+        for verb, letter in (("terminate", "c"), ("restart", "s")):
+            if letter not in verbs:
+                refused = await scene.http.post(link.replace("/w?", f"/w/{verb}?"))
+                assert refused.status_code == 403, verb
+        assert (await scene.http.delete(link)).status_code == 403
+
+    in_scene(tmp_path, test)
+
+
+def uris(answer: httpx.Response) -> list[str]:
+    return [url for name, url in answer.json().items() if name.endswith("Uri")]
+
+
+def test_a_link_is_void_with_the_token_that_it_was_asked_for_with(tmp_path: Path) -> None:
+    async def test(scene: Scene, issuer: LocalIssuer) -> None:
+        await scene.start("waits", "w")
+        late = issuer.token(KEY, exp=int(time.time()) - 1)  # clocks may differ: the token is accepted still
+        answer = await ask(scene, late, path="/instances/w")
+        assert answer.status_code == 202
+        assert (await scene.http.get(answer.headers["location"])).status_code == 403
+
+    in_scene(tmp_path, test)
+
+
+def test_a_token_that_never_ends_is_none(tmp_path: Path) -> None:
+    async def test(scene: Scene, issuer: LocalIssuer) -> None:
+        for never in (float("inf"), float("nan")):
+            answer = await ask(scene, issuer.token(KEY, exp=never))
+            assert answer.status_code == 401, answer.text
+
+    in_scene(tmp_path, test)

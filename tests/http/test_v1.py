@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.requests import Request
 
+from durably.client import Client
 from durably.client import bulk as bulk_of_client
 from durably.clock import SystemRandom
-from durably.errors import InstanceNotFoundError
+from durably.errors import HostNotFoundError, InstanceNotFoundError
+from durably.http_api.incoming import Incoming
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
 from durably.http_api.v1 import requests
@@ -22,6 +23,7 @@ from durably.http_api.v1.operation import Call
 from durably.http_api.v1.streams import Streams
 from durably.http_api.v1.where import matches, parse_conditions
 from durably.security.roles import EVERYTHING
+from durably.storage.api import HostReport
 from tests.http.scene import Scene, flows, serving, until
 
 Test = Callable[[Scene], Awaitable[None]]
@@ -69,7 +71,7 @@ def problem(answer: httpx.Response, status: int) -> str:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
-    assert body.keys() == {"type", "title", "status", "detail", "instance"}
+    assert body.keys() - {"failure"} == {"type", "title", "status", "detail", "instance"}
     assert body["status"] == status
     assert body["type"].startswith("urn:durably:problem:")
     return body["detail"]
@@ -410,8 +412,8 @@ async def started(api: Api, count: int) -> Bulk:
 
 
 def asked_by_anybody() -> Call:
-    request = Request({"type": "http", "path_params": {}})
-    request.state.principal = EVERYTHING
+    request = Incoming({"type": "http", "path_params": {}})
+    request.principal = EVERYTHING
     return Call(request, {}, None, None, EVERYTHING)
 
 
@@ -528,11 +530,25 @@ async def test_the_hub_says_what_it_is(api: Api) -> None:
     hub = await api.get("/hub")
     assert (hub["name"], hub["isServed"], hub["entities"]) == ("orders", True, ["counter", "note"])
     assert {"shout", "waits", "fails"} <= set(hub["orchestrators"])
-    (host,) = (await api.get("/hosts"))["hosts"]
-    assert host["processId"] > 0
     assert (await api.get("/parked")) == {"items": [], "nextCursor": None}
     for verb in ("redrive", "discard"):
         assert "'x'" in problem(await api("POST", f"/parked/x/{verb}"), 404)
+
+
+@served
+async def test_hosts_are_listed_and_asked_to_drain(api: Api) -> None:
+    await api.scene.host.engine.store.survey(HostReport("pid 1 on box", "1.2.3", oldest_us=1_500_000))
+    (host,) = (await api.get("/hosts"))["hosts"]
+    assert (host["partitions"], host["isDraining"]) == (1, False)
+    problem(await api("POST", "/hosts/nobody/drain"), 404)
+    async with Client(str(api.scene.http.base_url), key=api.scene.master) as client:
+        (status,) = await client.hosts()
+        assert (status.host_id, status.partitions, status.draining) == (host["id"], 1, False)
+        with pytest.raises(HostNotFoundError) as refused:
+            await client.drain_host("nobody")
+        assert refused.value.host_id == "nobody"
+        await client.drain_host(status.host_id)
+        assert [one.draining for one in await client.hosts()] == [True]
 
 
 @served
@@ -545,3 +561,15 @@ async def test_a_link_to_an_instance_opens_it_here_too(api: Api) -> None:
         assert (await get(path, params={"sig": token})).status_code == 403
     with pytest.raises(InstanceNotFoundError):
         await api.scene.host.client.why("b")
+
+
+@served
+async def test_the_load_says_what_waits_and_how_many_hosts_it_takes(api: Api) -> None:
+    async with Client(str(api.scene.http.base_url), key=api.scene.master) as client:
+        await client.start("waits", instance_id="w")
+        load = await api.get("/load")
+        assert (load["partitions"], load["unowned"], load["backlog"], load["messages"]) == (1, 0, 0, 0)
+        assert (load["hosts"], load["oldestWaitS"], load["recommendedHosts"]) == (1, None, 0)
+        told = await client.hub_load()
+        assert (told.hosts, told.partitions, told.places) == (1, 1, load["places"])
+        assert told.at >= datetime.fromisoformat(load["at"])

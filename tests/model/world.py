@@ -240,7 +240,7 @@ class World:
     async def _compare(self) -> None:
         engine, client = self._host.engine, self._host.client
         assert engine.failure is None
-        assert engine._strikes.counts == {}, "an invariant was broken on the way"
+        assert engine._own.holdings[0]._strikes.counts == {}, "an invariant was broken on the way"
         page = await client.query_instances(page_size=1_000)
         seen = [seen_of(status) for status in page.instances]
         histories = {one["instance_id"]: await self._history(one["instance_id"]) for one in seen}

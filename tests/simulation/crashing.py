@@ -60,7 +60,7 @@ def check_hub(hub: MemoryHub) -> None:
     for instance_id, (_, row) in plain.instances.items():
         timers = [timer for timer in plain.timers.values() if timer.instance_id == instance_id]
         inbox = [message for message in plain.inbox.values() if message.instance_id == instance_id]
-        events = check_instance(row, plain.history.get(row.execution, []), timers, inbox)
+        events = check_instance(row, plain.history_of(row), timers, inbox)
         if row.status not in TERMINAL:
             check_section(plain, instance_id, events)
     check_entities(plain)
@@ -74,9 +74,9 @@ def opened(hub: MemoryHub) -> MemoryHub:
     plain.inbox = {key: wrapping.message(message) for key, message in hub.inbox.items()}
     plain.entities = {key: wrapping.entity(row) for key, row in hub.entities.items()}
     for instance_id, (position, row) in hub.instances.items():
-        used = wrapping.stored_instance(StoredInstance(row, hub.history.get(row.execution, []), []))
+        used = wrapping.stored_instance(StoredInstance(row, hub.history_of(row), []))
         plain.instances[instance_id] = (position, used.row)
-        plain.history[row.execution] = used.history
+        plain.history[plain.execution_of(instance_id, row.execution)] = used.history
     return plain
 
 

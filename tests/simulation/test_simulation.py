@@ -6,7 +6,14 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from durably.testing.simulation import Report, simulate, simulate_bank, simulate_timetable
+from durably.testing.simulation import (
+    Report,
+    simulate,
+    simulate_bank,
+    simulate_overdue,
+    simulate_timetable,
+    simulate_wheels,
+)
 
 SEEDS = int(os.environ.get("DURABLY_SEEDS", "500"))
 SEED_FIRST = int(os.environ.get("DURABLY_SEED_FIRST", "0"))
@@ -52,7 +59,7 @@ def judge_banks(reports: list[Report]) -> None:
 @pytest.mark.timeout(600)
 def test_the_books_of_every_bank_are_in_order() -> None:
     """Locks, transfers that are cut off, signals and calls: see `durably.testing.sim_bank`. A third as many seeds."""
-    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 3)), simulate_bank)
+    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 5)), simulate_bank)
     judge_banks(reports)
 
 
@@ -60,8 +67,28 @@ def test_the_books_of_every_bank_are_in_order() -> None:
 @pytest.mark.timeout(600)
 def test_every_occurrence_of_every_schedule_has_run_once() -> None:
     """Overlap and catch-up policies, pauses, backfills: see `durably.testing.sim_timetable`. A twentieth as many."""
-    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 20)), simulate_timetable)
+    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 40)), simulate_timetable)
     print(f"{len(reports)} timetables, {sum(report.commits for report in reports)} commits")
+    assert all(report.faults.total() >= 10 for report in reports)
+    assert all(report.instances > 0 for report in reports)
+
+
+@pytest.mark.slow_once
+@pytest.mark.timeout(600)
+def test_every_activity_that_hangs_has_failed_after_its_time() -> None:
+    """Whatever happens to hosts meanwhile: see `durably.testing.sim_overdue`. A fiftieth as many."""
+    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 50)), simulate_overdue)
+    print(f"{len(reports)} worlds, {sum(report.commits for report in reports)} commits")
+    assert all(report.faults.total() >= 10 for report in reports)
+    assert all(report.instances > 0 for report in reports)
+
+
+@pytest.mark.slow_once
+@pytest.mark.timeout(600)
+def test_no_life_is_continued_by_the_one_that_it_replaced() -> None:
+    """What never rests is replaced and crashes: see `durably.testing.sim_wheels`. A hundredth as many."""
+    reports = run_all(range(SEED_FIRST, SEED_FIRST + max(1, SEEDS // 100)), simulate_wheels)
+    print(f"{len(reports)} worlds, {sum(report.commits for report in reports)} commits")
     assert all(report.faults.total() >= 10 for report in reports)
     assert all(report.instances > 0 for report in reports)
 
@@ -94,8 +121,9 @@ def test_seeds_without_end() -> None:
     """`make soak`: ten thousand more."""
     for report in run_all(range(1_000_000, 1_010_000)):
         assert report.faults.total() >= 10
-    for report in run_all(range(1_000_000, 1_010_000), simulate_timetable):
-        assert report.faults.total() >= 10
+    for play in (simulate_timetable, simulate_overdue, simulate_wheels):
+        for report in run_all(range(1_000_000, 1_010_000), play):
+            assert report.faults.total() >= 10
 
 
 @pytest.mark.soak

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,14 +15,18 @@ from durably import (
     AppHost,
     Client,
     EngineOptions,
+    InstanceAlreadyExistsError,
     InstanceStateError,
     InvalidIdError,
     InvalidTextError,
+    OperationError,
     OrchestrationContext,
     PayloadError,
     QueueMessage,
     RegistrationError,
 )
+from durably.client.posting import post_message
+from durably.core.queues import QueueItem, message_instance
 from durably.testing import DurableEnvironment
 
 PATIENCE_S = 30.0
@@ -447,3 +451,165 @@ def test_a_poison_queue_goes_on_trying_its_function() -> None:
     asyncio.run(main())
     assert tries == list(range(1, len(tries) + 1))
     assert len(tries) > 100  # and its history began anew
+
+
+def test_a_message_that_was_put_aside_is_tried_again_when_it_is_sent_again() -> None:
+    app = App()
+    tries: list[int] = []
+
+    @app.queue("orders", max_dequeue_count=1)
+    async def take(number: int, message: QueueMessage) -> None:
+        tries.append(number)
+        if number == 1:
+            raise RuntimeError("the first one is not dealt with")
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            queue, poison = host.client.queue("orders"), host.client.queue("orders-poison")
+            await queue.send(1, message_id="m")
+            await until(poison.count, 1)
+            await until(queue.count, 0)
+            await queue.send(2, message_id="m")
+            await until(lambda: value(lambda: list(tries)), [1, 2])
+            await until(queue.count, 0)
+            await queue.send(3, message_id="m")  # it was dealt with
+            assert await queue.count() == 0
+
+    asyncio.run(main())
+    assert tries == [1, 2]
+
+
+def test_an_instance_that_is_no_message_loses_none_that_would_have_its_id() -> None:
+    app = App()
+    orders(app)
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            await host.client.start("order", 1, instance_id="queue:orders:m")
+            with pytest.raises(InstanceAlreadyExistsError, match="queue:orders:m"):
+                await host.client.queue("orders").send(1, message_id="m")
+
+    asyncio.run(main())
+
+
+def test_two_at_once_that_were_put_aside_are_tried_again_once() -> None:
+    app = App()
+    tries: list[int] = []
+
+    @app.queue("orders", max_dequeue_count=1)
+    async def take(number: int) -> None:
+        tries.append(number)
+        if number == 1:
+            raise RuntimeError("the first one is not dealt with")
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            queue, poison = host.client.queue("orders"), host.client.queue("orders-poison")
+            await queue.send(1, message_id="m")
+            await until(poison.count, 1)
+            await until(queue.count, 0)
+            await asyncio.gather(*(queue.send(2, message_id="m") for _ in range(5)))
+            await until(queue.count, 0)
+
+    asyncio.run(main())
+    assert tries == [1, 2]
+
+
+def test_a_message_of_which_nobody_can_say_whether_it_is_known_is_not_sent() -> None:
+    class Vanishing:
+        """What is in the way is gone whenever it is looked at, and there again whenever something is started."""
+
+        async def start(self, instance_id: str, start: Any) -> None:
+            raise InstanceAlreadyExistsError(instance_id, "Running", "durably:queue")
+
+        async def get(self, instance_id: str) -> None: ...
+
+    async def main() -> None:
+        item = QueueItem("orders", "m", 1, 0)
+        with pytest.raises(OperationError, match="'m' cannot be sent to queue 'orders' now"):
+            await post_message(cast("Any", Vanishing()), App().converter, item, "e")
+
+    asyncio.run(main())
+
+
+def test_starts_of_two_messages_never_have_one_id() -> None:
+    app = App()
+    orders(app)
+
+    @app.queue("orders")
+    async def take(number: int, client: Client) -> None:
+        await client.start("order", number)
+        await client.start("order", number + 1)
+
+    ids = ["order-7", "order-7:2", "order-7%3A2", "order-7%253A2", "order-7:2:2", ":2", "2"]
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            queue = host.client.queue("orders")
+            for number, message_id in enumerate(ids):
+                await queue.send(10 * number, message_id=message_id)
+            await until(queue.count, 0)
+            assert await host.client.count_instances(name="order") == 2 * len(ids)
+            assert await host.client.handle("orders:order-7:2").result(timeout=PATIENCE_S) == 2
+            assert await host.client.handle("orders:order-7%3A2").result(timeout=PATIENCE_S) == 20
+
+    asyncio.run(main())
+
+
+def test_the_longest_id_may_be_put_aside() -> None:
+    app = App()
+
+    @app.queue("orders", max_dequeue_count=1)
+    async def take(number: int) -> None:
+        raise RuntimeError("never")
+
+    async def main() -> None:
+        async with app.host("memory://") as host:
+            queue, poison = host.client.queue("orders"), host.client.queue("orders-poison")
+            with pytest.raises(InvalidIdError, match="expected 1 to 236"):
+                await queue.send(1, message_id="m" * 237)
+            await queue.send(1, message_id="m" * 236)
+            await until(poison.count, 1)
+            (kept,) = await poison.peek()
+            assert kept.id == "m" * 236
+
+    asyncio.run(main())
+
+
+def test_an_id_that_looks_like_the_digest_of_another_one_is_another_one() -> None:
+    long = "x" * 300
+    its = message_instance("RABBIT.orders", long).rpartition(":")[2]
+    assert message_instance("RABBIT.orders", its) != message_instance("RABBIT.orders", long)
+
+
+def test_what_brokers_may_deliver_again_is_kept_for_a_while_after_a_host_has_started() -> None:
+    """While none ran, they could not."""
+    app = App()
+
+    @app.queue("orders")
+    async def here(message: QueueMessage) -> None: ...
+
+    @app.queue("orders", connection="RABBIT")
+    async def there(message: QueueMessage) -> None: ...
+
+    async def main() -> None:
+        async with DurableEnvironment(app, options=EngineOptions(queue_keep_s=600)) as env:
+            hub = cast("Any", env)._gateway
+            for queue in ("orders", "RABBIT.orders"):
+                item = QueueItem(queue, "m", "1", 0, form="text" if "." in queue else "")
+                await post_message(hub, app.converter, item, queue)
+
+            async def left() -> list[int]:
+                prefixes = ("queue:orders:", "queue:RABBIT.orders:")
+                return [await env.client.count_instances(instance_id_prefix=one) for one in prefixes]
+
+            await until(env.client.queue("orders").count, 0)
+            await env.advance(3600)
+            await env.restart()
+            await until(left, [0, 1])
+            assert await post_message(hub, app.converter, item, "again") is False
+            await env.advance(3600)
+            await env.client.queue("orders").send(1, message_id="next")
+            await until(left, [1, 0])
+
+    asyncio.run(main())

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -70,7 +69,9 @@ def test_every_message_is_handled_and_starts_one_orchestration(tmp_path: Path) -
             text=True,
         )
         assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
+        if process.stdout.readline() != "up\n":
+            death(process)
+            pytest.fail("the consumer did not come up")
         return process
 
     async def send() -> None:
@@ -81,17 +82,9 @@ def test_every_message_is_handled_and_starts_one_orchestration(tmp_path: Path) -
                 if number % 7 == 0:
                     await queue.send(number, message_id=f"m{number}")  # its sender was not sure
 
-    process = life()
-    sending = threading.Thread(target=lambda: asyncio.run(send()))
-    sending.start()
-    for _ in range(DEATHS):
-        time.sleep(chance.uniform(0.02, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
-        process = life()
-    sending.join(PATIENCE_S)
-    assert not sending.is_alive()
+    def death(process: subprocess.Popen[str]) -> None:
+        with process:
+            process.kill()
 
     async def finished() -> dict[str, int]:
         async with Client(hub) as client, asyncio.timeout(PATIENCE_S):
@@ -103,10 +96,19 @@ def test_every_message_is_handled_and_starts_one_orchestration(tmp_path: Path) -
                 "poison": await client.queue("orders-poison").count(),
             }
 
-    counts = asyncio.run(finished())
-    process.kill()
-    process.wait()
-    process.stdout.close()  # type: ignore[union-attr]
+    process = life()
+    try:
+        sending = threading.Thread(target=lambda: asyncio.run(send()), daemon=True)
+        sending.start()
+        for _ in range(DEATHS):
+            time.sleep(chance.uniform(0.02, 0.2))
+            death(process)
+            process = life()
+        sending.join(PATIENCE_S)
+        assert not sending.is_alive()
+        counts = asyncio.run(finished())
+    finally:
+        death(process)
     assert counts == {"flows": MESSAGES, "poison": 0}
     effects = Counter(tuple(line.split()) for line in (tmp_path / "effects.log").read_text().splitlines())
     assert all(effects["take", str(number)] >= 1 for number in range(MESSAGES))

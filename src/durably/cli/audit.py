@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from durably.cli.output import Exit, complain, print_json, say
-from durably.cli.settings import Commands, hub_option, output_option, shared
+from durably.cli.settings import Commands, hub_option, output_option, settings_here, shared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,23 +27,24 @@ Examples:
 def audit_group() -> None:
     """Show and check the audit log of a host.
 
-    It is kept beside the hub file (DURABLY_HTTP_AUDIT_FILE says otherwise): one record for each request to the management
-    API that would change something, whatever its answer.
+    It is kept beside the hub file (DURABLY_HTTP_AUDIT_FILE says otherwise): one record for each request that would change
+    something over an API, or with a key over an HTTP function, whatever its answer; and for each change of the keys.
     """
 
 
 def _path(hub: str) -> Path:
-    import os
     from pathlib import Path
 
     from durably.errors import UsageError
     from durably.security.key_file import audit_beside
 
-    given = os.environ.get("DURABLY_HTTP_AUDIT_FILE")
+    given = settings_here().get("DURABLY_HTTP_AUDIT_FILE")
     path = Path(given) if given else audit_beside(hub)
     if path is None:
+        from durably.storage.open import shown_url
+
         raise UsageError(
-            f"The hub {hub} has no audit log: expected the URL of a file, or DURABLY_HTTP_AUDIT_FILE"
+            f"The hub {shown_url(hub)} has no audit log: expected the URL of a file, or DURABLY_HTTP_AUDIT_FILE"
         )
     return path
 
@@ -90,8 +91,10 @@ def _text(record: AuditLine) -> str:
         record.who,
         f"from {record.origin}" if record.origin else "",
         record.action,
+        f"({record.function})" if record.function else "",
         " ".join(f"{name}={value}" for name, value in record.target.items()),
         f"made={record.made}" if record.made else "",
+        ", ".join(record.did),
         f"reason: {record.reason}" if record.reason else "",
     ]
     text = "  ".join(part for part in parts if part)

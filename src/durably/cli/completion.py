@@ -7,10 +7,7 @@ import os
 import click
 from click.shell_completion import BashComplete, add_completion_class, get_completion_class, split_arg_string
 
-from durably.cli.settings import shared
-
-COMPLETE_VAR = "_DURABLY_COMPLETE"
-"""Set by the scripts: the program answers with what may follow."""
+from durably.cli.settings import COMPLETE_VAR, shared
 
 _SHELLS = ("bash", "zsh", "fish")
 

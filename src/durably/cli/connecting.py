@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from durably.cli.settings import settings_of
+from durably.cli.settings import Settings, is_http, settings_of
 
 if TYPE_CHECKING:
     from durably.client import Client
-
-
-def is_http(hub: str) -> bool:
-    """True for the URL of a host."""
-    return hub.lower().startswith(("http://", "https://"))
 
 
 def client_of(hub: str) -> Client:
@@ -36,4 +31,5 @@ def client_of(hub: str) -> Client:
             f"Asking over HTTP needs the extra 'http' ({error}): pip install 'durably[http]'"
         ) from None
     context = click.get_current_context(silent=True)
-    return HttpClient(hub, None if context is None else settings_of(context).key)
+    settings = Settings() if context is None else settings_of(context)
+    return HttpClient(hub, key=settings.key, token=settings.token, ca=settings.ca)

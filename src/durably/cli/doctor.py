@@ -24,7 +24,7 @@ _INDENT = len("FAIL  integrity  ")
     "--deep",
     is_flag=True,
     show_envvar=True,
-    help="Also read the whole file, and compare tables with indexes; seconds a gigabyte.",
+    help="Also read the whole file of a SQLite hub, and compare tables with indexes; seconds a gigabyte.",
 )
 @hub_option
 @output_option
@@ -37,7 +37,7 @@ def doctor_command(context: click.Context, *, deep: bool, hub: str, output: str)
     or there is no hub.
     """
     from durably.clock import SystemClock
-    from durably.storage.open import examine_hub
+    from durably.storage.open import examine_hub, shown_url
 
     as_json = output == "json"
     colors = colored(sys.stdout, color=settings_of(context).color)
@@ -49,7 +49,11 @@ def doctor_command(context: click.Context, *, deep: bool, hub: str, output: str)
     levels = {finding.level for finding in found}
     if as_json:
         worst = next(level for level in _COLORS if level in levels)
-        answer = {"hub": hub, "level": worst, "findings": [finding._asdict() for finding in found]}
+        answer = {
+            "hub": shown_url(hub),
+            "level": worst,
+            "findings": [finding._asdict() for finding in found],
+        }
         print_json(answer, sys.stdout, pretty=False, color=None)
     return Exit.FAILED if "FAIL" in levels else Exit.OK
 

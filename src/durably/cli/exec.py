@@ -15,7 +15,7 @@ from durably.cli.output import Exit, complain, console, failure_text, print_json
 from durably.cli.payloads import json_of
 from durably.cli.settings import (
     DEFAULT_HUB,
-    hub_option,
+    app_hub_option,
     output_option,
     quiet_option,
     settings_of,
@@ -57,7 +57,7 @@ Examples:
     show_envvar=True,
     help="The instance; a new id by default.",
 )
-@hub_option
+@app_hub_option
 @click.option(
     "--on-existing",
     type=click.Choice(("attach", "replace_finished", "replace", "fail")),
@@ -98,10 +98,14 @@ def exec_command(
     value = json_of(given, "--input")
     with redirect_stdout(sys.stderr):
         from durably.cli.apps import load_app
+        from durably.cli.from_files import left_to_files, settings_of_apps, take
         from durably.cli.logs import set_up_logging
 
+        settings = settings_of_apps((app,))
+        take(settings)
+        hub = left_to_files(context, settings).get("hub", hub)
         loaded = load_app(app)
-        set_up_logging(context, "warning")
+        set_up_logging(context, "warning", settings)
         from durably.cli.follow import Job, execute
         from durably.cli.hosting import run_loop
         from durably.clock import SystemRandom
@@ -114,7 +118,15 @@ def exec_command(
                 raise click.BadParameter(missing, param_hint="--input")
             instance_id = SystemRandom().token()[:12]
         job = Job(
-            loaded, hub, orchestrator, value, check_instance_id(instance_id), on_existing, timeout, missing
+            loaded,
+            hub,
+            orchestrator,
+            value,
+            check_instance_id(instance_id),
+            on_existing,
+            timeout,
+            missing,
+            settings,
         )
         report = _Report(context, job, app, stdout, as_json=output == "json", quiet=quiet)
         return report.code(run_loop(execute(job, report.view, report.tell, quiet=quiet)))
@@ -237,6 +249,8 @@ class _Report:
                 return Exit.TIMEOUT
 
     def _say_how_to_go_on(self, why: str) -> None:
+        from durably.storage.open import shown_url
+
         job = self._job
         if job.hub.startswith("memory:"):
             say(f"{why}; but the hub was in memory only, and is gone")
@@ -244,7 +258,7 @@ class _Report:
         words = [self._app, job.orchestrator, "--id", job.instance_id]
         source = self._context.get_parameter_source("hub")
         if source is not None and source.name == "COMMANDLINE" and job.hub != DEFAULT_HUB:
-            words += ["--hub", job.hub]
+            words += ["--hub", shown_url(job.hub)]
         program = self._context.find_root().info_name or "durably"
         say(f"{why}. To go on:\n  {program} exec {shlex.join(words)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -38,6 +38,7 @@ class Job:
         on_existing: What to do when it is there.
         timeout_s: How long to follow it, or None.
         missing_input: Why it cannot be started without an input that was not given; or None.
+        settings: Of files and the environment.
     """
 
     app: App
@@ -48,6 +49,7 @@ class Job:
     on_existing: OnExisting
     timeout_s: float | None
     missing_input: str | None = None
+    settings: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ async def execute(
         UsageError: It has to be started, and its input is missing.
     """
     with Signals() as signals:
-        host = job.app.host(job.hub)
+        host = job.app.host(job.hub, settings=job.settings)
         await host.start()
         try:
             existing = await _start(host.client, job)
@@ -149,26 +151,29 @@ async def follow(
     """
     loop = asyncio.get_running_loop()
     deadline = None if timeout_s is None else loop.time() + timeout_s
-    reader = TreeReader(client, instance_id)
     tree: Tree | None = None
     ended = loop.create_task(client.wait_for_completion(instance_id))
     stopped = loop.create_task(asked.wait())
     try:
-        while True:
-            began = loop.time()
-            how = _how(ended, stopped, late=deadline is not None and began >= deadline)
-            with suppress(StoreUnavailableError):  # busy for now: the picture stays as it is
-                tree = await reader.read()
-            blocked = None if tree is None or how == "ended" or through_blocks else _blocked(tree)
-            how = how if blocked is None else "blocked"
-            if tree is not None:
-                view.show(tree, instant(clock.now()), final=how is not None)
-            if how is not None:
-                return Ending(how, await _status(client, instance_id), blocked)
-            pause_s = max(view.pause_s, (loop.time() - began) * _SHARE)
-            if deadline is not None:
-                pause_s = min(pause_s, max(0.0, deadline - loop.time()))
-            await asyncio.wait({ended, stopped}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+        async with client.looking() as looks:
+            reader = TreeReader(looks, instance_id)
+            while True:
+                began = loop.time()
+                how = _how(ended, stopped, late=deadline is not None and began >= deadline)
+                with suppress(StoreUnavailableError):  # busy for now: the picture stays as it is
+                    tree = await reader.read(
+                        None if how is None else client
+                    )  # the last one is not of a moment ago
+                blocked = None if tree is None or how == "ended" or through_blocks else _blocked(tree)
+                how = how if blocked is None else "blocked"
+                if tree is not None:
+                    view.show(tree, instant(clock.now()), final=how is not None)
+                if how is not None:
+                    return Ending(how, await _status(client, instance_id), blocked)
+                pause_s = max(view.pause_s, (loop.time() - began) * _SHARE)
+                if deadline is not None:
+                    pause_s = min(pause_s, max(0.0, deadline - loop.time()))
+                await asyncio.wait({ended, stopped}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ended.cancel()
         stopped.cancel()

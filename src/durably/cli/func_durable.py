@@ -216,11 +216,12 @@ def delete_taskhub_of(context: click.Context, **given: Any) -> int:
             f"A hub cannot be deleted over HTTP: stop the host of {hub}, and name the hub itself"
         )
 
+    store = open_store(hub)
+
     async def delete() -> None:
-        store = open_store(hub)
         await store.open(create=False)  # says when there is none, or when it is none of ours
         await store.delete()
 
     asyncio.run(delete())
-    say(f"Deleted {hub}")
+    say(f"Deleted {store.url}")
     return Exit.OK

@@ -12,7 +12,7 @@ import click
 
 from durably.cli.instances.filters import STATUSES
 from durably.cli.moments import Moment
-from durably.cli.settings import reach_options, shared
+from durably.cli.settings import is_http, reach_options, shared
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -110,6 +110,12 @@ def filters(command: C) -> C:
 # --- which hub -------------------------------------------------------------------------------------------------------
 
 
+def _held(hub: str) -> str:
+    from durably.storage.open import hub_name
+
+    return hub_name(hub)
+
+
 def hub_of(given: dict[str, Any]) -> str:
     """The URL of the hub that the options name.
 
@@ -130,10 +136,12 @@ def hub_of(given: dict[str, Any]) -> str:
         return hub
     if "://" in name:
         return name
-    held = os.path.basename(hub).rpartition(".")[0]  # noqa: PTH119 - of a URL; pathlib is slow to import
-    if hub.startswith("http") or name.lower() != held.lower():
+    held = "" if is_http(hub) else _held(hub)
+    if name.lower() != held.lower():
+        from durably.storage.open import shown_url
+
         raise click.UsageError(
-            f"Task hub '{name}' is not that of {hub}: leave --task-hub-name out, or give the URL of the hub there"
+            f"Task hub '{name}' is not that of {shown_url(hub)}: leave --task-hub-name out, or give the URL of the hub there"
         )
     return hub
 

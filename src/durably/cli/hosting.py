@@ -67,12 +67,17 @@ class Signals:
     What comes right behind the first is the same one: a program that started us has passed on what we got as well.
     Handlers of the signal module, not of the loop: these also run while user code holds the loop up.
 
+    Args:
+        controlled: There is a control process, which kills this one when it has to, and passes on each SIGTERM that a
+            supervisor sends to both: no SIGTERM is a second one.
+
     Attributes:
         asked: Set by the first signal.
         last: The next signal ends the process at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, controlled: bool = False) -> None:
+        self._controlled = controlled
         self.asked = asyncio.Event()
         self.last = False
         self._first_at: float | None = None
@@ -92,7 +97,7 @@ class Signals:
         now = time.monotonic()
         if self._first_at is not None and now - self._first_at < _ECHO_S:
             return
-        if self.last:
+        if self.last and not (self._controlled and number == signal.SIGTERM):
             if sys.__stderr__ is not None and sys.__stderr__.isatty():
                 os.write(2, _SHOW_CURSOR.encode())  # a live display hides it
             os._exit(Exit.INTERRUPTED)

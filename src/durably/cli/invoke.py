@@ -14,7 +14,8 @@ from durably.cli.payloads import json_of
 from durably.cli.settings import format_option, key_option, settings_of, shared, timeout_option
 
 if TYPE_CHECKING:
-    from durably.client.remote.api import Answer, HostApi
+    from durably.client.remote.answer import Answer
+    from durably.client.remote.api import HostApi
     from durably.client.remote.calls import Function
 
 DEFAULT_URL = "http://127.0.0.1:7071"
@@ -134,7 +135,8 @@ async def _invoke(context: click.Context, url: str, call: Call) -> int:
         raise UsageError(
             f"Asking over HTTP needs the extra 'http' ({error}): pip install 'durably[http]'"
         ) from None
-    async with HostApi(url, settings_of(context).key) as api:
+    settings = settings_of(context)
+    async with HostApi(url, settings.key, settings.ca, token=settings.token) as api:
         known = await functions_of(api)
         if known is None:
             path = call.function.strip("/")
@@ -178,8 +180,8 @@ def _chosen(known: list[Function], name: str) -> Function:
 
 
 async def _call(context: click.Context, api: HostApi, function: Function, call: Call) -> int:
-    from durably.client.remote.api import error_of
     from durably.client.remote.calls import filled, followed, status_link
+    from durably.client.remote.refused import error_of
 
     method = call.method or _method(function, call)
     headers = {} if call.content is None else {"content-type": "application/json"}
@@ -221,14 +223,14 @@ def _print(answer: Answer, output: str) -> None:
 
 
 async def _start(context: click.Context, url: str, name: str, call: Call) -> int:
-    from durably.client.remote.client import HttpClient
+    from durably.cli.connecting import client_of
     from durably.errors import UsageError
 
     if call.parameters or call.method:
         raise UsageError(
             f"'{name}' is an orchestrator: expected --input, and neither NAME=VALUE nor --method"
         )
-    async with HttpClient(url, settings_of(context).key) as client:
+    async with client_of(url) as client:
         handle = await client.start(name, call.value, instance_id=call.instance_id)
         if call.wait:
             say(f"Started {handle.instance_id}")

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from durably.cli.audit import audit_group
-from durably.cli.completion import COMPLETE_VAR, completion_command
-from durably.cli.doctor import doctor_command
-from durably.cli.entities.group import entities_group
-from durably.cli.exec import exec_command
-from durably.cli.func_durable import func_durable_group
-from durably.cli.instances.group import instances_group
-from durably.cli.invoke import invoke_command
-from durably.cli.keys import keys_group
-from durably.cli.new import new_command
 from durably.cli.output import Exit, complain, exit_code, leave
-from durably.cli.parked import parked_group
-from durably.cli.run import run_command
-from durably.cli.schedules.group import schedules_group
-from durably.cli.settings import Commands, Settings, output_option, shared
+from durably.cli.settings import COMPLETE_VAR, Settings, output_option, shared
+from durably.cli.shelf import Place, Shelf, ShelvedCommands
+
+_COMMANDS: dict[str, Place] = {
+    "new": Place("new", "new_command", "Write a small project that runs."),
+    "exec": Place("exec", "exec_command", "Run one instance to its end and print its result."),
+    "run": Place("run", "run_command", "Serve a hub until stopped."),
+    "invoke": Place("invoke", "invoke_command", "Call a function of a running host."),
+    "instances": Place("instances.group", "instances_group", "Start, follow, list and control instances."),
+    "schedules": Place("schedules.group", "schedules_group", "Create, list and control schedules."),
+    "entities": Place("entities.group", "entities_group", "List, show, signal and call entities."),
+    "parked": Place("parked", "parked_group", "List, redrive and discard what was set aside."),
+    "hub": Place(
+        "hub.group", "hub_group", "Look at a hub as a whole: migrate, back up, restore and move it."
+    ),
+    "hosts": Place("hosts", "hosts_group", "List hosts, and take their work off one."),
+    "scaler": Place("scaler", "scaler_command", "Tell KEDA how many hosts a hub takes."),
+    "keys": Place("keys", "keys_group", "Keys that open a host over HTTP."),
+    "audit": Place("audit", "audit_group", "Who changed what over HTTP."),
+    "config": Place("config.group", "config_group", "What is set, and where."),
+    "doctor": Place("doctor", "doctor_command", "Look for what is wrong with a hub."),
+    "func-durable": Place("func_durable", "func_durable_group", "The verbs of Azure's 'func durable'."),
+    "completion": Place("completion", "completion_command", "Print a script that completes what is typed."),
+}
+
+if TYPE_CHECKING:
+    from durably.cli.processes.worker import Attached
 
 
 def _version() -> str:
@@ -38,15 +53,15 @@ def _print_version(context: click.Context, _: click.Parameter, given: Any) -> No
 
 
 @click.group(
-    cls=Commands,
+    cls=ShelvedCommands,
+    commands=Shelf(_COMMANDS),
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "DURABLY",
         "max_content_width": 100,
     },
     epilog="Exit codes: 0 done · 1 error · 2 wrong usage · 3 not allowed · 4 not found · 5 conflict · 6 time-out · "
-    "7 the instance failed · 130 interrupted. Engine options have environment variables: see the documentation of "
-    "EngineOptions (DURABLY_MAX_CONCURRENT_ACTIVITIES, DURABLY_DRAIN_TIMEOUT_S, …).",
+    "7 the instance failed · 130 interrupted. A host has more settings than options: durably config show --all.",
 )
 @click.option(
     "--version",
@@ -75,28 +90,17 @@ def version_command(output: str) -> None:
         click.echo(f"durably {_version()}  (Python {python} on {sys.platform})")
 
 
-commands.add_command(new_command)
-commands.add_command(exec_command)
-commands.add_command(run_command)
-commands.add_command(invoke_command)
-commands.add_command(instances_group)
-commands.add_command(schedules_group)
-commands.add_command(entities_group)
-commands.add_command(parked_group)
-commands.add_command(keys_group)
-commands.add_command(audit_group)
-commands.add_command(doctor_command)
-commands.add_command(func_durable_group)
-commands.add_command(completion_command)
-
-
-def call(arguments: Sequence[str] | None = None) -> int:
+def call(arguments: Sequence[str] | None = None, attached: Attached | None = None) -> int:
     """Run the program and return its exit code.
 
     Args:
         arguments: Of the command line; those of this process by default.
+        attached: To the control process that wants it.
     """
-    settings = Settings()
+    given = sys.argv[1:] if arguments is None else arguments
+    settings = Settings(arguments=tuple(given), attached=attached)
+    if COMPLETE_VAR in os.environ:
+        import_module("durably.cli.completion")  # what it has for bash
 
     def run() -> Any:
         return commands.main(args=arguments, complete_var=COMPLETE_VAR, standalone_mode=False, obj=settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -48,7 +47,7 @@ def exit_code(error: BaseException) -> Exit:
             return Exit.CONFLICT
         case errors.EncryptionKeyError() | errors.AccessDeniedError():
             return Exit.AUTH
-        case errors.HubLockedError() | errors.LeaseLostError():
+        case errors.HubLockedError() | errors.HubNotEmptyError() | errors.LeaseLostError():
             return Exit.CONFLICT
         case errors.OrchestrationFailedError():
             return Exit.INSTANCE_FAILED
@@ -91,6 +90,8 @@ def console(*, color: bool | None) -> Console:
 
 def print_json(value: Any, file: TextIO, *, pretty: bool, color: bool | None) -> None:
     """JSON for stdout: indented and, on a terminal, coloured; or in one line."""
+    import json
+
     indent = 2 if pretty else None
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     if pretty and file.isatty() and color is not False and not os.environ.get("NO_COLOR"):

@@ -14,7 +14,7 @@ from durably.cli.instances.ids import ids_of
 from durably.cli.instances.session import with_client
 from durably.cli.moments import exactly
 from durably.cli.output import Exit, say
-from durably.cli.settings import Commands, format_option, hub_option, quiet_option, settings_of, shared
+from durably.cli.settings import Commands, format_option, quiet_option, reach_options, settings_of, shared
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -61,7 +61,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @parked_group.command("list", short_help="List what is parked, and why.")
 @_selection
-@hub_option
+@reach_options
 @format_option(
     *FORMATS, help_text="For people; or all for programs, the last one for - of redrive and discard."
 )
@@ -93,7 +93,7 @@ def _verb(name: str, about: str, text: str, act: Act) -> click.Command:
     @_selection
     @click.option("--dry-run", is_flag=True, show_envvar=True, help="Only list what is meant.")
     @click.option("-y", "--yes", is_flag=True, show_envvar=True, help="Do not ask.")
-    @hub_option
+    @reach_options
     @format_option(
         *FORMATS, help_text="Nothing but errors; or for each item an object, a line of CSV, its id."
     )

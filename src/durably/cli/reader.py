@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from durably.cli.steps import Tree, tree_of
-from durably.client import Client
+from durably.client.queries import Looks
 from durably.core.status import InstanceStatus
 from durably.errors import InstanceNotFoundError
 
@@ -23,21 +23,25 @@ class TreeReader:
     """Follows one instance and its sub-orchestrations.
 
     Args:
-        client: Of the hub.
+        looks: At what.
         instance_id: The instance.
     """
 
-    def __init__(self, client: Client, instance_id: str) -> None:
-        self._client = client
+    def __init__(self, looks: Looks, instance_id: str) -> None:
+        self._looks = looks
         self._instance_id = instance_id
         self._known: dict[str, _Known] = {}
 
-    async def read(self) -> Tree:
+    async def read(self, looks: Looks | None = None) -> Tree:
         """The tree as committed.
+
+        Args:
+            looks: At what, from now on.
 
         Raises:
             InstanceNotFoundError: It was purged.
         """
+        self._looks = looks or self._looks
         tree = await self._tree(self._instance_id, 0)
         if tree is None:
             raise InstanceNotFoundError(self._instance_id)
@@ -49,13 +53,13 @@ class TreeReader:
             return known.tree
         if known is None and len(self._known) > _CHILDREN_MAX:
             return None
-        status = await self._client.get_status(instance_id)
+        status = await self._looks.get_status(instance_id)
         if status is None:
             return None
         mark = _mark(status)
         if known is None or known.mark != mark:
             try:
-                entries = await self._client.get_history(instance_id)
+                entries = await self._looks.get_history(instance_id)
             except InstanceNotFoundError:  # purged between the two reads
                 return None
             known = self._known[instance_id] = _Known(mark, tree_of(entries, status))

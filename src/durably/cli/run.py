@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from durably.cli.output import warn
-from durably.cli.settings import hub_option, shared
+from durably.cli.processes.count import Count, CountType
+from durably.cli.settings import app_hub_option, serving_options, settings_of, shared
 from durably.errors import OperationError
 
 if TYPE_CHECKING:
     from durably.app import App, AppHost
+    from durably.cli.processes.worker import Attached
+    from durably.config.settings import Settings
     from durably.http_api.server import HttpServer
+
+LINGER_S = 0.5
+"""A worker that stops lets clients whose connections stay open send one more request for so long: others serve the next."""
 
 _EXAMPLES = """\b
 Examples:
@@ -20,47 +26,27 @@ Examples:
   durably run shop.orders shop.billing:app --hub sqlite:////var/lib/shop/hub.db
   durably run orders.py --port 8080
   durably run orders.py --dev
+  durably run orders.py --hub postgresql://db/shop --processes auto
 """
 
 
 @click.command("run", short_help="Serve a hub until stopped.", epilog=_EXAMPLES)
 @click.argument("apps", metavar="APP...", nargs=-1, required=True)
-@hub_option
-@click.option(
-    "--bind",
-    metavar="ADDRESS",
-    envvar="DURABLY_HTTP_BIND",
-    show_envvar=True,
-    help="Listen on this address (default: 127.0.0.1).",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    envvar="DURABLY_HTTP_PORT",
-    show_envvar=True,
-    help="Listen on this port, 0 for any (default: 7071).",
-)
-@click.option(
-    "--http/--no-http",
-    default=True,
-    envvar="DURABLY_HTTP",
-    show_envvar=True,
-    help="Serve the management API and HTTP functions (default: yes).",
-)
-@click.option(
-    "--insecure",
-    is_flag=True,
-    default=None,
-    envvar="DURABLY_HTTP_INSECURE",
-    show_envvar=True,
-    help="Ask nobody for a key; on this machine only.",
-)
+@app_hub_option
+@serving_options
 @click.option(
     "--dev",
     is_flag=True,
     envvar="DURABLY_DEV",
     show_envvar=True,
     help="For development: reload on save, tell what fails, replay each turn, ask nobody on this machine for a key.",
+)
+@click.option(
+    "--processes",
+    type=CountType(),
+    envvar="DURABLY_PROCESSES",
+    show_envvar=True,
+    help="Serve with so many processes, auto: one a CPU, on PostgreSQL; MIN:MAX: as many between as there is work for.",
 )
 @shared
 @click.pass_context
@@ -74,6 +60,7 @@ def run_command(
     http: bool,
     insecure: bool | None,
     dev: bool,
+    processes: Count | None,
 ) -> int:
     """Serve the functions of one or several APPs until Ctrl-C or SIGTERM.
 
@@ -88,18 +75,41 @@ def run_command(
     Stopping waits for running activities (DURABLY_DRAIN_TIMEOUT_S, 10 seconds); a second signal ends it at once. What
     did not end is done again by the next host. Logs go to stderr.
 
+    Settings: host.json and local.settings.json beside APP, or in the current folder; the environment; these options. What is
+    unknown or not supported is named; durably config show --origin tells what holds, and why.
+
     HTTP: the management API and the HTTP functions of the APPs (more in DURABLY_HTTP_..., see HttpOptions).
-    Whoever asks needs a key: durably keys renew makes one.
+    Nobody on this machine needs a key until there is one: durably keys create NAME --role ROLE. Any other --host needs one.
+
+    --processes: one process holds the port and starts the others, each a host of its own; what they print comes with their
+    numbers. One that dies is replaced. SIGHUP starts new ones with the code as it is now, one after the other, and each old
+    one stops when the new one serves. When five in a row do not get to serve, all ends. MIN:MAX starts and stops workers as
+    durably hub load recommends; with a MIN of 0, a message, a timer or a connection starts the first one.
 
     --dev serves the code as it is now: a save reloads it within half a second, and instances go on. Code that cannot be
     loaded is explained, and the next save tries again. Each turn is replayed at once, so that code which is not
     deterministic shows; what fails is told with the frames of your code (all frames: --debug).
     """
-    face = Face(bind, port, insecure) if http else None
-    if dev:
+    from durably.cli.from_files import left_to_files, settings_of_apps, take
+
+    settings = settings_of_apps(apps)
+    said: dict[str, Any] = {"hub": hub, "bind": bind, "port": port, "http": http, "insecure": insecure}
+    said |= {"dev": dev, "processes": processes, **left_to_files(context, settings)}
+    face = Face(said["bind"], said["port"], said["insecure"]) if said["http"] else None
+    attached = settings_of(context).attached
+    if attached is None and said["processes"] is not None:
+        from durably.cli.processes.run import can_share, run_processes
+
+        if said["dev"]:
+            raise click.UsageError("--dev reloads one process: leave --processes out", context)
+        if can_share(said["hub"], said["processes"], settings):
+            given = settings_of(context).arguments
+            return run_processes(given, said["hub"], said["processes"], face, settings)
+    if said["dev"]:
         from durably.cli.dev.run import run_dev
 
-        return run_dev(context, apps, hub, face)
+        return run_dev(context, apps, said["hub"], face, settings)
+    take(settings)
     from durably.cli.apps import load_what_loads
     from durably.cli.hosting import run_loop
     from durably.cli.logs import set_up_logging
@@ -108,12 +118,24 @@ def run_command(
     app, failed = load_what_loads(apps)
     for error in failed:
         error.show()
-    set_up_logging(context, "info")
+    set_up_logging(context, "info", settings)
 
     async def open_http(host: AppHost) -> HttpServer | None:
-        return None if face is None else await _open(app, host, face)
+        return None if face is None else await _open(app, host, face, settings, attached)
 
-    return run_loop(serve(Service(app=app, hub=hub, missing=len(failed), open_http=open_http)))
+    return run_loop(
+        serve(
+            Service(
+                app=app,
+                hub=said["hub"],
+                missing=len(failed),
+                open_http=open_http,
+                settings=settings,
+                ready=None if attached is None else attached.is_ready,
+                controlled=attached is not None,
+            )
+        )
+    )
 
 
 class Face(NamedTuple):
@@ -124,9 +146,11 @@ class Face(NamedTuple):
     insecure: bool | None
 
 
-async def _open(app: App, host: AppHost, face: Face) -> HttpServer | None:
+async def _open(
+    app: App, host: AppHost, face: Face, settings: Settings, attached: Attached | None
+) -> HttpServer | None:
     """Serve HTTP. Where nobody has asked for it, a port that is taken, or no server at all, is no reason not to start."""
-    asked = face.port is not None or face.bind is not None or app.has_http_functions
+    asked = face.port is not None or face.bind is not None or app.serves_http
     try:
         from durably.http_api.options import HttpOptions
     except ImportError as error:
@@ -135,8 +159,11 @@ async def _open(app: App, host: AppHost, face: Face) -> HttpServer | None:
                 f"HTTP needs the extra 'server' ({error}): pip install 'durably[server]'"
             ) from None
         return None
-    options = HttpOptions.from_environment(bind=face.bind, port=face.port, insecure=face.insecure)
+    options = HttpOptions.from_environment(settings, bind=face.bind, port=face.port, insecure=face.insecure)
     server = host.serve_http(options)
+    if attached is not None:
+        await server.start(attached.listening(), linger_s=LINGER_S)
+        return server
     try:
         await server.start()
     except OperationError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,25 +39,37 @@ class Service:
         stall_limit_s: See `EngineOptions`, where the environment does not say it.
         audience: Is told of what fails; for development.
         lifeline: A pipe: when its other end is closed, the host lets go at once, without waiting for what runs.
-        keys_hint: How to get in over HTTP.
+        settings: Of files and the environment.
         since: Where the time that it took to be ready began (monotonic seconds), or None: nobody is told.
+        ready: Is told what is served, in the place of whoever reads stdout.
+        controlled: See `Signals`.
     """
 
     app: App
     hub: str
     missing: int
     open_http: Callable[[AppHost], Awaitable[HttpServer | None]]
+    settings: Mapping[str, str]
     stall_limit_s: float = STALL_LIMIT_S
     audience: Audience | None = None
     lifeline: int | None = None
-    keys_hint: str = "keys: durably keys --help"
     since: float | None = None
+    ready: Callable[[AppHost, list[str]], None] | None = None
+    controlled: bool = False
 
 
 async def serve(service: Service) -> int:
     """Serve until somebody says that it is enough; return the exit code."""
-    with Signals() as signals:
-        host = AppHost(service.app, service.hub, _options(service), None, None, audience=service.audience)
+    with Signals(controlled=service.controlled) as signals:
+        host = AppHost(
+            service.app,
+            service.hub,
+            _options(service),
+            None,
+            None,
+            audience=service.audience,
+            settings=service.settings,
+        )
         await host.start()
         try:
             server = await service.open_http(host)
@@ -64,36 +77,70 @@ async def serve(service: Service) -> int:
             await host.stop(0)
             raise
         announce(service, host, server)
-        cut = await _until_over(host, signals, service.lifeline)
-        failure = host.failure
+        cut = await _until_over(host, server, signals, service.lifeline)
+        why = _failure(service, host, server)
         if cut:
             await _let_go(host, server)
             return Exit.OK
-        if server is not None:
-            await server.stop()
-        await drain(host, signals)
-    if failure is not None:
-        complain(f"The host of {service.hub} stopped by itself: {failure}")
+        try:
+            if server is not None:
+                await server.stop()
+        except Exception:
+            if why is None:
+                raise
+        finally:  # what runs in the hub is no part of what failed
+            await drain(host, signals)
+    if why is not None:
+        complain(why)
         return Exit.FAILED
     say("Stopped")
     return Exit.OK
 
 
 def _options(service: Service) -> EngineOptions:
-    options = EngineOptions.from_environment()
-    if "DURABLY_STALL_LIMIT_S" not in os.environ:
-        options = replace(options, stall_limit_s=service.stall_limit_s)
+    options = engine_options(service.settings, service.stall_limit_s)
     if service.missing:  # what they would do is not failed: it waits for a host that knows it
         options = replace(options, unknown_functions="wait")
     return options
 
 
-async def _until_over(host: AppHost, signals: Signals, lifeline: int | None) -> bool:
-    """Return when the host has failed, somebody has asked it to stop, or (True) the lifeline is cut."""
+def engine_options(settings: Mapping[str, str], stall_limit_s: float) -> EngineOptions:
+    """The options of a host of ours, which may end the process: what holds up the loop gets no more time than a function.
+
+    Args:
+        settings: What is set.
+        stall_limit_s: What holds where they do not say it; 0: nothing ends the process.
+
+    Raises:
+        UsageError: A setting is wrong.
+    """
+    options = EngineOptions.from_environment(settings)
+    if "DURABLY_STALL_LIMIT_S" in settings:
+        return options
+    return replace(options, stall_limit_s=min(stall_limit_s, options.function_timeout_s or stall_limit_s))
+
+
+def _failure(service: Service, host: AppHost, server: HttpServer | None) -> str | None:
+    """Why it is over when nobody has asked for that."""
+    if host.failure is not None:
+        return f"The host of {host.engine.store.url} stopped by itself: {host.failure}"
+    if server is not None and server.failure is not None:
+        error = server.failure
+        return f"HTTP is not served any more, so the host of {host.engine.store.url} stopped: {type(error).__name__}: {error}"
+    return None
+
+
+async def _until_over(
+    host: AppHost, server: HttpServer | None, signals: Signals, lifeline: int | None
+) -> bool:
+    """Return when the host or its HTTP has failed, somebody has asked it to stop, or (True) the lifeline is cut."""
     cut = asyncio.Event()
     if lifeline is not None:
         asyncio.get_running_loop().add_reader(lifeline, cut.set)
-    waiting = [asyncio.ensure_future(one) for one in (host.failed(), signals.asked.wait(), cut.wait())]
+    ends = [host.failed(), signals.asked.wait(), cut.wait()]
+    if server is not None:
+        ends.append(server.failed())
+    waiting = [asyncio.ensure_future(one) for one in ends]
     rehearsal = asyncio.ensure_future(host.rehearse())
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     if lifeline is not None:
@@ -114,20 +161,31 @@ async def _let_go(host: AppHost, server: HttpServer | None) -> None:
 
 def announce(service: Service, host: AppHost, server: HttpServer | None) -> None:
     """Say what is served."""
-    import time
-
-    registry = service.app.registry
-    click.echo(f"Serving {host.engine.store.url} (pid {os.getpid()})")
-    click.echo(f"  orchestrators  {', '.join(registry.names('orchestrator')) or 'none'}")
-    click.echo(f"  activities     {', '.join(registry.names('activity')) or 'none'}")
-    if entities := registry.names("entity"):
-        click.echo(f"  entities       {', '.join(entities)}")
-    if server is not None:
-        click.echo(f"  http           {server.url} ({service.keys_hint})")
-        for line in server.routes:
-            click.echo(f"                 {line}")
-    if service.missing:
-        are = "app" if service.missing == 1 else "apps"
-        click.echo(f"  degraded       {service.missing} {are} could not be loaded, see above: the work waits")
+    lines = list(_served(service, host, server))
+    if service.ready is not None:
+        service.ready(host, lines)
+        return
+    for line in lines:
+        click.echo(line)
     took = "" if service.since is None else f" after {time.monotonic() - service.since:.2f} s"
     click.echo(f"Ready{took}; Ctrl-C stops")
+
+
+def _served(service: Service, host: AppHost, server: HttpServer | None) -> Iterator[str]:
+    registry = service.app.registry
+    yield f"Serving {host.engine.store.url} (pid {os.getpid()})"
+    yield f"  orchestrators  {', '.join(registry.names('orchestrator')) or 'none'}"
+    yield f"  activities     {', '.join(registry.names('activity')) or 'none'}"
+    if entities := registry.names("entity"):
+        yield f"  entities       {', '.join(entities)}"
+    if queues := [str(function) for function in service.app.queue_functions]:
+        yield f"  queues         {', '.join(queues)}"
+    if timers := [function.name for function in service.app.timer_functions]:
+        yield f"  timers         {', '.join(timers)}"
+    if server is not None:
+        yield f"  http           {server.url} ({server.way_in})"
+        for line in server.routes:
+            yield f"                 {line}"
+    if service.missing:
+        are = "app" if service.missing == 1 else "apps"
+        yield f"  degraded       {service.missing} {are} could not be loaded, see above: the work waits"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from durably.cli.processes.worker import Attached
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 DEFAULT_HUB = "sqlite:///durably.db"
+COMPLETE_VAR = "_DURABLY_COMPLETE"
+"""Set by the scripts of ``durably completion``: the program answers with what may follow."""
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -26,12 +31,20 @@ class Settings:
         color: False for none at all, None to decide by the terminal.
         log_level: One of `LEVELS`, or None for the default of the command.
         key: Of a host that is asked over HTTP, or None.
+        token: In the place of a key, or None.
+        ca: A file with the authorities that may vouch for that host, or None for the usual ones.
+        arguments: Of the command line, from the command on.
+        attached: To the control process that has started this one, or None.
     """
 
     debug: bool = False
     color: bool | None = None
     log_level: str | None = None
     key: str | None = None
+    token: str | None = None
+    ca: str | None = None
+    arguments: tuple[str, ...] = ()
+    attached: Attached | None = None
 
 
 class Commands(click.Group):
@@ -42,6 +55,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
+            import difflib
+
             known = self.list_commands(ctx)
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(known)}"
@@ -104,35 +119,152 @@ def shared(command: C) -> C:
 
 
 def hub_option(command: C) -> C:
-    """Add ``--hub``."""
+    """Add ``--hub`` of a command that works in this process, on the hub itself."""
+    return _local_hub_option(_hub_here)(command)
+
+
+def app_hub_option(command: C) -> C:
+    """Add ``--hub`` of a command with an APP: what the files beside that say is found with it, see `left_to_files`."""
+    return _local_hub_option(DEFAULT_HUB)(command)
+
+
+def _local_hub_option(default: str | Callable[[], str]) -> Callable[[C], C]:
     return click.option(
         "--hub",
         metavar="URL",
         envvar="DURABLY_HUB",
-        default=DEFAULT_HUB,
-        show_default=True,
+        default=default,
+        show_default=DEFAULT_HUB,
         show_envvar=True,
-        help="The hub: sqlite:///file.db (relative), sqlite:////dir/file.db (absolute) or memory://.",
-    )(command)
+        callback=_local_hub,
+        help="The hub: sqlite:///file.db (relative), sqlite:////dir/file.db (absolute), postgresql://host/database?hub=name "
+        "or memory://.",
+    )
+
+
+def settings_here() -> Mapping[str, str]:
+    """What the files in the current folder say, where there are any, and the environment above them.
+
+    Raises:
+        UsageError: A file cannot be read, or a value is none.
+    """
+    if not any(os.path.isfile(name) for name in ("host.json", "local.settings.json")):  # noqa: PTH113 - most calls end here
+        return os.environ
+    from durably.config.settings import Settings as Files
+
+    files = Files.read()
+    files.check()
+    return files
+
+
+def _hub_here() -> str:
+    return settings_here().get("DURABLY_HUB", DEFAULT_HUB)
+
+
+def _filled_hub(context: click.Context, _: click.Parameter, given: str) -> str:
+    if "%" not in given:
+        return given
+    from durably.config.names import filled
+
+    return filled(given, "The URL of the hub")
+
+
+def _local_hub(context: click.Context, parameter: click.Parameter, given: str) -> str:
+    hub = _filled_hub(context, parameter, given)
+    if is_http(hub):
+        raise click.UsageError(
+            f"'{context.command_path}' works in this process, on the hub itself, and cannot be asked of a host over HTTP "
+            f"({hub}): expected the URL of the hub, such as --hub sqlite:///hub.db",
+            context,
+        )
+    return hub
+
+
+def hub_argument(name: str) -> Callable[[C], C]:
+    """Add an argument that is the URL of a hub, for a command that works in this process, on the hub itself."""
+    return click.argument(name, metavar=name.upper(), callback=_local_hub)
+
+
+def is_http(hub: str) -> bool:
+    """True for the URL of a host, not of a hub."""
+    return hub.lower().startswith(("http://", "https://"))
+
+
+def serving_options(command: C) -> C:
+    """Add what says how a host is served over HTTP."""
+    for option in (
+        click.option(
+            "--insecure",
+            is_flag=True,
+            default=None,
+            envvar="DURABLY_HTTP_INSECURE",
+            show_envvar=True,
+            help="Ask nobody for a key; on this machine only.",
+        ),
+        click.option(
+            "--http/--no-http",
+            default=True,
+            envvar="DURABLY_HTTP",
+            show_envvar=True,
+            help="Serve the management API and HTTP functions (default: yes).",
+        ),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65_535),
+            envvar="DURABLY_HTTP_PORT",
+            show_envvar=True,
+            help="Listen on this port, 0 for any (default: 7071).",
+        ),
+        click.option(
+            "--host",
+            "--bind",
+            "bind",
+            metavar="ADDRESS",
+            envvar="DURABLY_HTTP_BIND",
+            show_envvar=True,
+            help="Listen on this address (default: 127.0.0.1); any other than one of this machine needs a key.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def reach_options(command: C) -> C:
-    """Add ``--hub``, which may be a host that serves HTTP, and ``--key`` for it; `durably.cli.connecting` takes both."""
+    """Add ``--hub``, which may be a host that serves HTTP, and credentials for it; `durably.cli.connecting` takes them."""
     command = key_option(command)
     return click.option(
         "--hub",
         metavar="URL",
         envvar="DURABLY_HUB",
-        default=DEFAULT_HUB,
-        show_default=True,
+        default=_hub_here,
+        show_default=DEFAULT_HUB,
         show_envvar=True,
-        help="The hub: sqlite:///file.db (relative), sqlite:////dir/file.db (absolute), or a host of it that serves HTTP: "
-        "http://127.0.0.1:7071.",
+        callback=_filled_hub,
+        help="The hub: sqlite:///file.db (relative), sqlite:////dir/file.db (absolute), "
+        "postgresql://host/database?hub=name, or a host of it that serves HTTP: http://127.0.0.1:7071.",
     )(command)
 
 
 def key_option(command: C) -> C:
-    """Add ``--key``."""
+    """Add ``--key``, ``--token`` and ``--ca``."""
+    command = click.option(
+        "--ca",
+        metavar="FILE",
+        envvar="DURABLY_CA",
+        show_envvar=True,
+        expose_value=False,
+        callback=_ca,
+        help="PEM file with the authority of the host's certificate, for HTTPS; SSL_CERT_FILE says the same.",
+    )(command)
+    command = click.option(
+        "--token",
+        metavar="TOKEN",
+        envvar="DURABLY_TOKEN",
+        show_envvar=True,
+        expose_value=False,
+        callback=_token,
+        help="A bearer token for the host, in the place of a key. Better given in the variable.",
+    )(command)
     return click.option(
         "--key",
         metavar="KEY",
@@ -147,6 +279,16 @@ def key_option(command: C) -> C:
 def _key(context: click.Context, _: click.Parameter, given: str | None) -> None:
     if given:
         settings_of(context).key = given
+
+
+def _token(context: click.Context, _: click.Parameter, given: str | None) -> None:
+    if given:
+        settings_of(context).token = given
+
+
+def _ca(context: click.Context, _: click.Parameter, given: str | None) -> None:
+    if given:
+        settings_of(context).ca = given
 
 
 def output_option(command: C) -> C:

@@ -12,6 +12,7 @@ import msgspec
 from durably.client.pacing import IN_FLIGHT, SHARE, Pace
 from durably.client.selection import Filters, selection
 from durably.core.ids import check_text
+from durably.core.notices import OWN
 from durably.core.query import Found, InstanceQuery, Place
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import UsageError
@@ -62,7 +63,7 @@ Progress = Callable[[BulkResult], object]
 
 async def bulk(
     find: Callable[[InstanceQuery], Awaitable[Found]],
-    operate: Callable[[str], Awaitable[object]],
+    operate: Callable[[str, str], Awaitable[object]],
     query: InstanceQuery,
     *,
     dry_run: bool,
@@ -72,6 +73,14 @@ async def bulk(
     """Carry out `operate` on the id of each instance that `query` finds.
 
     Instances that appear while it runs may be found as well. An instance that vanishes, or refuses, is counted as failed.
+
+    Args:
+        find: Finds a page.
+        operate: On an instance, by its id and the name of its orchestrator.
+        query: Which instances.
+        dry_run: Only count.
+        pace: How fast.
+        progress: Is told of each page.
     """
     result = BulkResult(dry_run=dry_run)
     after: Place | None = query.after
@@ -79,7 +88,7 @@ async def bulk(
         rows, after = await find(msgspec.structs.replace(query, payloads=False, page_size=_PAGE, after=after))
         result = replace(result, matched=result.matched + len(rows))
         if not dry_run:
-            result = await _operate(result, [row.instance_id for row in rows], operate, pace)
+            result = await _operate(result, {row.instance_id: row.name for row in rows}, operate, pace)
         if progress is not None:
             answer = progress(result)
             if inspect.isawaitable(answer):
@@ -88,7 +97,7 @@ async def bulk(
 
 
 async def _operate(
-    result: BulkResult, ids: list[str], operate: Callable[[str], Awaitable[object]], pace: Pace
+    result: BulkResult, names: dict[str, str], operate: Callable[[str, str], Awaitable[object]], pace: Pace
 ) -> BulkResult:
     errors = dict(result.errors)
     done = failed = 0
@@ -96,7 +105,7 @@ async def _operate(
     async def one(instance_id: str) -> None:
         nonlocal done, failed
         try:
-            answer = await operate(instance_id)
+            answer = await operate(instance_id, names[instance_id])
         except UsageError as error:
             failed += 1
             if len(errors) < _FAILURES_MAX:
@@ -104,7 +113,7 @@ async def _operate(
         else:
             done += answer is not False  # a purge of what is gone already
 
-    await pace.work(ids, one)
+    await pace.work([*names], one)
     return replace(result, done=result.done + done, failed=result.failed + failed, errors=errors)
 
 
@@ -128,7 +137,8 @@ class BulkVerbs:
 
         Each instance is dealt with durably and for itself: an operation that is interrupted can be repeated. Without a
         status among the filters, the instances that the operation is for are meant: ``"purge"`` finished ones,
-        ``"terminate"`` and ``"cancel"`` those that have not ended, ``"resume"`` suspended ones, and so on.
+        ``"terminate"`` and ``"cancel"`` those that have not ended, ``"resume"`` suspended ones, and so on. ``"restart"``
+        refuses instances of the runtime's own orchestrators (notices, messages of queues): their work would be done twice.
 
         Args:
             operation: ``"purge"``, ``"terminate"``, ``"cancel"``, ``"suspend"``, ``"resume"``, ``"rewind"``, ``"restart"``.
@@ -151,7 +161,12 @@ class BulkVerbs:
         verb = getattr(self, operation)
         with_reason = operation != "purge"
 
-        async def operate(instance_id: str) -> object:
+        async def operate(instance_id: str, name: str) -> object:
+            if operation == "restart" and name.startswith(OWN):
+                raise UsageError(
+                    f"Instance '{instance_id}' is of the runtime's own orchestrator '{name}': expected to be restarted by "
+                    "itself, or not at all"
+                )
             return await (verb(instance_id, reason=reason) if with_reason else verb(instance_id))
 
         return await bulk(

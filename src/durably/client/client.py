@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Concatenate, Literal, Protocol, Self, TypeVar, overload
+from typing import Any, Concatenate, Literal, Protocol, Self, TypeVar, cast, overload
 
 import msgspec
 
@@ -14,6 +14,7 @@ from durably.client.connection import Connection
 from durably.client.control import ControlVerbs
 from durably.client.entities import EntityVerbs
 from durably.client.handle import Handle
+from durably.client.hosts import HostVerbs
 from durably.client.outside import OutsideOperations
 from durably.client.parked import ParkedVerbs
 from durably.client.queries import QueryVerbs
@@ -40,6 +41,21 @@ OnExisting = Literal["replace_finished", "fail", "replace", "attach"]
 _decode_tags = msgspec.json.Decoder(dict[str, str]).decode
 
 
+def is_http(hub: str) -> bool:
+    """True for the URL of a host, not of a hub."""
+    return hub.lower().startswith(("http://", "https://"))
+
+
+def _http_client() -> type[Client]:
+    try:
+        from durably.client.remote.client import HttpClient
+    except ImportError as error:
+        raise UsageError(
+            f"Asking over HTTP needs the extra 'http' ({error}): pip install 'durably[http]'"
+        ) from None
+    return HttpClient
+
+
 class Functions(Protocol):
     """What a client takes of an `App`: names and types of functions, and how payloads become JSON."""
 
@@ -54,7 +70,7 @@ class Functions(Protocol):
         ...
 
 
-class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, ParkedVerbs):
+class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, ParkedVerbs, HostVerbs):
     """Starts, follows and controls instances. Every call that changes something returns once the change is durable.
 
     ``host.client`` is that of a host in this process. In a process without one, a client talks to the hub alone::
@@ -67,18 +83,39 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
     `HubNotFoundError`. Safe to use from many tasks of one event loop at once.
 
     Args:
-        hub: ``"sqlite:///hub.db"`` (a relative path), ``"sqlite:////data/hub.db"`` (an absolute one), or a store that is
-            not open.
+        hub: ``"sqlite:///hub.db"`` (a relative path), ``"sqlite:////data/hub.db"`` (an absolute one),
+            ``"postgresql://host/database?hub=name"``, or a store that is not open. Or a host of it that serves HTTP:
+            ``"http://127.0.0.1:7071"``; needs the extra ``http``.
         app: Whose functions are started: gives names and result types. Without it functions are known by their names, and
             results are plain JSON data.
         converter: Turns values into payloads and back; that of the app, or JSON, by default.
         encryption_keys: Of a hub that is encrypted, as in `EngineOptions`; those in ``DURABLY_ENCRYPTION_KEYS`` by default.
+        key: Of the host, for HTTP; that in ``DURABLY_KEY`` by default.
+        token: A bearer token for it; that in ``DURABLY_TOKEN`` by default.
+        ca: A PEM file with the authorities that may vouch for the host; by default that in ``SSL_CERT_FILE``, or the usual
+            ones.
 
     Attributes:
         schedules: The schedules of the hub.
     """
 
     schedules: Schedules
+
+    def __new__(
+        cls,
+        hub: str | Store,
+        *,
+        app: Functions | None = None,  # noqa: ARG004 - as in __init__
+        converter: Converter | None = None,  # noqa: ARG004
+        encryption_keys: KeySource = None,  # noqa: ARG004
+        key: str | None = None,  # noqa: ARG004
+        token: str | None = None,  # noqa: ARG004
+        ca: str | None = None,  # noqa: ARG004
+    ) -> Self:
+        """Of a host that is asked over HTTP: a client of another kind."""
+        if cls is Client and isinstance(hub, str) and is_http(hub):
+            return cast("Self", object.__new__(_http_client()))
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -87,7 +124,14 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         app: Functions | None = None,
         converter: Converter | None = None,
         encryption_keys: KeySource = None,
+        key: str | None = None,
+        token: str | None = None,
+        ca: str | None = None,
     ) -> None:
+        if (key, token, ca) != (None, None, None):
+            raise UsageError(
+                f"A key or token is for the URL of a host, such as http://127.0.0.1:7071, and not for {hub}"
+            )
         keys = keys_from_environment() if encryption_keys is None else resolve_keys(encryption_keys)
         connection = Connection(hub, keys)
         clock, random = SystemClock(), SystemRandom()
@@ -107,7 +151,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         cls, management: Management, registry: Registry, converter: Converter, clock: Clock, random: Random
     ) -> Client:
         """The client of something that is connected already: a host makes its own so."""
-        client = cls.__new__(cls)
+        client = object.__new__(cls)
         client._attach(management, registry, converter, clock, random)
         return client
 
@@ -237,7 +281,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
             self._registry.asked_version(fn, version),
             None,
             with_callback(check_tags(tags), callback_url),
-            None if start_at is None else self._instant(start_at),
+            None if start_at is None else await self._instant(start_at),
             on_existing,
             fresh,
         )
@@ -296,10 +340,10 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         await self._management.start(target, start)
         return Handle(self, target, returns)
 
-    def _instant(self, when: datetime | timedelta | float) -> int:
+    async def _instant(self, when: datetime | timedelta | float) -> int:
         if isinstance(when, datetime):
             return micros_of(when)
-        now = self._clock.now()
+        now = await self._management.now()
         try:
             delay = when if isinstance(when, timedelta) else timedelta(seconds=when)
             return micros_of(instant(now) + delay)

@@ -31,7 +31,7 @@ class Connection:
         if isinstance(hub, str) and hub.lower().startswith("memory:"):
             raise UsageError(
                 "A hub in memory ends with its host and is reached through host.client alone; "
-                "expected a hub that others can open, such as sqlite:///hub.db"
+                "expected a hub that others can open, such as sqlite:///hub.db or postgresql://host/database?hub=name"
             )
         self._store = store_of(hub, keys)
         self._opening = asyncio.Lock()

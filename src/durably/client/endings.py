@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from durably.core.commit import InstanceRow
 from durably.core.status import TERMINAL
@@ -46,7 +45,6 @@ class Endings:
         self._unborn: set[str] = set()
         """Those of them whose start waited for an owner: what has ended under such an id may be what they replace."""
         self._looking: asyncio.Task[None] | None = None
-        self._asked = asyncio.Event()
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
         """The row of the instance once it has ended.
@@ -64,7 +62,6 @@ class Endings:
             self._unborn.add(instance_id)
         future: asyncio.Future[InstanceRow] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(instance_id, []).append(future)
-        self._asked.set()
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         try:
@@ -103,14 +100,10 @@ class Endings:
                     future.exception()  # who waited may be gone: nobody has to be told that it was never retrieved
 
     async def _look(self) -> None:
-        delay_s = _LOOK_MIN_S
-        while True:
-            if not self._waiting:
-                self._asked.clear()
-                await self._asked.wait()
-                delay_s = _LOOK_MIN_S
+        delay_s, loop = _LOOK_MIN_S, asyncio.get_running_loop()
+        while self._waiting:
             await asyncio.sleep(delay_s)
-            began = time.perf_counter()
+            began = loop.time()
             try:
                 some_ended = await self._look_once()
             except StoreUnavailableError:
@@ -118,9 +111,10 @@ class Endings:
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to know
                 self._fail(error)
                 continue
-            took_s = time.perf_counter() - began
+            took_s = loop.time() - began
             delay_s = _LOOK_MIN_S if some_ended else min(2 * delay_s, _LOOK_MAX_S)
             delay_s = max(delay_s, _SHARE * took_s)
+        self._looking = None
 
     async def _look_once(self) -> bool:
         everybody = list(self._waiting)

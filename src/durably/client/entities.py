@@ -255,8 +255,11 @@ class EntityVerbs:
             page_size=page_size,
             after=page_start(continuation_token),
         )
+        return await self._entity_page(query, with_state=include_state)
+
+    async def _entity_page(self, query: EntityQuery, *, with_state: bool) -> EntityPage:
         found = await self._management.query_entities(query)
-        entities = [_info(row, with_state=include_state) for row in found.rows]
+        entities = [_info(row, with_state=with_state) for row in found.rows]
         return EntityPage(entities, None if found.next_after is None else page_token(found.next_after))
 
     async def clean_entity_storage(self) -> CleanResult:

@@ -18,6 +18,8 @@ from durably.clock import Clock, Random
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
 from durably.core.history import decode_failure, encode_body
+from durably.core.hosts import HostStatus
+from durably.core.load import HubLoad
 from durably.core.messages import (
     CallEntity,
     Cancel,
@@ -36,12 +38,15 @@ from durably.core.messages import (
 )
 from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
+from durably.core.shared_tasks import TaskInfo
 from durably.core.status import TERMINAL, Outcome, RuntimeStatus
 from durably.core.verdicts import decode_verdict, result_of
 from durably.engine.committed import find_newest, no_answer, orphaned_section, read_events
 from durably.engine.families import order_family
 from durably.engine.listing import count_instances, query_instances
+from durably.engine.load import hub_load
 from durably.engine.parked import addressee, query_parked
+from durably.engine.presence import drain_host, live_hosts, shared_tasks
 from durably.errors import (
     HubSilentError,
     InstanceAlreadyExistsError,
@@ -239,9 +244,22 @@ class OutsideOperations:
 
     async def _send(self, store: Store, target: str, body: MessageBody) -> None:
         """Post, and return when the owner has accepted it, or when it is durable and there is none."""
+        await self._answer(store, target, body)
+
+    async def ask(self, target: str, body: MessageBody) -> Payload:
+        """Send a message to an instance or entity; return what the owner answers once what it did is durable.
+
+        Without a live owner None, and the next one deals with it; but a call of an entity waits for that one.
+        """
+        store = await self._connection.store()
+        if isinstance(body, CallEntity) and body.wanted:
+            return await self.call_entity(target, body, None)
+        return await self._answer(store, target, body)
+
+    async def _answer(self, store: Store, target: str, body: MessageBody) -> Payload:
         message_id, owned = await self._post(store, target, body)
         if not owned:
-            return
+            return None
         checked_s, looks = 0.0, _Looks(store, message_id)
         while True:
             verdict = await looks.next()
@@ -249,7 +267,7 @@ class OutsideOperations:
                 error = decode_verdict(verdict)
                 if error is not None:
                     raise error
-                return
+                return result_of(verdict)
             if looks.waited_s > self._patience_s:
                 raise HubSilentError(
                     f"The host of {store.url} has not answered for {self._patience_s:g} s. The message to instance "
@@ -258,7 +276,7 @@ class OutsideOperations:
             if looks.waited_s - checked_s > _ALIVE_CHECK_S:
                 checked_s = looks.waited_s
                 if not await store.post([]):
-                    return
+                    return None
 
     async def _post(self, store: Store, target: str, body: MessageBody) -> tuple[str, bool]:
         """Post a message; returns its id, and whether a live owner has been told."""
@@ -272,6 +290,27 @@ class OutsideOperations:
     async def is_served(self) -> bool:
         """See `Management.is_served`."""
         return await (await self._connection.store()).post([])
+
+    async def shared_tasks(self, instance_id: str) -> list[TaskInfo]:
+        """See `Management.shared_tasks`."""
+        return await shared_tasks(await self._connection.store(), instance_id)
+
+    async def hosts(self) -> list[HostStatus]:
+        """See `Management.hosts`."""
+        return await live_hosts(await self._connection.store())
+
+    async def load(self) -> HubLoad:
+        """See `Management.load`."""
+        return await hub_load(await self._connection.store(), self._clock.now())
+
+    async def now(self) -> int:
+        """See `Management.now`. The hosts of a hub on a server go by its clock, whatever the one of this machine says."""
+        store = await self._connection.store(create=True)
+        return (await store.workload()).at if store.capabilities.shared else self._clock.now()
+
+    async def drain_host(self, host_id: str) -> None:
+        """See `Management.drain_host`."""
+        await drain_host(await self._connection.store(), host_id)
 
     async def get(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Management.get`. Also finds an instance whose start, or restart, waits for an owner."""

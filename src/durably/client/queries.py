@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, Protocol, Unpack, overload
 
 import msgspec
 
@@ -18,9 +19,10 @@ from durably.core.commit import InstanceRow
 from durably.core.history import call_in, decode_failure, readable
 from durably.core.parked import ParkedQuery
 from durably.core.query import FIRST, PAGE_SIZE_MAX, place_of, token_of
+from durably.core.shared_tasks import seq_of
 from durably.core.status import TERMINAL, InstancePage, InstanceStatus, Outcome, RuntimeStatus
 from durably.core.timeline import HistoryEntry, instant, timeline
-from durably.core.why import needs_history, open_calls, open_children, why
+from durably.core.why import doing, needs_history, open_calls, open_children, why
 from durably.errors import FailureDetails, InstanceNotFoundError, OrchestrationFailedError, UsageError
 from durably.management import Management
 from durably.program.durations import microseconds
@@ -38,6 +40,18 @@ _KEYS: dict[str, Callable[[tuple[str, RuntimeStatus]], Any]] = {
     "status": itemgetter(1),
     "name_and_status": itemgetter(slice(2)),
 }
+
+
+class Looks(Protocol):
+    """Status and history of instances, for who looks at the same ones again and again."""
+
+    async def get_status(self, instance_id: str) -> InstanceStatus | None:
+        """See `QueryVerbs.get_status`."""
+        ...
+
+    async def get_history(self, instance_id: str) -> list[HistoryEntry]:
+        """See `QueryVerbs.get_history`."""
+        ...
 
 
 class QueryVerbs:
@@ -91,6 +105,7 @@ class QueryVerbs:
         runtime_status: Statuses | None = None,
         created_from: datetime | None = None,
         created_to: datetime | None = None,
+        updated_from: datetime | None = None,
         updated_to: datetime | None = None,
         instance_id_prefix: str | None = None,
         tags: dict[str, str] | None = None,
@@ -109,7 +124,8 @@ class QueryVerbs:
             runtime_status: One status, or several.
             created_from: Created at or after (naive means UTC).
             created_to: Created at or before.
-            updated_to: Last updated at or before; of a finished instance: when it ended.
+            updated_from: Last updated at or after; of a finished instance: when it ended.
+            updated_to: Last updated at or before.
             instance_id_prefix: The id begins with it.
             tags: All of these, with these values.
             stuck: True: only instances that are blocked or parked; False: only others.
@@ -126,6 +142,7 @@ class QueryVerbs:
             runtime_status=runtime_status,
             created_from=created_from,
             created_to=created_to,
+            updated_from=updated_from,
             updated_to=updated_to,
             instance_id_prefix=instance_id_prefix,
             tags=tags,
@@ -184,6 +201,10 @@ class QueryVerbs:
         """
         return timeline(await self._management.history(instance_id))
 
+    def looking(self) -> AbstractAsyncContextManager[Looks]:
+        """What to ask who looks at the same instances again and again: the hub, or streams of a host over HTTP."""
+        return nullcontext(self)
+
     async def is_served(self) -> bool:
         """True when a live host serves the hub. While none does, what is asked for is kept for the next one.
 
@@ -212,7 +233,15 @@ class QueryVerbs:
             if child is not None:
                 children[child_id] = child
         parked = await self._parked_calls(row, open_calls(row, events)[:_CHILDREN_READ_MAX])
-        return why(row, events, self._clock.now(), children=children, parked_calls=parked, served=served)
+        shared = await self._shared_calls(instance_id)
+        now = self._clock.now()
+        return why(row, events, now, children=children, parked_calls=parked, shared=shared, served=served)
+
+    async def _shared_calls(self, instance_id: str) -> dict[int, str]:
+        """What its activities do that are in the queue that all hosts share, by number."""
+        found = await self._management.shared_tasks(instance_id)
+        hosts = await self._management.hosts() if found else []
+        return {seq_of(task.task_id): doing(task, hosts) for task in found}
 
     async def _parked_calls(self, row: InstanceRow, entities: Sequence[str]) -> set[int]:
         """The calls of entities that an instance waits for, and whose messages were set aside."""

@@ -8,14 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
+from durably.client.posting import post_message
 from durably.clock import Clock, Random
 from durably.codec.convert import Converter
-from durably.core.messages import StartInstance
 from durably.core.query import InstanceQuery
 from durably.core.queues import QUEUE, QueueItem, check_queue, message_instance, prefix_of
 from durably.core.status import RuntimeStatus
 from durably.core.timeline import instant
-from durably.errors import InstanceAlreadyExistsError
 from durably.management import Management
 from durably.program.durations import microseconds
 
@@ -65,7 +64,8 @@ class Queue:
         Args:
             body: Any value that becomes JSON.
             message_id: Its id; a random one by default. A message whose id was sent before is that message: sending is
-                idempotent, for as long as the hub remembers it (`EngineOptions.queue_keep_s` after it was dealt with).
+                idempotent, for as long as the hub remembers it (`EngineOptions.queue_keep_s` after it was dealt with). One
+                that went to the poison queue was not dealt with: sent under its id, it is tried again.
             delay: Not before this has passed (timedelta or seconds).
 
         Returns:
@@ -74,25 +74,30 @@ class Queue:
         Raises:
             PayloadError: The body cannot become JSON.
             InvalidIdError: The id is not usable.
+            InstanceAlreadyExistsError: An instance that is no message has the id of the one that this would be.
         """
         wait_us = microseconds(delay, "delay", least=0)
         message_id = self._random.token() if message_id is None else message_id
-        now = self._clock.now()
-        plain = msgspec.Raw(b"null" if body is None else self._converter.encode(body))
-        item = QueueItem(self.name, message_id, plain, now)
-        start = StartInstance(
-            QUEUE,
-            msgspec.json.encode(item),
-            self._random.token(),
-            "",
-            start_at=now + wait_us if wait_us else None,
-            on_existing="fail",
-        )
-        try:
-            await self._management.start(message_instance(self.name, message_id), start)
-        except InstanceAlreadyExistsError:
-            pass  # it was sent before
+        encoded = b"null" if body is None else self._converter.encode(body)
+        await self.send_encoded(encoded, message_id, wait_us)
         return message_id
+
+    async def send_encoded(
+        self, body: bytes, message_id: str, wait_us: int = 0, *, may_be_again: bool = True
+    ) -> None:
+        """Send a message whose body is JSON already; see `send` and `post_message`."""
+        now = self._clock.now()
+        item = QueueItem(self.name, message_id, msgspec.Raw(body), now)
+        start_at = now + wait_us if wait_us else None
+        execution_id = self._random.token()
+        await post_message(
+            self._management,
+            self._converter,
+            item,
+            execution_id,
+            start_at=start_at,
+            may_be_again=may_be_again,
+        )
 
     async def count(self) -> int:
         """How many messages wait, are delayed, or are being dealt with."""

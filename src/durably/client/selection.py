@@ -23,7 +23,8 @@ class Filters(TypedDict, total=False):
         runtime_status: One status, or several.
         created_from: Created at or after (naive means UTC).
         created_to: Created at or before.
-        updated_to: Last updated at or before; of a finished instance: when it ended.
+        updated_from: Last updated at or after; of a finished instance: when it ended.
+        updated_to: Last updated at or before.
         instance_id_prefix: The id begins with it.
         tags: All of these, with these values.
         parent_instance_id: Children that this instance called; not those that it started without waiting for them.
@@ -34,6 +35,7 @@ class Filters(TypedDict, total=False):
     runtime_status: Statuses | None
     created_from: datetime | None
     created_to: datetime | None
+    updated_from: datetime | None
     updated_to: datetime | None
     instance_id_prefix: str | None
     tags: dict[str, str] | None
@@ -61,6 +63,7 @@ def selection(
         statuses=_statuses(filters.get("runtime_status")),
         created_from=_bound(filters.get("created_from"), "created_from"),
         created_to=_bound(filters.get("created_to"), "created_to"),
+        updated_from=_bound(filters.get("updated_from"), "updated_from"),
         updated_to=_bound(filters.get("updated_to"), "updated_to"),
         instance_id_prefix=filters.get("instance_id_prefix"),
         tags=check_tags(filters.get("tags")),

@@ -31,7 +31,7 @@ class HistoryRow(NamedTuple):
     """What one batch added to one execution.
 
     Attributes:
-        execution: Number of the execution, unique in its partition and growing; 1 or more.
+        execution: Number of the execution, unique in its hub and growing in its partition; 1 or more.
         seq: 0, 1, 2, … without gaps within the execution.
         at: Orchestration time of the newest turn in it.
         data: msgpack array of events, see `durably.core.events`.
@@ -193,6 +193,24 @@ class EntityRow(NamedTuple):
     checksum: bytes
 
 
+class TaskRow(NamedTuple):
+    """An attempt of an activity that any host of the hub may run.
+
+    Attributes:
+        task_id: See `durably.core.shared_tasks`; unique in the hub.
+        instance_id: Whose call it is.
+        name: The activity.
+        at: When it was offered.
+        body: msgpack of the call.
+    """
+
+    task_id: str
+    instance_id: str
+    name: str
+    at: int
+    body: bytes
+
+
 class Removal(NamedTuple):
     """An instance that is deleted: its row, and history and timers of its current execution.
 
@@ -228,6 +246,8 @@ class Batch(msgspec.Struct):
         unparked: Ids of messages set aside that go back to the inbox, to its end and whatever the tombstones say; one that
             is not there is ignored.
         parked_dropped: Ids of messages set aside to delete; one that is not there is ignored.
+        tasks_offered: Attempts that any host may run. Only where `Store.tasks` is not None.
+        tasks_withdrawn: Ids of such attempts that nobody wants any more, claimed or not; one that is not there is ignored.
     """
 
     number: int
@@ -247,3 +267,5 @@ class Batch(msgspec.Struct):
     parked: list[ParkedMessage] = []
     unparked: list[str] = []
     parked_dropped: list[str] = []
+    tasks_offered: list[TaskRow] = []
+    tasks_withdrawn: list[str] = []

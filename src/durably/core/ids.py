@@ -9,6 +9,20 @@ from durably.errors import InvalidIdError, InvalidTextError
 
 INSTANCE_ID_CHARS_MAX = 256
 _FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_STORAGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}")
+
+
+def check_storage_name(name: object, what: str) -> str:
+    """Return the name of a queue or container when it is as Azure Storage has them.
+
+    Raises:
+        InvalidTextError: It is not usable.
+    """
+    if type(name) is not str or not _STORAGE_NAME.fullmatch(name):
+        raise InvalidTextError(
+            f"{what} {name!r} is not usable: expected 3 to 63 lower-case letters, digits and single hyphens inside"
+        )
+    return name
 
 
 def check_instance_id(instance_id: str) -> str:
@@ -89,6 +103,16 @@ def attempt_id(instance_id: str, attempt: int) -> str:
 def derived_execution_id(execution_id: str, what: str) -> str:
     """The id of an execution that another one causes: as good as random, and the same however often it is derived."""
     return hashlib.blake2b(what.encode(), digest_size=16, key=execution_id.encode()[:64]).hexdigest()
+
+
+def next_execution_id(execution_id: str) -> str:
+    """The id of the execution that follows when this one continues as new."""
+    return derived_execution_id(execution_id, "next")
+
+
+def digest(text: str) -> str:
+    """32 hex digits that stand for a text: always the same, and those of no other one."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def task_key(instance_id: str, execution_id: str, seq: int) -> str:

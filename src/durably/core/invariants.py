@@ -68,7 +68,8 @@ def _check_pending(
 ) -> None:
     if any(not isinstance(event, TurnStarted | TurnInterrupted) for event in events):
         raise _broken("I2", row.instance_id, "it is Pending and has a history")
-    if not any(isinstance(decode_body(message.body), StartInstance) for message in inbox):
+    bodies = [decode_body(message.body) for message in inbox]
+    if not any(isinstance(body, StartInstance) and body.execution_id == row.execution_id for body in bodies):
         raise _broken("I8", row.instance_id, "it is Pending without the message that starts it")
     interrupted = bool(
         events

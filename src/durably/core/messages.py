@@ -7,6 +7,7 @@ from typing import TypeAlias, dataclass_transform
 import msgspec
 
 from durably.core.events import EventRaised, ParentRef, Payload
+from durably.core.ids import next_execution_id
 from durably.errors import FailureDetails
 
 
@@ -263,6 +264,19 @@ class EntityLocked(Body, tag=24):
     entity: str
 
 
+class AttemptLost(Body, tag=25):
+    """Hosts that ran an attempt of an activity died, so often that it is not tried again.
+
+    Attributes:
+        deliveries: How often.
+    """
+
+    execution_id: str
+    seq: int
+    attempt: int
+    deliveries: int
+
+
 MessageBody: TypeAlias = (
     StartInstance
     | RaiseEvent
@@ -284,7 +298,13 @@ MessageBody: TypeAlias = (
     | ReleaseEntity
     | EntityDone
     | EntityLocked
+    | AttemptLost
 )
+
+
+def is_next_of(execution_id: str, body: Continue) -> bool:
+    """True when this execution itself has sent it: another life under the same id has nothing to do with it."""
+    return body.execution_id == next_execution_id(execution_id)
 
 
 def is_child_of(held: ParentRef | None, wanted: ParentRef, lineage: tuple[str, ...]) -> bool:

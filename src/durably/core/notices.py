@@ -143,8 +143,9 @@ def check_callback(url: str, what: str) -> str:
         InvalidTextError: It is none of http or https, or too long, or no text of one line.
     """
     if type(url) is not str or len(url) > _URL_CHARS_MAX or not _URL.fullmatch(url):
+        shown = "with a password" if type(url) is str and "@" in url else repr(url)
         raise InvalidTextError(
-            f"The {what} is {url!r}: expected an http:// or https:// URL without password, {_URL_CHARS_MAX} characters at most"
+            f"The {what} is {shown}: expected an http:// or https:// URL without password, {_URL_CHARS_MAX} characters at most"
         )
     return url
 

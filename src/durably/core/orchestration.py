@@ -58,7 +58,7 @@ from durably.core.events import (
     TimerFired,
     TurnStarted,
 )
-from durably.core.ids import attempt_id, derived_execution_id
+from durably.core.ids import attempt_id, derived_execution_id, next_execution_id
 from durably.core.instance import TRANSITIONS, InstanceState, OpenAction
 from durably.core.messages import (
     TIMER_DUE,
@@ -567,6 +567,10 @@ class Commit(msgspec.Struct, eq=False):
         events = self.state.events
         carried = tuple(events.unconsumed()) if events is not None and action.preserve_events else ()
         body = Continue(
-            action.input, self._derived("next"), carried, self.state.custom_status, action.version
+            action.input,
+            next_execution_id(self.state.begun.execution_id),
+            carried,
+            self.state.custom_status,
+            action.version,
         )
         self.messages.append((self.state.instance_id, body))

@@ -36,7 +36,8 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What to look for; None matches everything. Instants in microseconds since 1970 UTC, both ends included.
 
     Attributes:
-        updated_to: Last updated at or before; of a finished instance: when it ended.
+        updated_from: Last updated at or after; of a finished instance: when it ended.
+        updated_to: Last updated at or before.
         parent_instance_id: Children that this instance called; not those that it started without waiting for them.
         stuck: True: only instances that are blocked or parked; False: only others.
         parked: True: only instances that are parked.
@@ -51,6 +52,7 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
     created_to: int | None = None
     instance_id_prefix: str | None = None
     tags: dict[str, str] | None = None
+    updated_from: int | None = None
     updated_to: int | None = None
     parent_instance_id: str | None = None
     stuck: bool | None = None
@@ -72,6 +74,8 @@ class InstanceQuery(msgspec.Struct, frozen=True, kw_only=True):
         if self.created_from is not None and row.created_at < self.created_from:
             return False
         if self.created_to is not None and row.created_at > self.created_to:
+            return False
+        if self.updated_from is not None and row.updated_at < self.updated_from:
             return False
         if self.updated_to is not None and row.updated_at > self.updated_to:
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -83,6 +84,12 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 def instant(micros: int) -> datetime:
     """Microseconds since 1970 UTC as an aware datetime."""
     return _EPOCH + timedelta(microseconds=micros)
+
+
+@lru_cache(1024)
+def second(since_1970: int) -> str:
+    """A second in UTC, such as ``2026-11-20T08:30:00``. Whoever writes many instants writes few seconds: they are kept."""
+    return instant(since_1970 * 1_000_000).isoformat()[:19]
 
 
 def timeline(events: Iterable[HistoryEvent]) -> list[HistoryEntry]:

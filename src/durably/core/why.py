@@ -24,8 +24,10 @@ from durably.core.events import (
     TurnStarted,
 )
 from durably.core.history import decode_failure
+from durably.core.hosts import HostStatus
 from durably.core.ids import attempt_id
 from durably.core.instance import InstanceState, OpenAction
+from durably.core.shared_tasks import TaskInfo
 from durably.core.spans import span
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.core.timeline import instant
@@ -64,6 +66,15 @@ def open_calls(row: InstanceRow, events: Sequence[HistoryEvent]) -> list[str]:
     return [action.entity for action in state.open.values() if isinstance(action, EntityCalled)]
 
 
+def doing(task: TaskInfo, hosts: Sequence[HostStatus]) -> str:
+    """What becomes of an activity in the queue that all hosts share, in a few words."""
+    if task.host_id is not None:
+        host = next((host for host in hosts if host.host_id == task.host_id), None)
+        return "claimed by a host that is gone" if host is None else f"claimed by '{host.name}'"
+    known = any(f"activity:{task.name}" in host.functions for host in hosts)
+    return "waiting for a place on any host" if known else "waiting for a host that has it"
+
+
 def why(
     row: InstanceRow,
     events: Sequence[HistoryEvent],
@@ -71,6 +82,7 @@ def why(
     *,
     children: Mapping[str, InstanceRow] | None = None,
     parked_calls: Collection[int] = (),
+    shared: Mapping[int, str] | None = None,
     served: bool = True,
 ) -> str:
     """One sentence about what the instance waits for, or how it ended.
@@ -81,6 +93,7 @@ def why(
         now: In microseconds since 1970 UTC.
         children: Rows of its open children by id, as far as they have been read.
         parked_calls: Those of its open calls of entities whose messages are parked, by number.
+        shared: What its activities do that are in the queue that all hosts share, by number; see `doing`.
         served: A live host serves the hub.
     """
     if row.status in TERMINAL:
@@ -103,7 +116,7 @@ def why(
         what = "for its next turn, which has what it needs"
     else:
         due = {seq: due_at for seq, _, due_at in state.timers()}
-        scene = _Scene(state, story, due, now, children or {}, parked_calls, served)
+        scene = _Scene(state, story, due, now, children or {}, parked_calls, shared or {}, served)
         what = f"for {_listed(_things(scene))}"
     for failure in list(state.compensating.values())[-1:]:
         what = f"{what}, to undo the steps of a saga that failed: {_failure(failure)}"
@@ -183,6 +196,7 @@ class _Scene(NamedTuple):
     now: int
     children: Mapping[str, InstanceRow]
     parked_calls: Collection[int]
+    shared: Mapping[int, str]
     served: bool
 
 
@@ -202,10 +216,10 @@ def _thing(action: OpenAction, scene: _Scene) -> _Thing:
             patience = _patience("giving up", due_at, now)
             return _Thing(1, began, f"event '{_one_line(action.name)}' {since}{patience}")
         case EntityCalled():
-            doing = f"operation '{_one_line(action.operation)}' of entity '{_one_line(action.entity)}' #{action.seq}"
+            called = f"operation '{_one_line(action.operation)}' of entity '{_one_line(action.entity)}' #{action.seq}"
             if action.seq in scene.parked_calls:
-                return _Thing(2, began, f"{doing} (parked) {since}")
-            return _Thing(3, began, f"{doing} {since}")
+                return _Thing(2, began, f"{called} (parked) {since}")
+            return _Thing(3, began, f"{called} {since}")
         case LockRequested():
             return _Thing(3, began, f"{_lock(scene.state)} {since}")
         case TaskScheduled() | ChildScheduled():
@@ -218,9 +232,9 @@ def _thing(action: OpenAction, scene: _Scene) -> _Thing:
             number = 1 if attempt is None else attempt.number
             label = f"{_attempt(action, number) if number > 1 else ''}{_called(action)}"
     if isinstance(action, TaskScheduled):
-        doing = "running" if scene.served else "open"
+        state = scene.shared.get(action.seq) or ("running" if scene.served else "open")
         patience = _patience("timing out", due_at, now)
-        return _Thing(3, began, f"{label} {doing} {since}{patience}")
+        return _Thing(3, began, f"{label} {state} {since}{patience}")
     child_id = attempt_id(action.instance_id, number)
     word, troubled = _state_of(scene.children.get(child_id))
     return _Thing(2 if troubled else 4, began, f"{label} with id '{child_id}'{word} {since}")

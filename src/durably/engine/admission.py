@@ -100,6 +100,7 @@ class Admission:
             resident = self._lives.create(delivery, body, now)
             if self._trials.is_unborn(delivery.target):
                 self._trials.admit_unborn(resident)
+                self._around.keep(delivery)  # its row may be sealed before its turn: never without its start
             return resident
         if isinstance(body, Redrive | Discard) and body.message_id is not None:
             self._parking.message(delivery, body)

@@ -53,12 +53,12 @@ class Commands:
             if self._for_places:
                 self._give_place()
 
-    def unanswered(self) -> list[Delivery]:
-        """The messages of all calls that have no answer, to be delivered again."""
+    def unanswered(self, whose: Callable[[str], bool] | None = None) -> list[Delivery]:
+        """The messages of all calls that have no answer, to be delivered again; or of those to some targets."""
         return [
             Delivery(delivery.target, delivery.body, reply)
             for reply, delivery in self._under_way.items()
-            if not reply.done()
+            if not reply.done() and (whose is None or whose(delivery.target))
         ]
 
     def refuse_all(self, error: Exception) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from durably.core.commit import (
     InstanceRow,
     ParkedMessage,
     Removal,
+    TaskRow,
     TimerKey,
     TimerRow,
     Tombstone,
@@ -28,6 +30,7 @@ from durably.core.orchestration import Commit
 from durably.engine.entity_residents import EntityResident
 from durably.engine.options import EngineOptions
 from durably.engine.residents import Delivery, Resident, encode_bases
+from durably.engine.routes import Sent
 from durably.errors import InvariantError, StoreRefusedError, StoreUnavailableError
 from durably.storage.api import Lease, Store
 
@@ -74,6 +77,8 @@ class Gathering:
         removed: Instances to delete.
         executions_dropped: Executions to delete.
         kept: Messages that outlive this batch: they get a row in the inbox.
+        sent: Messages to other partitions: they get a row there.
+        doubtful: The store was asked more than once: it may have been durable for a while when that is heard of.
         consumed: Ids of inbox rows that were dealt with.
         tombstones: Ids to remember.
         replies: Callers to answer once it is durable: with an error or a result.
@@ -84,6 +89,9 @@ class Gathering:
         entities: Entities whose rows are written.
         entity_timers: What becomes of their timers; None: cleared.
         vanishing: Ids that are removed; until it is durable, nobody may read their rows.
+        offered: Attempts of activities for the queue that all hosts share.
+        withdrawn: Ids of those that nobody wants any more.
+        expected: Attempts that stay on this host, by activity, while others might take them; or None.
         operations: Of entities, performed in it.
         size: Bytes of payload, roughly.
     """
@@ -93,6 +101,8 @@ class Gathering:
         self.removed: list[Removal] = []
         self.executions_dropped: list[int] = []
         self.kept: list[Delivery] = []
+        self.sent: Sent | None = None
+        self.doubtful = False
         self.consumed: list[str] = []
         self.tombstones: list[Tombstone] = []
         self.replies: list[tuple[asyncio.Future[Any], Exception | None, Payload]] = []
@@ -103,6 +113,9 @@ class Gathering:
         self.entities: list[EntityResident] = []
         self.entity_timers: dict[TimerKey, TimerRow | None] = {}
         self.vanishing: list[str] = []
+        self.offered: list[TaskRow] = []
+        self.withdrawn: list[str] = []
+        self.expected: Counter[str] | None = None
         self.operations = 0
         self.size = 0
 
@@ -128,6 +141,8 @@ class Committer:
         released: Takes a gathering that is durable.
         lost: Takes the error after which this committer must not be used any more, and what was to be committed.
         keep: Returns the messages that have to become rows of the batch being sealed.
+        leaving: Returns the messages to other partitions that become rows with it.
+        divide: Decides which attempts go to the queue that all hosts share; None where there is none.
     """
 
     def __init__(
@@ -140,6 +155,8 @@ class Committer:
         released: Callable[[Gathering], None],
         lost: Callable[[Exception, list[Staged]], None],
         keep: Callable[[], list[Delivery]],
+        leaving: Callable[[], Sent | None],
+        divide: Callable[[Gathering, int], None] | None = None,
     ) -> None:
         self.gathering = Gathering()
         self.closed = False
@@ -152,6 +169,8 @@ class Committer:
         self._released = released
         self._lost = lost
         self._keep = keep
+        self._leaving = leaving
+        self._divide = divide
         self._in_flight: Gathering | None = None
         self._batch: Batch | None = None
         self._sent: asyncio.Future[None] | None = None
@@ -168,6 +187,8 @@ class Committer:
             or self.gathering.consumed
             or self.gathering.removed
             or self.gathering.entities
+            or self.gathering.offered
+            or self.gathering.withdrawn
         )
 
     @property
@@ -202,6 +223,12 @@ class Committer:
         """Send nothing more and forget what is gathered."""
         self.closed = True
 
+    def in_doubt(self) -> frozenset[asyncio.Future[Any]]:
+        """Whose answers hang on a batch that is on its way: once the lease is lost, nobody knows whether it was applied."""
+        return (
+            frozenset() if self._in_flight is None else frozenset(one[0] for one in self._in_flight.replies)
+        )
+
     async def landed(self) -> Gathering | None:
         """After `close`: return when no batch is on its way any more, with what it gathered if it was applied.
 
@@ -217,6 +244,7 @@ class Committer:
             error = lost if sent.cancelled() else sent.exception()
             if error is None:
                 self._in_flight = self._batch = None
+                gathering.doubtful = True
                 return gathering
             if not isinstance(error, StoreUnavailableError):
                 return None
@@ -252,6 +280,7 @@ class Committer:
             return
         if error is None and not sent.cancelled():
             self._in_flight = self._batch = None
+            gathering.doubtful = self._delay_us > 0
             self._delay_us = 0
             self.number += 1
             self.flush()  # the disk first: the next batch is on its way while the effects of this one start
@@ -274,6 +303,9 @@ class Committer:
 
     def _seal(self, gathering: Gathering) -> Batch | None:
         """Turn what is gathered into rows; None when nothing of it needs the store."""
+        now = self._clock.now()
+        if self._divide is not None:
+            self._divide(gathering, now)
         history: list[HistoryRow] = []
         instances: list[InstanceRow] = []
         changes: list[InstanceChange] = []
@@ -298,16 +330,19 @@ class Committer:
         if gathering.entities:
             _entity_rows(gathering, entities, entities_removed, timers_set, timers_cleared)
         inbox: list[InboxRow] = []
-        now = self._clock.now()
         for delivery in self._keep():
             delivery.stored = True
             gathering.kept.append(delivery)
+            inbox.append(InboxRow(delivery.row or "", delivery.target, now, encode_body(delivery.body)))
+        gathering.sent = self._leaving()
+        for delivery in () if gathering.sent is None else gathering.sent.deliveries:
+            delivery.stored, delivery.at = True, now
             inbox.append(InboxRow(delivery.row or "", delivery.target, now, encode_body(delivery.body)))
         for staged in gathering.staged:
             if not staged.dropped:
                 staged.resident.batches += 1
         written = history or instances or changes or timers_set or timers_cleared or inbox
-        written = written or entities or entities_removed
+        written = written or entities or entities_removed or gathering.offered or gathering.withdrawn
         if not (written or gathering.deletes or gathering.parks):
             return None
         return Batch(
@@ -328,6 +363,8 @@ class Committer:
             parked=gathering.parked,
             unparked=gathering.unparked,
             parked_dropped=gathering.parked_dropped,
+            tasks_offered=gathering.offered,
+            tasks_withdrawn=gathering.withdrawn,
         )
 
     def _tombstones_before(self, now: int) -> int:

@@ -25,6 +25,11 @@ class Company:
         self._waiting: dict[object, tuple[int, Callable[[], None]]] = {}
         self._armed = False
 
+    @property
+    def is_empty(self) -> bool:
+        """True when no suspect runs or waits."""
+        return not (self._running or self._waiting)
+
     def apply(self, suspect: object, deliveries: int, go: Callable[[], None]) -> None:
         """Call `go`, soon, when the suspect may run; `leave` has to follow. Ignored for one that waits or runs.
 

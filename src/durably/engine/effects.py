@@ -8,6 +8,7 @@ from durably.core.orchestration import Commit
 from durably.core.status import Outcome
 from durably.engine.activities import ActivityPool
 from durably.engine.committer import Gathering, Staged
+from durably.engine.spread import Spread
 from durably.engine.timer_window import TimerWindow
 from durably.engine.waiters import Waiters
 
@@ -15,10 +16,15 @@ from durably.engine.waiters import Waiters
 class Effects:
     """Performs what commits asked for."""
 
-    def __init__(self, pool: ActivityPool, waiters: Waiters, timers: TimerWindow) -> None:
+    def __init__(
+        self, pool: ActivityPool, waiters: Waiters, timers: TimerWindow, spread: Spread | None = None
+    ) -> None:
         self._pool = pool
+        self._spread = spread
         self._waiters = waiters
         self._timers = timers
+        self.leaving = False
+        """The partition goes to another host, which starts what is not running yet."""
 
     def release(self, staged: Staged) -> None:
         """Perform the effects of one commit."""
@@ -30,9 +36,8 @@ class Effects:
             if commit.activities and not staged.dropped:
                 still_open = commit.state.open
                 for scheduled, attempt in commit.activities:
-                    if (
-                        scheduled.seq in still_open
-                    ):  # else it was cancelled meanwhile, in a batch that is on its way
+                    # Else it was cancelled meanwhile, in a batch that is on its way.
+                    if scheduled.seq in still_open and not self.leaving:
                         self._pool.start(resident.instance_id, started.execution_id, scheduled, attempt)
             for seq in commit.aborted:
                 self._pool.abort(started.execution_id, seq)
@@ -62,6 +67,8 @@ class Effects:
         """The results that a batch made durable need not be kept any more."""
         for key, attempt in gathering.settled:
             self._pool.settle(key, attempt)
+        if self._spread is not None:
+            self._spread.landed(gathering)
         for delivery in gathering.kept:
             body = delivery.body
             if isinstance(body, ActivityDone):

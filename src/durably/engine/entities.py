@@ -10,18 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from durably.clock import Random
-from durably.core.commit import EntityRow, InboxRow, TimerKey, TimerRow
-from durably.core.entities import Delayed, EntityId, Holder
+from durably.core.commit import EntityRow, InboxRow
+from durably.core.entities import EntityId, Holder
 from durably.core.history import encode_body
 from durably.core.messages import (
-    TIMER_IDLE,
-    TIMER_SIGNAL,
     CallEntity,
     ChildDone,
     Discard,
@@ -32,11 +28,12 @@ from durably.core.messages import (
     ReleaseEntity,
     TimerDue,
 )
-from durably.core.operations import ALARM, KEEP_ALARM, Operation, OperationOutcome, child_ended
+from durably.core.operations import KEEP_ALARM, Operation, OperationOutcome, child_ended
 from durably.engine.desk import Desk
+from durably.engine.entity_keeping import EntityKeeping
 from durably.engine.entity_residents import EntityResident
 from durably.engine.entity_trials import EntityTrials
-from durably.engine.eviction import evict
+from durably.engine.eviction import Crowd
 from durably.engine.executor import EntityCode
 from durably.engine.options import EngineOptions
 from durably.engine.parking import Parking
@@ -57,24 +54,20 @@ _log = logging.getLogger("durably.entity")
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """An operation that does not wait for anything ends before its task is put into a queue."""
 
-_IDLE_SEQ = -1
-"""Number of the timer that looks whether an entity is idle; signals have numbers from 0."""
-
-_ALARM_SEQ = -2
-"""Number of the signal that is the alarm of an entity."""
-
 
 class Limits(NamedTuple):
-    """Attributes as in `EngineOptions`."""
+    """Attributes as in `EngineOptions`; `partitions` of the host share what may be resident."""
 
     operations_per_batch: int
     batch_bytes: int
     resident: int
+    partitions: Callable[[], int]
 
     @classmethod
-    def of(cls, options: EngineOptions) -> Limits:
+    def of(cls, options: EngineOptions, partitions: Callable[[], int]) -> Limits:
         """Those of the engine."""
-        return cls(options.entity_operations_per_batch, options.batch_bytes, options.max_resident_entities)
+        operations, size = options.entity_operations_per_batch, options.batch_bytes
+        return cls(operations, size, options.max_resident_entities, partitions)
 
 
 class Entities:
@@ -111,6 +104,8 @@ class Entities:
         self._reads = reads
         self._parking = parking
         self._trials = trials
+        self._keeping = EntityKeeping(desk, self._code)
+        self._stage = self._keeping.stage
         trials.wake = self._wake
         self._ready: dict[str, EntityResident] = {}
         self._wanted: dict[str, list[Delivery]] = {}
@@ -118,7 +113,13 @@ class Entities:
         self._ended: list[tuple[EntityResident, Delivery, asyncio.Task[OperationOutcome]]] = []
         self._pumps = 0
         self._busy = 0
-        self._evict_above = limits.resident
+        self._crowd: Crowd[EntityResident] = Crowd(
+            self.residents,
+            limits.resident,
+            limits.partitions,
+            stays=lambda resident: resident.idle_since == self._pumps or not resident.idle,
+            drop=lambda _: None,
+        )
         self._closed = False
 
     # --- what the partition calls ------------------------------------------------------------------------------------
@@ -151,10 +152,7 @@ class Entities:
         self.current = None
         if self._wanted:
             self._read_wanted()
-        if len(self.residents) > self._evict_above:
-            self._evict()
-        elif self._evict_above > self._limits.resident:
-            self._evict_above -= 1
+        self._crowd.thin_out()
 
     @property
     def is_late(self) -> bool:
@@ -230,14 +228,6 @@ class Entities:
         self._ready[instance_id] = resident
         return resident
 
-    def _evict(self) -> None:
-        self._evict_above = evict(
-            self.residents,
-            self._limits.resident,
-            stays=lambda resident: resident.idle_since == self._pumps or not resident.idle,
-            drop=lambda _: None,
-        )
-
     # --- one entity --------------------------------------------------------------------------------------------------
 
     def _work_on(self, resident: EntityResident, now: int) -> bool:
@@ -261,7 +251,7 @@ class Entities:
             elif isinstance(body, ReleaseEntity):
                 self._release(resident, delivery, body)
             elif isinstance(body, TimerDue):
-                self._ring(resident, body, now)
+                self._keeping.ring(resident, body, now)
             elif isinstance(body, Redrive | Discard) and body.message_id is not None:
                 self._parking.message(delivery, body)
             else:
@@ -273,7 +263,7 @@ class Entities:
             self._desk.consumed(delivery)
             return
         if call.due_at is not None and call.due_at > now:
-            self._delay(resident, delivery, call, call.due_at)
+            self._keeping.delay(resident, delivery, call, call.due_at)
             return
         try:
             code = self._code(resident)
@@ -418,7 +408,7 @@ class Entities:
                 outcome.failure.message,
             )
         if outcome.alarm != KEEP_ALARM:
-            self._set_alarm(resident, outcome.alarm, now)
+            self._keeping.set_alarm(resident, outcome.alarm, now)
         if self._trials.over(resident, delivery, call, now):
             self._stage(resident, now)
         if outcome.result is not None:
@@ -436,7 +426,7 @@ class Entities:
         self._stage(resident, now)
         ttl = None if resident.code is None else resident.code.idle_ttl_us
         if ttl is not None and state.state is not None and state.idle_timer is None:
-            self._set_idle_timer(resident, state.updated_at + ttl)
+            self._keeping.set_idle_timer(resident, state.updated_at + ttl)
 
     def _tell(
         self, delivery: Delivery, call: CallEntity, result: bytes | None, failure: FailureDetails | None
@@ -497,95 +487,6 @@ class Entities:
             self._stage(resident, state.updated_at)
             resident.look_again()
         self._desk.consumed(delivery)
-
-    # --- times -------------------------------------------------------------------------------------------------------
-
-    def _delay(self, resident: EntityResident, delivery: Delivery, call: CallEntity, due_at: int) -> None:
-        state = resident.state
-        seq = state.next_seq
-        state.next_seq = seq + 1
-        state.delayed[seq] = Delayed(seq, due_at, msgspec.structs.replace(call, due_at=None))
-        self._stage(resident, self._clock.now())
-        self._set_timer(resident, seq, TIMER_SIGNAL, due_at)
-        self._desk.consumed(delivery)
-
-    def _set_alarm(self, resident: EntityResident, due_at: int, now: int) -> None:
-        """Move the one alarm of an entity; 0: it has none. It is a signal to itself that is due later."""
-        state = resident.state
-        held = state.delayed.get(_ALARM_SEQ)
-        if (0 if held is None else held.due_at) == due_at:
-            return
-        if due_at:
-            self._stage(resident, now)
-            call = CallEntity(ALARM, None, sender=resident.instance_id)
-            state.delayed[_ALARM_SEQ] = Delayed(_ALARM_SEQ, due_at, call)
-            self._set_timer(resident, _ALARM_SEQ, TIMER_SIGNAL, due_at)
-        else:
-            del state.delayed[_ALARM_SEQ]
-            self._clear_timer(resident, _ALARM_SEQ, TIMER_SIGNAL)
-            self._stage(resident, now)
-
-    def _ring(self, resident: EntityResident, due: TimerDue, now: int) -> None:
-        state = resident.state
-        if due.execution != state.execution:
-            return  # of an entity that is gone, and its row with it
-        if due.kind == TIMER_SIGNAL:
-            delayed = state.delayed.pop(due.seq, None)
-            if delayed is not None:
-                self._clear_timer(resident, due.seq, TIMER_SIGNAL)
-                self._stage(resident, now)
-                delivery = Delivery(resident.instance_id, delayed.call)
-                self._desk.around.keep(delivery)
-                resident.queue.append(delivery)
-        elif due.kind == TIMER_IDLE and state.idle_timer is not None:
-            self._look_whether_idle(resident, now)
-
-    def _look_whether_idle(self, resident: EntityResident, now: int) -> None:
-        """Operations do not move the timer, which would cost a row each: it looks again as late as the last one says."""
-        state = resident.state
-        self._clear_timer(resident, _IDLE_SEQ, TIMER_IDLE)
-        state.idle_timer = None
-        self._stage(resident, now)
-        try:
-            ttl = self._code(resident).idle_ttl_us
-        except UnknownFunctionError:
-            return
-        if ttl is None or state.state is None:
-            return
-        busy = resident.busy is not None or resident.waiting or state.holder is not None
-        if busy or state.updated_at + ttl > now:
-            self._set_idle_timer(
-                resident, max(now, state.updated_at) + ttl if busy else state.updated_at + ttl
-            )
-            return
-        state.state = None
-        state.updated_at = now
-
-    def _set_idle_timer(self, resident: EntityResident, due_at: int) -> None:
-        resident.state.idle_timer = due_at
-        self._set_timer(resident, _IDLE_SEQ, TIMER_IDLE, due_at)
-
-    def _set_timer(self, resident: EntityResident, seq: int, kind: int, due_at: int) -> None:
-        key = TimerKey(resident.state.execution, seq, kind)
-        row = TimerRow(*key, due_at, resident.instance_id)
-        self._desk.committer.gathering.entity_timers[key] = row
-
-    def _clear_timer(self, resident: EntityResident, seq: int, kind: int) -> None:
-        key = TimerKey(resident.state.execution, seq, kind)
-        self._desk.committer.gathering.entity_timers[key] = None
-
-    # --- rows --------------------------------------------------------------------------------------------------------
-
-    def _stage(self, resident: EntityResident, now: int) -> None:
-        """Have the row written with the batch that gathers."""
-        state = resident.state
-        if not state.execution:
-            state.execution = self._desk.around.new_execution()
-            state.created_at = now
-            state.updated_at = max(now, state.updated_at)
-        if not resident.staged:
-            resident.staged = True
-            self._desk.committer.gathering.entities.append(resident)
 
 
 def _cancel(task: asyncio.Task[OperationOutcome]) -> None:

@@ -7,7 +7,7 @@ teardown are one call on one object and cannot miss it.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -32,6 +32,8 @@ class ActivityCall(msgspec.Struct, frozen=True, eq=False):
         name: The activity.
         input: Its input.
         tags: Set by the caller of the activity.
+        begun: Called by the event loop when the code of one that does not run on it has got its thread or process; None when
+            nobody wants to know.
     """
 
     instance_id: str
@@ -42,6 +44,7 @@ class ActivityCall(msgspec.Struct, frozen=True, eq=False):
     name: str
     input: Payload
     tags: dict[str, str] | None = None
+    begun: Callable[[], None] | None = None
 
 
 class Run(Protocol):

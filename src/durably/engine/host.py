@@ -1,4 +1,4 @@
-"""Host: opens a hub, owns its partition, keeps what must outlive a partition object, and decides after failures."""
+"""Host: opens a hub, owns partitions of it, keeps what must outlive a partition object, and ends."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ import asyncio
 import logging
 import os
 import platform
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any, Final
 
 from durably.clock import Clock, Random, SystemClock, SystemRandom
 from durably.core.events import Payload
+from durably.core.ids import check_text
 from durably.core.messages import ActivityDone, MessageBody
 from durably.engine.activities import ActivityPool
+from durably.engine.balance import Balance
+from durably.engine.claimer import Claimer
 from durably.engine.commands import Commands
-from durably.engine.committer import RETRY_DELAY_MAX_US, TROUBLE_DELAY_US
 from durably.engine.company import Company
-from durably.engine.executor import Executor
+from durably.engine.executor import Executor, FunctionKind
 from durably.engine.gate import Gate
+from durably.engine.hub_clock import HubClock
 from durably.engine.janitor import Janitor
 from durably.engine.options import EngineOptions
-from durably.engine.partition import Partition, Share
+from durably.engine.ownership import Means, Ownership, moved
+from durably.engine.partition import Partition
 from durably.engine.residents import Delivery
-from durably.engine.strikes import Strikes
-from durably.engine.suspicion import Suspicion
+from durably.engine.spread import Room
 from durably.engine.waiters import Waiters
-from durably.engine.watched import WatchedExecutor
-from durably.errors import (
-    HubClosedError,
-    InvariantError,
-    LeaseLostError,
-    OperationError,
-    StoreFailedError,
-    StoreUnavailableError,
-    UsageError,
-)
-from durably.storage.api import Lease, Store
+from durably.errors import HubClosedError, OperationError, StoreUnavailableError, UsageError
+from durably.storage.api import HostReport, Lease, Store, Survey
 
 _log = logging.getLogger("durably.engine")
 
-_RELOADS_MAX = 20
-"""Reloads in a row, without a commit between them and without a culprit to park, after which the host gives up."""
+_HEARING: Final = 5
+"""A host that is told of arrivals looks for what it was not told of so many times less often: it costs the server."""
+
+_KINDS: Final[tuple[FunctionKind, ...]] = ("activity", "entity", "orchestrator")
+
+_VERSION = version("durably")
+"""Looked up once: it is told with every look at the other hosts, and looking it up reads files."""
 
 
 class Host:
@@ -64,55 +66,79 @@ class Host:
     ) -> None:
         self.store = store
         self.executor: Executor = executor
-        self.options = options or EngineOptions.from_environment()
-        self.clock: Clock = clock or SystemClock()
+        self.options = _resolved(options or EngineOptions.from_environment(), store)
+        self.clock: Clock = _clock_for(store, clock or SystemClock())
         self.random: Random = random or SystemRandom()
         self.waiters = Waiters()
-        self.partition: Partition | None = None
         self.failure: Exception | None = None
         """Why the host stopped by itself, or None."""
-        self._company = Company(self.options.max_deliveries)
-        self._suspicion = Suspicion()
+        company = Company(self.options.max_deliveries)
         self.pool = ActivityPool(
             executor,
             self.clock,
             self.options.max_concurrent_activities,
             self._activity_done,
-            company=self._company,
+            company=company,
             unknown_wait=self.options.unknown_functions == "wait",
+            time_limit_s=self.options.function_timeout_s,
         )
         self._room = Gate(lambda: self.has_room)
-        self.pool.freed = self._room.look
-        self._lease: Lease | None = None
+        self.pool.freed = self._freed
+        self._company = company
+        self._keeps: Room | None = None
+        self._claimer: Claimer | None = None
         self._commands = Commands(self.options.max_commands, self._deliver, lambda: self._refuses)
-        self._strikes = Strikes(self.options.invariant_strikes)
+        self._name = f"pid {os.getpid()} on {platform.node()}"
+        self._own = Ownership(self._means(company), executor, self._name)
+        self._balance: Balance | None = None
+        self._started = False
         self._closing = False
         self._stopped: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] | None = None
-        self._polling = False
-        self._sweeping = False
-        self._unloaded: StoreUnavailableError | None = None
+
+    def _means(self, company: Company) -> Means:
+        return Means(
+            store=self.store,
+            pool=self.pool,
+            commands=self._commands,
+            waiters=self.waiters,
+            clock=self.clock,
+            random=self.random,
+            options=self.options,
+            company=company,
+            closing=lambda: self._closing,
+            spawn=self._spawn,
+            pause=self._pause,
+            bounded=self._bounded,
+            gave_up=self._give_up,
+            moved=self._look_around,
+        )
+
+    @property
+    def name(self) -> str:
+        """For people, and as others see it."""
+        return self._name
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the hub, become its owner, and go on with what is in flight.
+        """Open the hub, become an owner, and go on with what is in flight.
+
+        Where hosts share a hub it owns its part of it, as far as that is free; others let go of the rest soon.
 
         Raises:
-            HubLockedError: Another live host serves it.
+            HubLockedError: Another live host serves it, and hosts cannot share it.
             OperationError: The store cannot be opened; see `Store.open`.
             UsageError: It was started before.
         """
-        if self._closing or self._lease is not None:
+        if self._closing or self._started:
             raise UsageError(f"The host of {self.store.url} was started before; make another one")
+        self._started = True
         self._failed = asyncio.get_running_loop().create_future()
         await self.store.open(create=True)
         try:
-            self._lease = await self.store.acquire(0, f"pid {os.getpid()} on {platform.node()}")
-            if self._lease.orphaned:
-                await self._become_suspicious(self._lease)
-            await self._load()
+            await self._become_owner()
         except BaseException:
             self.abandon()
             await self._close()
@@ -121,18 +147,76 @@ class Host:
         self._poll_later()
         if self.options.keep_finished_s:
             keep_us = int(self.options.keep_finished_s * 1_000_000)
-            janitor = Janitor(self.store, self.submit, self._pause, self.clock, keep_us)
+            janitor = Janitor(self.store, self.submit, self._pause, self.clock, keep_us, serves=self.serves)
             self._spawn(janitor.work())
 
-    async def _become_suspicious(self, lease: Lease) -> None:
-        """The host before died: find out what it was doing, and note from now on what this one does."""
-        try:
-            log = await self.store.work_log(lease)
-        except StoreUnavailableError as error:
-            _log.warning("what kills this process, if anything does, will not be found: %s", error)
+    async def _become_owner(self) -> None:
+        if not self.store.capabilities.shared:
+            await self._own.take(0)
+            with suppress(OperationError):  # whoever asks who is there does without
+                await self.store.survey(self._report())
             return
-        self._suspicion = Suspicion(log)
-        self.executor = self.pool.executor = WatchedExecutor(self.executor, self._suspicion)
+        self._keeps = self._room_for_others()
+        routes = self._own.share(self._keeps)
+        self.store.on_lease_lost(self._lease_lost)
+        balance = self._balance = Balance(
+            self.store,
+            owned=lambda: [one.number for one in self._own.holdings.values() if not one.leaving],
+            take=self._own.take,
+            give=lambda number: self._own.give(number, self.options.drain_timeout_s),
+            report=self._report,
+            seen=self._seen,
+            clock=self.clock,
+            heard=self.clock.heard if isinstance(self.clock, HubClock) else None,
+            lease_s=self.options.lease_s,
+            spawn=self._spawn,
+        )
+        await balance.begin()
+        self._spawn(balance.work())
+        if self._keeps is not None and self.store.tasks is not None:
+            self._claimer = Claimer(
+                self.store.tasks,
+                self.pool,
+                self.executor,
+                self.clock,
+                self.options,
+                room=self._keeps,
+                company=self._company,
+                routes=routes,
+                poll_us=self._poll_us,
+                spawn=self._spawn,
+            )
+            self._claimer.begin()
+
+    def _room_for_others(self) -> Room | None:
+        if self.store.tasks is None:
+            return None
+        return Room(self.executor, self.pool, self.options)
+
+    def _seen(self, survey: Survey) -> None:
+        if self._keeps is not None:
+            self._keeps.seen(survey)
+
+    def _report(self) -> HostReport:
+        waiting, since = self.pool.waiting()
+        return HostReport(
+            self._name,
+            _VERSION,
+            tuple(f"{kind}:{name}" for kind in _KINDS for name in self.executor.names(kind)),
+            draining=self._closing,
+            backlog=waiting,
+            oldest_us=None if since is None else max(0, self.clock.now() - since),
+            running=self.pool.running,
+            places=self.options.max_concurrent_activities,
+        )
+
+    def _lease_lost(self, lease: Lease) -> None:
+        if not self._closing:
+            self._own.lease_lost(lease)
+
+    def _look_around(self) -> None:
+        if self._balance is not None and not self._closing:
+            self._balance.look()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Take nothing new, let running activities end (up to the drain time-out), commit, let go. Idempotent.
@@ -147,7 +231,7 @@ class Host:
         self._closing = True
         self._room.look()
         self._stopped = asyncio.get_running_loop().create_future()
-        self._suspicion.forgive()
+        self._own.forgive()
         timeout_s = self.options.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
         try:
             await self._drain(timeout_s)
@@ -161,15 +245,28 @@ class Host:
                 self._stopped.set_result(None)
 
     async def _drain(self, timeout_s: float) -> None:
+        if self._claimer is not None and self.failure is None:
+            await self._claimer.leave()
+        if self._balance is not None:
+            self._balance.close()
+            if (
+                self.failure is None
+            ):  # each partition goes as soon as nothing of it runs, and others have to take it
+                with suppress(OperationError):
+                    await self.store.survey(self._report())
+                await _all([self._own.give(number, timeout_s) for number in self._own.numbers])
         await self.pool.stop(timeout_s if self.failure is None else 0)
-        if self.partition is not None and self.failure is None:
-            await self._bounded(self.partition.becomes_quiet(), max(timeout_s, 1.0))
+        if self._claimer is not None:
+            await self._bounded(self._claimer.close(), max(timeout_s, 1.0))
+        if self.failure is None:
+            quiet = [partition.becomes_quiet() for partition in self._own.partitions]
+            await self._bounded(_all(quiet), max(timeout_s, 1.0))
 
     async def _let_go(self, timeout_s: float) -> None:
-        partition = self.partition
-        if partition is not None:
+        partitions = self._own.partitions
+        for partition in partitions:
             partition.close()
-            await self._bounded(partition.landed(), timeout_s)
+        await self._bounded(_all([partition.landed() for partition in partitions]), timeout_s)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -177,8 +274,8 @@ class Host:
             self.failure or HubClosedError(f"The host of {self.store.url} stopped; start one and ask again")
         )
         try:
-            if self._lease is not None and self.failure is None:
-                await self.store.release(self._lease)
+            if self.failure is None:
+                await _all([self.store.release(one.lease) for one in self._own.holdings.values()])
         except OperationError as error:  # it ends with the store, or runs out
             _log.warning("the lease of %s could not be given back: %s", self.store.url, error)
         finally:
@@ -193,11 +290,10 @@ class Host:
     def abandon(self) -> None:
         """Drop everything at once, as a crash would: nothing is committed, nobody is answered. For simulations."""
         self._closing = True
-        self._suspicion.abandon()
+        if self._claimer is not None:
+            self._claimer.abandon()
         self.pool.abandon()
-        if self.partition is not None:
-            self.partition.close()
-            self.partition = None
+        self._own.abandon()
         for task in self._tasks:
             task.cancel()
 
@@ -208,7 +304,7 @@ class Host:
         What was sent before waits and is not lost, reads go on, and new messages are refused, until the store takes
         something again.
         """
-        return self._unloaded if self.partition is None else self.partition.committer.trouble
+        return self._own.trouble
 
     async def failed(self) -> None:
         """Return when the host has stopped by itself; `failure` says why. Never returns for one that goes on."""
@@ -232,14 +328,20 @@ class Host:
         Raises:
             HubClosedError: The host is stopping.
             StoreUnavailableError: The store takes nothing for now (see `trouble`); the message was not sent.
+            NotServedHereError: Its partition is another host's.
             UsageError: The instance refuses it; see the operations.
+            InvalidTextError: No store can hold the id.
         """
-        trouble = self.trouble
+        check_text(target, "id")  # here, since a commit with it would fail for all, and end the host
+        holding = self._own.holding_of(target)
+        trouble = None if holding is None else holding.trouble
         if trouble is not None:
             raise StoreUnavailableError(str(trouble))
         await self._commands.wait_for_place()
         if self._refuses:
             raise self.failure or HubClosedError(f"The host of {self.store.url} is stopping; ask another one")
+        if not self.serves(target):
+            raise moved(target, in_doubt=False)
         return await self._commands.send(target, body)
 
     @property
@@ -247,18 +349,25 @@ class Host:
         return self._closing or self.failure is not None
 
     def _deliver(self, delivery: Delivery) -> None:
-        if self.partition is not None:
-            self.partition.deliver(delivery)
+        holding = self._own.holding_of(delivery.target)
+        if holding is not None:
+            holding.deliver(delivery)
 
     @property
     def has_room(self) -> bool:
         """True when another start may come: fewer activities are open than the host may hold."""
-        room = len(self.pool) <= self.options.max_open_activities
+        held = len(self.pool) + (0 if self._keeps is None else self._keeps.offered)
+        room = held <= self.options.max_open_activities
         return room or self._closing or self.failure is not None
 
     async def wait_for_room(self) -> None:
         """Return when the host has room for another start."""
         await self._room.passed()
+
+    def _freed(self) -> None:
+        self._room.look()
+        if self._claimer is not None:
+            self._claimer.look()
 
     async def _pause(self, delay_us: int) -> None:
         """Sleep by the engine's own clock."""
@@ -277,123 +386,59 @@ class Host:
     def _activity_done(self, instance_id: str, done: ActivityDone) -> None:
         self._deliver(Delivery(instance_id, done))
 
-    # --- inbox -------------------------------------------------------------------------------------------------------
+    # --- partitions --------------------------------------------------------------------------------------------------
+
+    def serves(self, instance_id: str) -> bool:
+        """True when the partition of the instance is one of this host."""
+        return self._own.holding_of(instance_id) is not None
+
+    def partition_for(self, instance_id: str) -> Partition | None:
+        """The object that has the instance in memory, or would have; None when that is elsewhere, or just being loaded."""
+        holding = self._own.holding_of(instance_id)
+        return None if holding is None else holding.partition
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partition objects in memory."""
+        return self._own.partitions
+
+    @property
+    def epochs(self) -> dict[int, int]:
+        """The partitions that it believes to own, and since which epoch."""
+        return {number: holding.lease.epoch for number, holding in self._own.holdings.items()}
+
+    @property
+    def partition(self) -> Partition | None:
+        """The partition object of a hub that has one partition."""
+        holding = self._own.holdings.get(0)
+        return None if holding is None else holding.partition
+
+    def reload_partition(self, why: str, number: int = 0) -> None:
+        """Throw a partition object away and load it anew from its rows, as after a broken invariant."""
+        holding = self._own.holdings.get(number)
+        if holding is not None:
+            holding.reload(why)
 
     def _arrived(self) -> None:
-        if self.partition is not None and not self._polling and not self._closing:
-            self._polling = True
-            self._spawn(self._read_inbox(everything=False))
+        if not self._closing:
+            for holding in self._own.holdings.values():
+                holding.arrived()
+            if self._balance is not None:
+                self._balance.stir()
+
+    def _poll_us(self) -> int:
+        rarely = self.store.capabilities.shared and self.store.listening
+        return int(self.options.inbox_poll_s * (_HEARING if rarely else 1) * 1_000_000)
 
     def _poll_later(self) -> None:
         if not self._closing:
-            self.clock.call_later(int(self.options.inbox_poll_s * 1_000_000), self._poll)
+            self.clock.call_later(self._poll_us(), self._poll)
 
     def _poll(self) -> None:
         if not self._closing and self.failure is None:
-            if not self._sweeping:  # else the store is slow: more reads would only make it slower
-                self._sweeping = True
-                self._spawn(self._sweep())
+            for holding in self._own.holdings.values():
+                holding.poll()
             self._poll_later()
-
-    async def _sweep(self) -> None:
-        try:
-            # Where messages appear in order, what waits for its time is not read every second.
-            await self._read_inbox(everything=not self.store.capabilities.inbox_in_order)
-        finally:
-            self._sweeping = False
-
-    async def _read_inbox(self, *, everything: bool) -> None:
-        self._polling = False  # a post that comes from here on asks again
-        if self.partition is not None:
-            await self._read_inbox_of(self.partition, everything=everything)
-
-    async def _read_inbox_of(self, partition: Partition, *, everything: bool) -> None:
-        try:
-            await partition.read_inbox(everything=everything)
-        except StoreUnavailableError as error:
-            _log.warning("the inbox of %s could not be read, trying again: %s", self.store.url, error)
-        except Exception as error:  # noqa: BLE001 - a store that cannot read cannot be served
-            partition.fail(error, None)
-
-    # --- partition objects come and go -------------------------------------------------------------------------------
-
-    async def _load(self) -> None:
-        if self._lease is None:
-            raise HubClosedError(f"The host of {self.store.url} does not own it: start it first")
-        share = Share(
-            self.store,
-            self.executor,
-            self.pool,
-            self.waiters,
-            self.clock,
-            self.random,
-            self.options,
-            self._company,
-            self._suspicion,
-        )
-        partition = Partition(
-            share,
-            self._lease,
-            condemned=self._strikes.condemned,
-            cautious=self._strikes.cautious,
-            lost=self._partition_lost,
-        )
-        try:
-            await partition.load()
-        except BaseException:
-            partition.close()  # it may have gone half of the way
-            raise
-        self.partition, self._unloaded = partition, None
-        for instance_id, done in self.pool.results():
-            partition.deliver(Delivery(instance_id, done))
-        for delivery in self._commands.unanswered():
-            partition.deliver(delivery)  # it was under way when the partition object before was thrown away
-
-    def reload_partition(self, why: str) -> None:
-        """Throw the partition object away and load it anew from its rows, as after a broken invariant."""
-        partition = self.partition
-        if partition is not None:
-            partition.close()
-            self._partition_lost(InvariantError("I11", "-", why), None)
-
-    def _partition_lost(self, error: Exception, culprit: str | None) -> None:
-        """A partition object ended. Its rows are the truth: load it anew, or stop when that cannot help."""
-        lost, self.partition = self.partition, None
-        if self._closing:
-            return
-        if isinstance(error, (StoreFailedError, LeaseLostError, HubClosedError)):
-            self._give_up(error)
-            return
-        progressed = lost is not None and lost.progressed
-        strikes = self._strikes.count(error, culprit, progressed=progressed)
-        if culprit is None and strikes > _RELOADS_MAX:
-            self._give_up(error)
-            return
-        if isinstance(error, InvariantError):
-            _log.error("the partition is reloaded: %s", error)
-        self._spawn(self._reload(lost, strikes))
-
-    async def _reload(self, lost: Partition | None, strikes: int) -> None:
-        if lost is not None:
-            await lost.landed()
-        delay_us = int(self.options.commit_retry_s * 1_000_000)
-        attempt = 0 if strikes <= 1 else 1
-        while not self._closing:
-            if attempt:
-                await self._pause(delay_us)
-                delay_us = min(2 * delay_us, RETRY_DELAY_MAX_US)
-            attempt += 1
-            try:
-                await self._load()
-            except StoreUnavailableError as error:
-                if delay_us >= TROUBLE_DELAY_US:
-                    self._unloaded = error
-                _log.warning("%s cannot be loaded, trying again: %s", self.store.url, error)
-            except Exception as error:  # noqa: BLE001 - nothing above this task could act on it
-                self._give_up(error)
-                return
-            else:
-                return
 
     def _give_up(self, error: Exception) -> None:
         _log.critical("the host of %s stops: %s", self.store.url, error)
@@ -408,5 +453,21 @@ class Host:
         task.add_done_callback(self._tasks.discard)
 
 
+def _clock_for(store: Store, clock: Clock) -> Clock:
+    """Hosts that share a hub go by its time; a clock of a test is left alone."""
+    return HubClock() if store.capabilities.shared and isinstance(clock, SystemClock) else clock
+
+
+def _resolved(options: EngineOptions, store: Store) -> EngineOptions:
+    if options.unknown_functions != "auto":
+        return options
+    return replace(options, unknown_functions="wait" if store.capabilities.shared else "fail")
+
+
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
+
+
+async def _all(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do all at once."""
+    await asyncio.gather(*works)

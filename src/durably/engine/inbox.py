@@ -15,6 +15,9 @@ from durably.engine.residents import Delivery
 _FIRST = f"{INTERNAL}{INTERNAL}"
 """Beginning of the ids of messages that come before all others to their instance, wherever their rows lie."""
 
+_FOREIGN_GONE_MAX = 10_000
+"""A message is handed over within moments of its commit: so many are not dealt with meanwhile."""
+
 
 class Inbox:
     """The inbox of one partition, as its owner sees it.
@@ -31,9 +34,14 @@ class Inbox:
         self._prefix = f"{INTERNAL}{token[:12]}."
         self._next = 0
         self._unstored: dict[str, Delivery] = {}
+        self._leaving: list[Delivery] = []
         self._held: set[str] = set()
         self._reads = 0
         self._gone_meanwhile: set[str] = set()
+        self._foreign: set[str] = set()
+        """Those of `_held` that another partition has sent and a read has brought."""
+        self._foreign_gone: dict[str, None] = {}
+        """The newest of these that are gone: whoever sent them may still be about to hand them over."""
 
     @contextmanager
     def reading(self) -> Generator[None, None, None]:
@@ -62,6 +70,8 @@ class Inbox:
         if row.message_id in self._held or row.message_id in self._gone_meanwhile:
             return None
         self._held.add(row.message_id)
+        if row.message_id[0] == INTERNAL and not row.message_id.startswith(self._prefix):
+            self._foreign.add(row.message_id)
         try:
             body = decode_body(row.body)
         except (msgspec.MsgspecError, UnicodeError) as error:
@@ -79,6 +89,24 @@ class Inbox:
         if delivery.row is None:
             delivery.row = INTERNAL + self.new_id() if first else self.new_id()
             self._unstored[delivery.row] = delivery
+
+    def send_away(self, delivery: Delivery) -> None:
+        """Give a message to another partition a row there, with the batch that is gathering."""
+        delivery.row = self.new_id()
+        self._leaving.append(delivery)
+
+    def take_leaving(self) -> list[Delivery]:
+        """The messages to other partitions that become rows with the batch being sealed."""
+        leaving, self._leaving = self._leaving, []
+        return leaving
+
+    def hand_in(self, delivery: Delivery) -> bool:
+        """Take a message whose row another partition of this host has just made durable; False when it is held already."""
+        row = delivery.row or ""
+        if row in self._held or row in self._gone_meanwhile or row in self._foreign_gone:
+            return False
+        self._held.add(row)
+        return True
 
     def new_id(self) -> str:
         """An id for a message of ours."""
@@ -100,5 +128,14 @@ class Inbox:
     def gone(self, rows: Iterable[str]) -> None:
         """Rows have been deleted."""
         self._held.difference_update(rows)
+        if self._foreign:
+            self._note_foreign(rows)
         if self._reads:
             self._gone_meanwhile.update(rows)
+
+    def _note_foreign(self, rows: Iterable[str]) -> None:
+        gone = self._foreign.intersection(rows)
+        self._foreign -= gone
+        self._foreign_gone.update(dict.fromkeys(gone))
+        while len(self._foreign_gone) > _FOREIGN_GONE_MAX:
+            del self._foreign_gone[next(iter(self._foreign_gone))]

@@ -10,7 +10,13 @@ from durably.clock import Clock
 from durably.core.messages import MessageBody, Purge
 from durably.core.query import FIRST, InstanceQuery, Place
 from durably.core.status import TERMINAL
-from durably.errors import HubClosedError, InstanceNotFoundError, InstanceStateError, OperationError
+from durably.errors import (
+    HubClosedError,
+    InstanceNotFoundError,
+    InstanceStateError,
+    NotServedHereError,
+    OperationError,
+)
 from durably.storage.api import Store
 
 _log = logging.getLogger("durably.engine")
@@ -42,6 +48,7 @@ class Janitor:
         pause: Sleeps for some microseconds by the engine's clock.
         clock: Says how old an instance is.
         keep_us: How long a finished instance is kept, from its end.
+        serves: Whether an instance is this host's to delete.
     """
 
     def __init__(
@@ -51,12 +58,15 @@ class Janitor:
         pause: Callable[[int], Awaitable[None]],
         clock: Clock,
         keep_us: int,
+        *,
+        serves: Callable[[str], bool],
     ) -> None:
         self._store = store
         self._submit = submit
         self._pause = pause
         self._clock = clock
         self._keep_us = keep_us
+        self._serves = serves
         self._interval_us = max(_INTERVAL_MIN_US, min(_INTERVAL_MAX_US, keep_us // 10))
 
     async def work(self) -> None:
@@ -90,7 +100,8 @@ class Janitor:
                 page_size=PAGE,
                 after=after,
             )
-            rows, after = await self._store.query(query)
+            found, after = await self._store.query(query)
+            rows = [row for row in found if self._serves(row.instance_id)]
             # All at once: they become durable together.
             deleted += sum(await asyncio.gather(*(self._purge(row.instance_id) for row in rows)))
             overdue_us = max((limit - row.updated_at for row in rows), default=0)
@@ -105,6 +116,6 @@ class Janitor:
     async def _purge(self, instance_id: str) -> int:
         try:
             await self._submit(instance_id, Purge())
-        except (InstanceNotFoundError, InstanceStateError):
-            return 0  # somebody was quicker, or started it again
+        except (InstanceNotFoundError, InstanceStateError, NotServedHereError):
+            return 0  # somebody was quicker, or started it again, or its partition has just gone
         return 1

@@ -11,10 +11,13 @@ from typing import TypeVar
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
 from durably.core.history import decode_failure
+from durably.core.hosts import HostStatus
+from durably.core.load import HubLoad
 from durably.core.messages import (
     CallEntity,
     Cancel,
     Discard,
+    MessageBody,
     Purge,
     RaiseEvent,
     Redrive,
@@ -28,16 +31,19 @@ from durably.core.messages import (
 )
 from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
+from durably.core.shared_tasks import TaskInfo
 from durably.core.status import TERMINAL, Outcome
 from durably.engine.committed import find, no_answer, orphaned_section, read_events
 from durably.engine.desk import not_registered
 from durably.engine.families import order_family
 from durably.engine.host import Host
 from durably.engine.listing import count_instances, query_instances
+from durably.engine.load import hub_load
+from durably.engine.ownership import moved
 from durably.engine.parked import addressee, query_parked
-from durably.engine.waiters import CommitWatch
+from durably.engine.presence import drain_host, live_hosts, shared_tasks
 from durably.errors import InstanceNotFoundError, UnknownFunctionError
-from durably.management import check_start
+from durably.management import Watch, check_start
 
 T = TypeVar("T")
 
@@ -55,7 +61,11 @@ class Operations:
         host = self._host
         if not host.has_room:
             await host.wait_for_room()
-        await host.submit(instance_id, start)
+        await self._submit(instance_id, start)
+
+    async def _submit(self, target: str, body: MessageBody) -> Payload:
+        """Send a message, and return when what it did is durable."""
+        return await self._host.submit(target, body)
 
     def _refuse_unknown(self, name: str) -> None:
         host = self._host
@@ -66,49 +76,49 @@ class Operations:
 
     async def raise_event(self, instance_id: str, name: str, data: Payload) -> None:
         """See `Management.raise_event`."""
-        await self._host.submit(instance_id, RaiseEvent(name, data))
+        await self._submit(instance_id, RaiseEvent(name, data))
 
     async def cancel(self, instance_id: str, reason: str | None) -> None:
         """See `Management.cancel`."""
-        await self._host.submit(instance_id, Cancel(reason))
+        await self._submit(instance_id, Cancel(reason))
 
     async def terminate(
         self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
     ) -> None:
         """See `Management.terminate`."""
         order = Terminate(reason, recursive, compensate=compensate)
-        obey = partial(self._host.submit, instance_id, order)
+        obey = partial(self._submit, instance_id, order)
         if not recursive:
             await obey()
             return
-        await order_family(self._host.store, self._host.submit, instance_id, order, obey)
+        await order_family(self._host.store, self._submit, instance_id, order, obey)
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:
         """See `Management.suspend`."""
-        await self._host.submit(instance_id, Suspend(reason))
+        await self._submit(instance_id, Suspend(reason))
 
     async def resume(self, instance_id: str, reason: str | None) -> None:
         """See `Management.resume`."""
-        await self._host.submit(instance_id, Resume(reason))
+        await self._submit(instance_id, Resume(reason))
 
     async def rewind(self, instance_id: str, rewind: Rewind) -> None:
         """See `Management.rewind`."""
-        await self._host.submit(instance_id, rewind)
+        await self._submit(instance_id, rewind)
 
     async def restart(self, instance_id: str, restart: Restart) -> None:
         """See `Management.restart`."""
         row = await self._host.store.get_instance(instance_id, payloads=False)
         if row is not None:
             self._refuse_unknown(row.name)
-        await self._host.submit(instance_id, restart)
+        await self._submit(instance_id, restart)
 
     async def purge(self, instance_id: str, *, recursive: bool = False) -> bool:
         """See `Management.purge`."""
         order = Purge(recursive)
-        obey = partial(self._host.submit, instance_id, order)
+        obey = partial(self._submit, instance_id, order)
         try:
             if recursive:
-                await order_family(self._host.store, self._host.submit, instance_id, order, obey)
+                await order_family(self._host.store, self._submit, instance_id, order, obey)
             else:
                 await obey()
         except InstanceNotFoundError:
@@ -120,7 +130,7 @@ class Operations:
         host = self._host
         if not host.has_room:
             await host.wait_for_room()
-        await host.submit(entity, call)
+        await self._submit(entity, call)
 
     async def call_entity(self, entity: str, call: CallEntity, timeout_s: float | None) -> Payload:
         """See `Management.call_entity`."""
@@ -128,8 +138,8 @@ class Operations:
         if not host.has_room:
             await host.wait_for_room()
         if timeout_s is None:
-            return await host.submit(entity, call)
-        task = asyncio.ensure_future(host.submit(entity, call))
+            return await self._submit(entity, call)
+        task = asyncio.ensure_future(self._submit(entity, call))
         late: list[bool] = []
         wakeup = host.clock.call_later(
             int(timeout_s * 1_000_000), lambda: late.append(True) if task.cancel() else None
@@ -160,12 +170,32 @@ class Operations:
         """See `Management.release_orphaned`."""
         section = await orphaned_section(self._host.store, row)
         if section is not None:
-            await self._host.submit(row.instance_id, ReleaseEntity(section))
+            await self._submit(row.instance_id, ReleaseEntity(section))
         return section is not None
 
     async def is_served(self) -> bool:
         """See `Management.is_served`."""
         return self._host.failure is None
+
+    async def shared_tasks(self, instance_id: str) -> list[TaskInfo]:
+        """See `Management.shared_tasks`."""
+        return await shared_tasks(self._host.store, instance_id)
+
+    async def hosts(self) -> list[HostStatus]:
+        """See `Management.hosts`."""
+        return await live_hosts(self._host.store)
+
+    async def load(self) -> HubLoad:
+        """See `Management.load`."""
+        return await hub_load(self._host.store, self._host.clock.now())
+
+    async def now(self) -> int:
+        """See `Management.now`."""
+        return self._host.clock.now()
+
+    async def drain_host(self, host_id: str) -> None:
+        """See `Management.drain_host`."""
+        await drain_host(self._host.store, host_id)
 
     async def query_parked(self, query: ParkedQuery) -> ParkedFound:
         """See `Management.query_parked`."""
@@ -174,12 +204,12 @@ class Operations:
     async def redrive(self, item_id: str) -> None:
         """See `Management.redrive`."""
         target, message_id = await addressee(self._host.store, item_id, "redrive")
-        await self._host.submit(target, Redrive(message_id))
+        await self._submit(target, Redrive(message_id))
 
     async def discard(self, item_id: str) -> None:
         """See `Management.discard`."""
         target, message_id = await addressee(self._host.store, item_id, "discard")
-        await self._host.submit(target, Discard(message_id))
+        await self._submit(target, Discard(message_id))
 
     async def get(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Management.get`."""
@@ -198,7 +228,9 @@ class Operations:
         waiters = self._host.waiters
         waiting = waiters.add(instance_id)
         try:
-            partition = self._host.partition
+            if not self._host.serves(instance_id):
+                raise moved(instance_id, in_doubt=False)
+            partition = self._host.partition_for(instance_id)
             if partition is None or not partition.knows(instance_id):
                 row = await find(
                     self._host.store, instance_id
@@ -211,7 +243,7 @@ class Operations:
         finally:
             waiters.discard(instance_id, waiting)
 
-    def watch(self, instance_id: str) -> AbstractContextManager[CommitWatch]:
+    def watch(self, instance_id: str) -> AbstractContextManager[Watch]:
         """See `Management.watch`."""
         return self._host.waiters.watch(instance_id)
 

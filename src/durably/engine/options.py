@@ -14,7 +14,7 @@ from durably.errors import UsageError
 from durably.security.keys import KeySource, keys_from_environment
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "unknown_functions": ("fail", "wait"),
+    "unknown_functions": ("auto", "fail", "wait"),
     "version_match_strategy": ("none", "strict", "current_or_older"),
     "version_failure_strategy": ("reject", "fail"),
 }
@@ -22,7 +22,9 @@ _TEXTS = ("code_version", "default_version", "webhook_url", "event_grid_endpoint
 _MAY_BE_ZERO = (
     "compress_above",
     "drain_timeout_s",
+    "function_timeout_s",
     "keep_finished_s",
+    "partitions",
     "queue_keep_s",
     "slow_turn_s",
     "stall_limit_s",
@@ -36,14 +38,17 @@ class EngineOptions:
     Attributes:
         max_concurrent_activities: Attempts that run at once on this host. Coroutines that wait cost little, so the
             default is high; a function that needs less says `max_concurrent`.
+        share_above: Where hosts share a hub: so many attempts wait for a place on the host that has scheduled them, beyond
+            those that run at once; others go to a queue that all hosts share. A shared one costs a row and two transactions,
+            each together with many others. Of a function with a limit of its own, no more wait than may run.
         activity_threads: Threads for activities that are plain functions.
         activity_processes: Worker processes for activities with ``executor="process"``, started when first needed; by
             default as many as there are processors: more could not compute at once.
         max_open_activities: Client starts wait while more activities than this are open on this host (running or
             queued), so that a flood of starts cannot fill the memory.
         max_commands: Client calls that may be under way at once; more wait in their callers.
-        max_resident_instances: Live coroutines kept in memory; the longest idle ones beyond that are evicted and
-            replayed when something arrives. 2 to 10 KiB each.
+        max_resident_instances: Live coroutines kept in the memory of a host; the longest idle ones beyond that are evicted
+            and replayed when something arrives. 2 to 10 KiB each. The partitions of the host share them in equal parts.
         max_resident_entities: Entities kept in memory with their live objects; the longest idle ones beyond that are read
             again when something arrives. 2 KiB each, and their state.
         entity_operations_per_batch: Operations of entities in one batch. More would keep the orchestrations of the partition
@@ -62,10 +67,14 @@ class EngineOptions:
         stall_limit_s: User code that holds up the event loop for longer ends the process with exit code 75, so that a
             supervisor starts it again and the culprit is found; 0 switches that off, as it should be where the program is
             somebody else's. `durably run` sets 300.
+        function_timeout_s: An attempt of an activity, or a call of a function of a trigger, that takes longer has failed
+            (`FunctionTimeoutError`); 0: it may take as long as it likes. Waiting for a thread or process does
+            not count. With ``durably run`` also the limit for a turn, see `stall_limit_s`, where that is longer.
         max_actions: Actions of one execution; more is a loop that should continue as new.
         dedupe_window_s: How long ids of consumed messages are remembered.
-        unknown_functions: ``"fail"`` fails an activity that this host does not know and refuses such a start; right for
-            a host that serves its hub alone. ``"wait"`` leaves the work for a host that knows it.
+        unknown_functions: ``"fail"`` fails an activity that this host does not know and refuses such a start. ``"wait"``
+            leaves the work for a host that knows it. ``"auto"``: the first for a host that serves its hub alone, the second
+            where hosts share it.
         code_version: Of all code of this host whose decorator says none. None: such code says nothing about versions.
         default_version: What new instances get for which nobody asks for a version. None: that of the newest code.
         version_match_strategy: Which instances code may run: ``"current_or_older"`` those of its version and older ones, as
@@ -88,9 +97,12 @@ class EngineOptions:
         notify_events: What is told, separated by commas: ``started``, ``completed``, ``failed``, ``canceled``,
             ``terminated``, ``blocked``.
         lease_s: Time without renewal after which another host may take a partition over. Unused on a single file.
+        partitions: Of a new hub on PostgreSQL, which keeps them: as many hosts can share it. 0: what the hub has, and
+            32 for a new one. Unused on a single file, which has one.
     """
 
     max_concurrent_activities: int = 1_000
+    share_above: int = 200
     activity_threads: int = 32
     activity_processes: int = os.cpu_count() or 1
     max_open_activities: int = 200_000
@@ -108,9 +120,10 @@ class EngineOptions:
     invariant_strikes: int = 3
     max_deliveries: int = 5
     stall_limit_s: float = 0.0
+    function_timeout_s: float = 0.0
     max_actions: int = 100_000
     dedupe_window_s: float = 3_600.0
-    unknown_functions: Literal["fail", "wait"] = "fail"
+    unknown_functions: Literal["auto", "fail", "wait"] = "auto"
     code_version: str | None = None
     default_version: str | None = None
     version_match_strategy: Literal["none", "strict", "current_or_older"] = "current_or_older"
@@ -121,6 +134,7 @@ class EngineOptions:
     payload_inline_max: int = 16_384
     encryption_keys: KeySource = None
     lease_s: float = 15.0
+    partitions: int = 0
     webhook_url: str | None = None
     event_grid_endpoint: str | None = None
     notify_events: str = ",".join(ENDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from durably.clock import Clock, Random
@@ -28,6 +29,8 @@ from durably.engine.pump import Pump
 from durably.engine.reads import Reads
 from durably.engine.recovery import Recovery
 from durably.engine.residents import Delivery, Resident
+from durably.engine.routes import Routes, Sent
+from durably.engine.spread import Room, Spread
 from durably.engine.surroundings import Surroundings
 from durably.engine.suspicion import Suspicion
 from durably.engine.timer_window import TimerWindow
@@ -49,6 +52,12 @@ class Share(NamedTuple):
     options: EngineOptions
     company: Company
     suspicion: Suspicion
+    partitions: Callable[[], int]
+    """How many of them the host has."""
+    routes: Routes | None = None
+    """None where the hub has one partition."""
+    room: Room | None = None
+    """None where there is no queue that hosts share."""
 
 
 class Partition:
@@ -72,11 +81,17 @@ class Partition:
         lost: Callable[[Exception, str | None], None],
     ) -> None:
         store, clock, options = share.store, share.clock, share.options
+        routes = self._routes = share.routes
+        self.born = 0 if routes is None else routes.birth()
+        """See `Receiver.born`."""
+        self.complete = self.born  # it is loaded with its whole inbox
+        """See `Receiver.complete`."""
         self.closed = False
         self._clock = clock
         self._cautious = cautious
         self._lost = lost
         self._quiet: asyncio.Future[None] | None = None
+        self._looking = self._look_again = False
         self._loaded_at = 0
         self._reads = Reads(
             store, lease, clock, int(options.commit_retry_s * 1_000_000), lambda error: self.fail(error, None)
@@ -89,10 +104,20 @@ class Partition:
             self._fire,
             self._reads.begin,
         )
-        self._around = Surroundings(Mailbox(self._work), inbox, timers, condemned)
-        self._effects = Effects(share.pool, share.waiters, timers)
+        is_here = None if routes is None else partial(_is_in, routes, lease.partition)
+        self._around = Surroundings(Mailbox(self._work), inbox, timers, condemned, is_here)
+        self._spread = None if share.room is None else Spread(share.room, share.pool)
+        self._effects = Effects(share.pool, share.waiters, timers, self._spread)
         self.committer = Committer(
-            store, lease, clock, options, released=self._released, lost=self._commit_lost, keep=inbox.seal
+            store,
+            lease,
+            clock,
+            options,
+            released=self._released,
+            lost=self._commit_lost,
+            keep=inbox.seal,
+            leaving=self._leaving,
+            divide=None if self._spread is None else self._spread.divide,
         )
         desk = Desk(
             share.executor,
@@ -111,19 +136,32 @@ class Partition:
             clock=clock,
             max_deliveries=options.max_deliveries,
             run=self._give_turn,
+            spread=self._spread,
         )
         lives = Lives(desk)
         self._parking = Parking(desk, lives, self._reads, self._look_into_inbox)
-        turns = Turns(desk, lives, self._parking, options.turns_per_batch, knock=self._trials.knock)
+        turns = Turns(desk, lives, self._parking, options.turns_per_batch, trials=self._trials)
         admission = Admission(desk, lives, self._trials, self._parking, self._reads)
         entity_trials = EntityTrials(
             desk, self._parking, share.company, share.suspicion, options.max_deliveries
         )
         self._entities = Entities(
-            desk, self._parking, entity_trials, self._reads, Limits.of(options), random=share.random
+            desk,
+            self._parking,
+            entity_trials,
+            self._reads,
+            Limits.of(options, share.partitions),
+            random=share.random,
         )
         self._pump = Pump(
-            desk, turns, admission, self._entities, options, cautious=cautious, failed=self.fail
+            desk,
+            turns,
+            admission,
+            self._entities,
+            options,
+            cautious=cautious,
+            partitions=share.partitions,
+            failed=self.fail,
         )
         self._recovery = Recovery(
             desk, turns, admission, trials=self._trials, entities=self._entities, reads=self._reads
@@ -148,6 +186,10 @@ class Partition:
         culprit = staged[0].resident.instance_id if staged and (self._cautious or len(staged) == 1) else None
         self.fail(error, culprit)
 
+    def leave(self) -> None:
+        """It goes to another host soon: start no activity any more."""
+        self._effects.leaving = True
+
     def close(self) -> None:
         """Stop at once and tear all live code down; what is not committed never happened."""
         if self.closed:
@@ -156,6 +198,8 @@ class Partition:
         self._around.timers.close()
         self._trials.close()
         self.committer.close()
+        if self._spread is not None:
+            self._spread.close()
         self._tell_if_quiet()
         self._reads.close()
         self._around.close()
@@ -166,6 +210,7 @@ class Partition:
         gathering = await self.committer.landed()
         if gathering is not None:
             self._effects.tell(gathering)
+            self._hand_over(gathering)
 
     # --- what it is asked --------------------------------------------------------------------------------------------
 
@@ -217,13 +262,39 @@ class Partition:
         """Take a message. It is dealt with in the next pump, together with all others that come until then."""
         self._around.mailbox.put(delivery)
 
+    def hand_in(self, delivery: Delivery) -> None:
+        """See `Receiver.hand_in`."""
+        if self._looking:
+            self._look_again = True  # what has to be looked up may have been sent before it
+        elif not self.closed:
+            self._around.hand_in(delivery)
+
+    def look(self) -> None:
+        """See `Receiver.look`."""
+        self._look_again = True
+        if not (self.closed or self._looking):
+            self._looking = True
+            self._reads.begin(self._look)
+
+    async def _look(self) -> None:
+        while self._look_again:
+            self._look_again = False
+            try:
+                await self.read_inbox(everything=True)
+            except BaseException:
+                self._look_again = True
+                raise
+        self._looking = False
+
     async def read_inbox(self, *, everything: bool) -> None:
         """Fetch messages that others posted: those behind the newest one seen, or all that are not held."""
-        inbox = self._around.inbox
+        inbox, began = self._around.inbox, self.complete if self._routes is None else self._routes.moment
         with inbox.reading():
             rows = await self._reads.inbox(0 if everything else inbox.after)
             if not self.closed:
                 self._around.take_in(rows)
+                if everything:
+                    self.complete = max(self.complete, began)
 
     def _look_into_inbox(self) -> None:
         if not self.closed:
@@ -247,9 +318,19 @@ class Partition:
 
     # --- after the commit --------------------------------------------------------------------------------------------
 
+    def _leaving(self) -> Sent | None:
+        routes = self._routes
+        deliveries = None if routes is None else self._around.inbox.take_leaving()
+        return Sent(deliveries, routes.moment, self.born) if deliveries and routes is not None else None
+
+    def _hand_over(self, gathering: Gathering) -> None:
+        if gathering.sent is not None and self._routes is not None:
+            self._routes.hand_over(gathering.sent, doubtful=gathering.doubtful)
+
     def _released(self, gathering: Gathering) -> None:
         """The batch is durable: now, and only now, its effects leave."""
         around = self._around
+        self._hand_over(gathering)
         for staged in gathering.staged:
             self._effects.release(staged)
             resident = staged.resident
@@ -268,3 +349,7 @@ class Partition:
         if around.mailbox.late or self._entities.is_late:
             around.mailbox.arm()
         self._tell_if_quiet()
+
+
+def _is_in(routes: Routes, partition: int, instance_id: str) -> bool:
+    return routes.partition_of(instance_id) == partition

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from durably.engine.admission import Admission
 from durably.engine.desk import Desk
 from durably.engine.entities import Entities
-from durably.engine.eviction import evict
+from durably.engine.eviction import Crowd
 from durably.engine.options import EngineOptions
 from durably.engine.residents import Resident
 from durably.engine.turns import Turns
@@ -27,6 +27,7 @@ class Pump:
         entities: Take what is for them.
         options: Limits.
         cautious: Commit one instance at a time.
+        partitions: How many of them the host has.
         failed: Takes the error of a turn, and whose turn it was; the partition object has to end with it.
     """
 
@@ -39,6 +40,7 @@ class Pump:
         options: EngineOptions,
         *,
         cautious: bool,
+        partitions: Callable[[], int],
         failed: Callable[[Exception, str | None], None],
     ) -> None:
         self._mailbox = desk.around.mailbox
@@ -52,7 +54,13 @@ class Pump:
         self._cautious = cautious
         self._failed = failed
         self._pumps = 0
-        self._evict_above = options.max_resident_instances
+        self._crowd = Crowd(
+            self._residents,
+            options.max_resident_instances,
+            partitions,
+            stays=self._stays,
+            drop=Resident.close,
+        )
 
     def run(self) -> None:
         """Do all that waits in the mailbox, and send it to the store if that is free."""
@@ -62,10 +70,7 @@ class Pump:
         self._admission.read()
         if self._committer.flush() and (self._mailbox.late or self._entities.is_late):
             self._mailbox.arm()  # a new batch gathers: those that had their share of the old one go on
-        if len(self._residents) > self._evict_above:
-            self._evict()
-        elif self._evict_above > self._options.max_resident_instances:
-            self._evict_above -= 1
+        self._crowd.thin_out()
 
     def _give_turns(self) -> bool:
         """False when that ended the partition object."""
@@ -131,14 +136,6 @@ class Pump:
             _log.error("turn of instance '%s' failed inside the engine", culprit, exc_info=error)
             error = InvariantError("I11", culprit or "?", f"{type(error).__name__}: {error}")
         self._failed(error, culprit)
-
-    def _evict(self) -> None:
-        self._evict_above = evict(
-            self._residents,
-            self._options.max_resident_instances,
-            stays=self._stays,
-            drop=Resident.close,
-        )
 
     def _stays(self, resident: Resident) -> bool:
         late = resident.instance_id in self._mailbox.late

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from durably.core.commit import InboxRow
-from durably.core.messages import ActivityDone, StartInstance
+from durably.core.messages import ActivityDone, AttemptLost, StartInstance
 from durably.engine.admission import Admission
 from durably.engine.desk import Desk
 from durably.engine.entities import Entities
@@ -67,9 +67,9 @@ class Recovery:
         around = self._around
         around.take_in(snapshot.inbox)
         finished = {
-            (body.execution_id, body.seq)
+            (body.execution_id, body.seq, body.attempt)
             for delivery in around.mailbox.deliveries
-            if isinstance(body := delivery.body, ActivityDone)
+            if isinstance(body := delivery.body, ActivityDone | AttemptLost)
         }
         inbox: dict[str, list[InboxRow]] = {}
         for row in snapshot.inbox:

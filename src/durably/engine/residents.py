@@ -10,7 +10,7 @@ import msgspec
 
 from durably.core.commit import InboxRow, InstanceRow
 from durably.core.events import ExecutionStarted, HistoryEvent, ParentRef, Payload, TurnInterrupted
-from durably.core.history import chain_start, decode_body, decode_failure, decode_rows
+from durably.core.history import chain_start, decode_body, decode_failure, decode_rows, encode_body
 from durably.core.instance import InstanceState, turn_deliveries
 from durably.core.messages import MessageBody, StartInstance, unknown_call_of
 from durably.core.orchestration import Commit
@@ -20,6 +20,11 @@ from durably.errors import HistoryCorruptError, InvariantError
 from durably.storage.api import StoredInstance
 
 _RUNNING = RuntimeStatus.Running.value
+
+_WITHOUT_START = (
+    "It is Pending, and the message that starts it is not in its inbox: redrive that message if it was set aside, restore "
+    "a backup, or terminate the instance and start it again"
+)
 
 
 class Delivery(msgspec.Struct, eq=False):
@@ -197,6 +202,20 @@ class Resident:
             or self.state.tasks_open
         )
 
+    @property
+    def lacks_start(self) -> bool:
+        """True when it waits for its time, or its first turn, and nobody can read the message that starts it."""
+        is_pending = self.state.status == RuntimeStatus.Pending.value
+        return is_pending and self.stored is not None and self.pending is None
+
+    def with_start(self, start: StartInstance) -> Resident | None:
+        """The resident that it is with its start, and not parked any more; None when its history cannot be read either."""
+        if self.stored is None:
+            return None
+        row = InboxRow("", self.instance_id, 0, encode_body(start))
+        found = Resident.of(self.stored._replace(row=self.stored.row._replace(parked=None), inbox=[row]))
+        return None if found.parked is not None else found
+
     def take_from(self, row: InstanceRow) -> None:
         """Stand for an instance whose history is not read: what its row says must survive the next write of it."""
         state = self.state = InstanceState(self.instance_id)
@@ -254,9 +273,12 @@ class Resident:
             resident.stored = stored
             return resident
         if row.status == RuntimeStatus.Pending.value:
-            resident.pending = pending_start(stored.inbox)
-            if resident.pending is not None:  # its message may leave open what was decided when it came
-                resident.pending = msgspec.structs.replace(resident.pending, version=row.version)
+            pending = pending_start(stored.inbox, row.execution_id)
+            if pending is None:
+                resident._set_aside(stored, _WITHOUT_START)
+                return resident
+            # Its message may leave open what was decided when it came.
+            resident.pending = msgspec.structs.replace(pending, version=row.version)
         if stored.oversize is not None:
             resident._set_aside(stored, stored.oversize)
             return resident
@@ -297,11 +319,14 @@ def _started(stored: StoredInstance) -> ExecutionStarted | None:
     return next((event for event in events if isinstance(event, ExecutionStarted)), None)
 
 
-def pending_start(inbox: list[InboxRow]) -> StartInstance | None:
-    """The start that a scheduled instance keeps as its first message."""
+def pending_start(inbox: list[InboxRow], execution_id: str) -> StartInstance | None:
+    """The start that a scheduled instance keeps; others may lie before it, which came for an instance that was there."""
+    starts: list[StartInstance] = []
     for row in inbox:
         with contextlib.suppress(msgspec.MsgspecError):  # the inbox sets it aside
             body = decode_body(row.body)
             if isinstance(body, StartInstance):
-                return body
-    return None
+                starts.append(body)
+    return next(
+        (start for start in starts if start.execution_id == execution_id), starts[0] if starts else None
+    )

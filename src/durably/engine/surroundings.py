@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from durably.core.commit import InboxRow, TimerRow
 from durably.core.messages import TIMER_START, MessageBody
@@ -21,10 +21,16 @@ class Surroundings:
         inbox: Which messages have rows.
         timers: Those that are due soon.
         condemned: Instances to park when they come into memory, with the cause; shared with the host.
+        is_here: Whether an id belongs to this partition; None where there is one only.
     """
 
     def __init__(
-        self, mailbox: Mailbox, inbox: Inbox, timers: TimerWindow, condemned: dict[str, str]
+        self,
+        mailbox: Mailbox,
+        inbox: Inbox,
+        timers: TimerWindow,
+        condemned: dict[str, str],
+        is_here: Callable[[str], bool] | None = None,
     ) -> None:
         self.residents: dict[str, Resident] = {}
         """Who is in memory. The order is that of arrival; see `Pump` for what it is good for."""
@@ -33,14 +39,26 @@ class Surroundings:
         self.inbox = inbox
         self.timers = timers
         self.condemned = condemned
+        self._is_here = is_here
         self.execution = 0
         """The newest execution number; set when the partition is loaded."""
 
     def send(self, target: str, body: MessageBody) -> None:
-        """Put a message on its way within the partition; it gets a row if the batch ends before it is consumed."""
+        """Put a message on its way. Within the partition it gets a row if the batch ends before it is consumed.
+
+        To another partition it goes as a row of this batch (rule 1): what is in memory there may be in another process.
+        """
         delivery = Delivery(target, body)
+        if self._is_here is not None and not self._is_here(target):
+            self.inbox.send_away(delivery)
+            return
         self.inbox.keep(delivery)
         self.mailbox.put(delivery)
+
+    def hand_in(self, delivery: Delivery) -> None:
+        """Take a message that another partition of this host has sent, once that is durable."""
+        if self.inbox.hand_in(delivery):
+            self.mailbox.put(delivery)
 
     def take_in(self, rows: Iterable[InboxRow]) -> None:
         """Deliver the messages of a read of the whole inbox, or of all behind the hint, unless they are held already."""

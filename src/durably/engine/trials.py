@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from durably.clock import Clock
 from durably.core.entities import is_entity
 from durably.core.events import AttemptInterrupted, TaskScheduled, TurnInterrupted
-from durably.core.messages import TIMER_START, TimerDue
+from durably.core.messages import TIMER_START, AttemptLost, TimerDue
 from durably.core.orchestration import Commit
 from durably.engine.activities import ActivityPool
 from durably.engine.company import Company
 from durably.engine.desk import Desk
 from durably.engine.residents import Delivery, Resident
+from durably.engine.spread import Spread
 from durably.engine.suspicion import Suspicion
 from durably.storage.api import Snapshot
 
@@ -31,6 +32,7 @@ class Trials:
         clock: Time.
         max_deliveries: Deaths after which a suspect is parked.
         run: Gives a resident a turn now; False when the partition object ended with it.
+        spread: Knows which attempts are in the queue that all hosts share; None where there is none.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Trials:
         clock: Clock,
         max_deliveries: int,
         run: Callable[[Resident, int], bool],
+        spread: Spread | None = None,
     ) -> None:
         self._desk = desk
         self._pool = pool
@@ -52,6 +55,7 @@ class Trials:
         self._max = max_deliveries
         self._is_resident = desk.around.is_resident  # false for all once the partition object is gone
         self._run = run
+        self._spread = spread
         self._unborn: dict[str, int] = {}
         self._recorded = False
         self._ready = False
@@ -75,6 +79,8 @@ class Trials:
             missing: Suspected instances that do not exist: their first turn did not end.
         """
         self._unborn = {instance_id: self._suspicion.turns[instance_id] for instance_id in missing}
+        if self._spread is not None:
+            self._spread.begin(snapshot.tasks)
         if self._suspicion.unattributed:
             self._suspicion.unattributed = False
             self._suspicion.recovered = {
@@ -129,12 +135,12 @@ class Trials:
         if resident.parked is None:
             self._detain(resident, deliveries)
 
-    def start_tasks(self, resident: Resident, finished: set[tuple[str, int]]) -> None:
+    def start_tasks(self, resident: Resident, finished: set[tuple[str, int, int]]) -> None:
         """Start the activities that were in flight.
 
         Args:
             resident: Whose.
-            finished: Execution ids and seqs whose results are in the inbox.
+            finished: Attempts whose results, or whose end without one, are in the inbox: execution id, seq and number.
         """
         state = resident.state
         if state.started is None:
@@ -142,7 +148,7 @@ class Trials:
         execution_id = state.started.execution_id
         for scheduled, attempt in state.running_tasks():
             seq = scheduled.seq
-            if (execution_id, seq) in finished:
+            if (execution_id, seq, attempt) in finished or self._is_shared(execution_id, seq, attempt):
                 continue
             deliveries = state.deliveries(seq, attempt)
             suspected = self._suspicion.attempts.get((execution_id, seq, attempt), 0)
@@ -151,9 +157,46 @@ class Trials:
                 if suspected < self._max:
                     self._deferred.append((resident, scheduled, attempt, suspected))
             elif not deliveries:
-                self._pool.start(resident.instance_id, execution_id, scheduled, attempt, 2)
+                self._start(resident.instance_id, execution_id, scheduled, attempt)
             elif not any(poison is scheduled for poison, _ in state.poison()):
-                self._pool.start_suspect(resident.instance_id, execution_id, scheduled, attempt, deliveries)
+                self._start_suspect(resident.instance_id, execution_id, scheduled, attempt, deliveries)
+
+    def _is_shared(self, execution_id: str, seq: int, attempt: int) -> bool:
+        return self._spread is not None and self._spread.recognise(execution_id, seq, attempt)
+
+    def _start(self, instance_id: str, execution_id: str, scheduled: TaskScheduled, attempt: int) -> None:
+        """Start what nobody runs any more: here, or where there is room for it. What the pool holds stays there."""
+        spread, gathering = self._spread, self._desk.committer.gathering
+        call = (instance_id, execution_id, scheduled, attempt)
+        is_held = self._pool.holds(execution_id, scheduled.seq, attempt)
+        if is_held or spread is None or not spread.recover(gathering, *call, now=self._clock.now()):
+            self._pool.start(*call, 2)
+
+    def _start_suspect(
+        self, instance_id: str, execution_id: str, scheduled: TaskScheduled, attempt: int, deliveries: int
+    ) -> None:
+        """Try it again in small company: here, or where somebody knows the activity."""
+        spread, gathering = self._spread, self._desk.committer.gathering
+        call = (instance_id, execution_id, scheduled, attempt)
+        is_held, now = self._pool.holds(execution_id, scheduled.seq, attempt), self._clock.now()
+        if is_held or spread is None or not spread.pass_on(gathering, *call, deliveries=deliveries, now=now):
+            self._pool.start_suspect(*call, deliveries)
+        else:
+            self._desk.around.mailbox.arm()
+
+    def lost(self, resident: Resident, lost: AttemptLost, now: int) -> None:
+        """Hosts that ran an attempt of the queue that all share died, each time: it is parked."""
+        state = resident.state
+        scheduled = state.open.get(lost.seq)
+        is_mine = state.started is not None and state.started.execution_id == lost.execution_id
+        if (
+            is_mine
+            and type(scheduled) is TaskScheduled
+            and (scheduled, lost.attempt) in state.running_tasks()
+        ):
+            commit = self._desk.commit_of(resident)
+            commit.turn(now)
+            self._park_attempt(resident, scheduled, lost.attempt, lost.deliveries, now)
 
     def _count_attempt(
         self, resident: Resident, scheduled: TaskScheduled, attempt: int, deliveries: int
@@ -161,12 +204,20 @@ class Trials:
         now = self._clock.now()
         commit = self._desk.commit_of(resident)
         commit.turn(now)
-        parked = deliveries >= self._max
-        commit.record(AttemptInterrupted(scheduled.seq, attempt, deliveries, parked))
         self._recorded = True
-        if parked:
-            what = f"attempt {attempt} of its activity '{scheduled.name}' (#{scheduled.seq})"
-            self._park(resident, f"{what} was running each of the {deliveries} times when {_DIED}", now)
+        if deliveries >= self._max:
+            self._park_attempt(resident, scheduled, attempt, deliveries, now)
+        else:
+            commit.record(AttemptInterrupted(scheduled.seq, attempt, deliveries))
+
+    def _park_attempt(
+        self, resident: Resident, scheduled: TaskScheduled, attempt: int, deliveries: int, now: int
+    ) -> None:
+        self._desk.commit_of(resident).record(
+            AttemptInterrupted(scheduled.seq, attempt, deliveries, parked=True)
+        )
+        what = f"attempt {attempt} of its activity '{scheduled.name}' (#{scheduled.seq})"
+        self._park(resident, f"{what} was running each of the {deliveries} times when {_DIED}", now)
 
     def _park(self, resident: Resident, cause: str, now: int) -> None:
         resident.detained = False
@@ -180,6 +231,8 @@ class Trials:
         Args:
             counted: Something was counted elsewhere, too.
         """
+        if self._spread is not None:
+            self._spread.settle(self._desk.committer.gathering)
         if self._recorded or counted:
             self._desk.once_durable(self._counted)
         else:
@@ -196,9 +249,7 @@ class Trials:
             started = resident.state.started
             if started is None or scheduled.seq not in resident.state.open or not self._is_resident(resident):
                 continue
-            self._pool.start_suspect(
-                resident.instance_id, started.execution_id, scheduled, attempt, deliveries
-            )
+            self._start_suspect(resident.instance_id, started.execution_id, scheduled, attempt, deliveries)
 
     # --- trials of turns ---------------------------------------------------------------------------------------------
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from durably.core.messages import (
     TIMER_START,
     ActivityDone,
+    AttemptLost,
     Cancel,
     ChildDone,
     Continue,
@@ -24,12 +23,14 @@ from durably.core.messages import (
     Terminate,
     TimerDue,
     is_child_of,
+    is_next_of,
 )
 from durably.engine.desk import Desk
 from durably.engine.lives import Lives
 from durably.engine.parking import Parking
 from durably.engine.residents import Delivery, Resident
 from durably.engine.rewinds import Rewinds
+from durably.engine.trials import Trials
 from durably.errors import InstanceStateError, InvariantError
 
 _OPERATIONS: dict[type, str] = {
@@ -46,6 +47,15 @@ _FROM_PARENTS: frozenset[type] = frozenset((Cancel, Terminate, Purge))
 _OF_LIFE: frozenset[type] = frozenset((StartInstance, Rewind, Restart, Purge, Redrive, Discard))
 """What begins or removes an instance, or deals with what is parked, whatever state it is in."""
 
+_ORDERS: frozenset[type] = frozenset((Terminate, Suspend, Resume, StartInstance, Rewind, Restart, Purge))
+"""What is not for the code of an instance, and need not wait for its next execution."""
+
+_TO_PAUSE: frozenset[type] = frozenset((Suspend, Resume))
+"""Orders after which the instance is the one that it was."""
+
+_TO_OPERATORS: frozenset[type] = frozenset((Redrive, Discard))
+"""What is not for this life of an instance, but for what is parked under its id."""
+
 
 class Turns:
     """Applies messages to residents.
@@ -55,7 +65,7 @@ class Turns:
         lives: Begins and ends instances.
         parking: Deals with what is parked.
         turns_max: Turns of one instance in one batch.
-        knock: Told of a detained instance that has something to do.
+        trials: Told of a detained instance that has something to do, and of attempts whose hosts died.
     """
 
     def __init__(
@@ -65,14 +75,14 @@ class Turns:
         parking: Parking,
         turns_max: int,
         *,
-        knock: Callable[[Resident], None],
+        trials: Trials,
     ) -> None:
         self._desk = desk
         self._lives = lives
         self._rewinds = Rewinds(desk, lives)
         self._parking = parking
         self._turns_max = turns_max
-        self._knock = knock
+        self._trials = trials
 
     def run(self, resident: Resident, now: int) -> None:
         """Give an instance everything that waits for it, as one turn; what exceeds the limit stays in its queue.
@@ -83,12 +93,47 @@ class Turns:
         self._desk.commit_of(resident).turn(now)
         resident.turns += 1
         queue = resident.queue
+        if len(queue) > 1 and type(queue[0].body) is Continue:
+            self._let_orders_pass(resident, now)
         while queue and resident.turns <= self._turns_max:
             delivery = queue.popleft()
             if resident.normal and type(delivery.body) is ActivityDone:
                 self._apply(resident, delivery)
             else:
                 self._handle(resident, delivery, now)
+
+    def _let_orders_pass(self, resident: Resident, now: int) -> None:
+        """Obey orders before the next execution begins: who goes on from one to the next without rest has no other time.
+
+        What stood before an order that ends this life was for this life, and goes with it: not to the life that comes next,
+        and it is not refused as something that came too late.
+        """
+        queue, state = resident.queue, resident.state
+        while not state.ended:
+            order = next((delivery for delivery in queue if type(delivery.body) in _ORDERS), None)
+            if order is None:
+                return
+            if type(order.body) in _TO_PAUSE:
+                queue.remove(order)
+                self._handle(resident, order, now)
+                continue
+            overtaken: list[Delivery] = []
+            while (first := queue.popleft()) is not order:
+                overtaken.append(first)
+            self._handle(resident, order, now)
+            state = resident.state
+            if state.ended:
+                self._bury(overtaken)
+            else:
+                queue.extendleft(reversed(overtaken))
+
+    def _bury(self, deliveries: list[Delivery]) -> None:
+        """Consume what was for a life that has ended. It was accepted; nobody is there to see it."""
+        for delivery in reversed(deliveries):
+            if type(delivery.body) in _TO_OPERATORS:
+                self._desk.around.redirect(delivery)
+            else:
+                self._desk.consumed(delivery)
 
     def retry_blocked(self, resident: Resident, now: int) -> None:
         """A host started: see whether the code agrees with the history now, and go on when it does."""
@@ -109,8 +154,13 @@ class Turns:
                 self.run(successor, now)
         elif isinstance(body, TimerDue) and body.execution != resident.execution:
             return  # of an execution that is gone, and its row with it
+        elif type(body) is Continue and not is_next_of(resident.execution_id, body):
+            self._desk.consumed(delivery)  # of a life that was ended before it went on
         elif resident.state.ended:
             self._refuse_ended(resident, delivery)
+        elif isinstance(body, AttemptLost):
+            self._trials.lost(resident, body, now)
+            self._desk.consumed(delivery)
         elif isinstance(body, Terminate):
             self._lives.terminate(resident, delivery, body)
         elif isinstance(body, Resume):
@@ -145,6 +195,8 @@ class Turns:
     def _start(
         self, resident: Resident, delivery: Delivery, start: StartInstance, now: int
     ) -> Resident | None:
+        if resident.lacks_start and resident.execution_id == start.execution_id:
+            return self._found_start(resident, delivery, start, now)
         if resident.pending is not None and resident.pending.execution_id == start.execution_id:
             if resident.detained:
                 self._while_detained(resident, delivery)
@@ -153,6 +205,25 @@ class Turns:
                 self._desk.hold(resident, delivery)
                 return None
         return self._lives.start(resident, delivery, start, now)
+
+    def _found_start(
+        self, resident: Resident, delivery: Delivery, start: StartInstance, now: int
+    ) -> Resident | None:
+        """The start that could not be read is back: the instance is parked no more, and waits for its time again."""
+        successor = resident.with_start(start)
+        if successor is None:
+            self._desk.hold(resident, delivery)
+            return None
+        self._desk.around.replace(successor)
+        self._desk.touch(successor, now)
+        self._desk.around.rearm(successor)
+        self._trials.look_at(successor)
+        successor.queue.extend(
+            (delivery, *resident.held, *resident.queue)
+        )  # the start before what was held meanwhile
+        resident.held = []
+        resident.queue.clear()
+        return successor
 
     def _obey(self, resident: Resident, delivery: Delivery, order: Redrive | Discard, now: int) -> None:
         if order.message_id is not None:
@@ -207,7 +278,7 @@ class Turns:
     def _while_detained(self, resident: Resident, delivery: Delivery) -> None:
         if not isinstance(delivery.body, TimerDue):  # a timer is found due when the instance is tried
             self._desk.hold(resident, delivery)
-        self._knock(resident)
+        self._trials.knock(resident)
 
     def _resume(self, resident: Resident, delivery: Delivery, body: Resume) -> None:
         if resident.detained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,15 @@ class Waiters:
             watching.remove(watch)
             if not watching:
                 del self._watching[instance_id]
+
+    def moved(self, whose: Callable[[str], bool], error: Exception) -> None:
+        """Some instances are another host's now: answer who waits for them with an error, and wake who watches them."""
+        for instance_id in [instance_id for instance_id in self._waiting if whose(instance_id)]:
+            for future in self._waiting.pop(instance_id):
+                if not future.done():
+                    refuse(future, error)
+        for instance_id in [instance_id for instance_id in self._watching if whose(instance_id)]:
+            self.changed(instance_id)
 
     def changed(self, instance_id: str) -> None:
         """Tell whoever watches the instance that rows of it are durable."""

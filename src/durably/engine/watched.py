@@ -22,12 +22,12 @@ class WatchedExecutor:
 
     Args:
         executor: Does the work.
-        suspicion: Takes the notes.
+        suspicion_of: Takes the notes on an instance or entity.
     """
 
-    def __init__(self, executor: Executor, suspicion: Suspicion) -> None:
+    def __init__(self, executor: Executor, suspicion_of: Callable[[str], Suspicion]) -> None:
         self._executor = executor
-        self._suspicion = suspicion
+        self._suspicion_of = suspicion_of
 
     def serves(self, kind: FunctionKind, name: str) -> bool:
         """See `Executor.serves`."""
@@ -51,21 +51,24 @@ class WatchedExecutor:
 
     def begin(self, started: ExecutionStarted) -> Run:
         """See `Executor.begin`."""
-        return _WatchedRun(self._executor.begin(started), started.instance_id, self._suspicion)
+        instance_id = started.instance_id
+        return _WatchedRun(self._executor.begin(started), instance_id, self._suspicion_of(instance_id))
 
     def replay(self, history: Sequence[HistoryEvent]) -> Run:
         """See `Executor.replay`."""
         instance_id = _instance_of(history)
-        place = self._suspicion.turn_begins(instance_id)
+        suspicion = self._suspicion_of(instance_id)
+        place = suspicion.turn_begins(instance_id)
         try:
             run = self._executor.replay(history)
         finally:
-            self._suspicion.over(place)
-        return _WatchedRun(run, instance_id, self._suspicion)
+            suspicion.over(place)
+        return _WatchedRun(run, instance_id, suspicion)
 
     def entity(self, entity_id: EntityId) -> EntityCode:
         """See `Executor.entity`."""
-        return _WatchedCode(self._executor.entity(entity_id), str(entity_id), self._suspicion)
+        entity = str(entity_id)
+        return _WatchedCode(self._executor.entity(entity_id), entity, self._suspicion_of(entity))
 
     def concurrency(self, name: str) -> int | None:
         """See `Executor.concurrency`."""
@@ -77,7 +80,7 @@ class WatchedExecutor:
 
     async def perform(self, call: ActivityCall) -> ActivityDone:
         """See `Executor.perform`."""
-        suspicion = self._suspicion
+        suspicion = self._suspicion_of(call.instance_id)
         on_loop = self._executor.on_loop(call.name)
         place = suspicion.attempt_begins(call, waits=on_loop)
         try:

@@ -35,16 +35,23 @@ class Job:
     Attributes:
         ended: Set to the answer when no process works on it any more; cancelled when nobody wants it.
         unwanted: Nobody wants the answer.
+        begun: Called when a worker takes it; or None.
         beat: Takes what it says of itself, on another thread.
         said: The newest of that, or None.
     """
 
     def __init__(
-        self, attempt: Attempt, payload: bytes, ended: asyncio.Future[Answer], heartbeat: Heartbeat
+        self,
+        attempt: Attempt,
+        payload: bytes,
+        ended: asyncio.Future[Answer],
+        heartbeat: Heartbeat,
+        begun: Callable[[], None] | None,
     ) -> None:
         self.attempt = attempt
         self.payload = payload
         self.ended = ended
+        self.begun = begun
         self.unwanted = False
         self.said: bytes | None = None
         self._heartbeat = heartbeat
@@ -69,7 +76,13 @@ class ActivityProcesses:
         self._waiting: deque[Job] = deque()
         self._closed = False
 
-    async def run(self, attempt: Attempt, payload: bytes, heartbeat: Heartbeat) -> Answer:
+    async def run(
+        self,
+        attempt: Attempt,
+        payload: bytes,
+        heartbeat: Heartbeat,
+        begun: Callable[[], None] | None = None,
+    ) -> Answer:
         """Perform an attempt in a process. Never raises for what user code does, nor for how the process ends.
 
         When the awaiting task is cancelled, a call that waits for a worker is dropped. One that runs is ended together
@@ -79,13 +92,14 @@ class ActivityProcesses:
             attempt: What to perform.
             payload: Its input.
             heartbeat: Takes the details of its heartbeats.
+            begun: Called when a worker takes it, which may have to be started for it.
 
         Raises:
             HubClosedError: After `close`.
         """
         if self._closed:
             raise HubClosedError(f"The host has stopped: activity '{attempt.name}' cannot be started")
-        job = Job(attempt, payload, asyncio.get_running_loop().create_future(), heartbeat)
+        job = Job(attempt, payload, asyncio.get_running_loop().create_future(), heartbeat, begun)
         if self._idle:
             self._idle.pop().take(job)
         elif len(self._slots) < self._size:
@@ -161,6 +175,8 @@ class _Slot:
     def take(self, job: Job) -> None:
         self.job = job
         self._jobs.put(job)
+        if job.begun is not None:
+            job.begun()
 
     def interrupt(self) -> None:
         """Nobody wants the answer of the job: its process is to end."""

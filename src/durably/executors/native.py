@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from durably.codec.convert import PAYLOAD_BYTES_MAX, Converter, JsonConverter
@@ -14,16 +15,18 @@ from durably.core.events import ExecutionStarted, HistoryEvent
 from durably.core.ids import task_key
 from durably.core.messages import ActivityDone
 from durably.core.undo import UNDO
-from durably.engine.executor import ActivityCall, FunctionKind
+from durably.engine.executor import ActivityCall, EntityCode, FunctionKind
 from durably.errors import HistoryCorruptError, RegistrationError, UnknownFunctionError
 from durably.executors.activity_processes import ActivityProcesses
 from durably.executors.activity_threads import ActivityThreads
 from durably.executors.attempt import arguments_of, payload_of
+from durably.executors.time_limit import tell_loop
 from durably.executors.watchdog import Watchdog
 from durably.executors.worker_channel import Attempt
 from durably.executors.worker_main import is_importing
 from durably.program.activity_context import ActivityContext
 from durably.program.addresses import Address, address_of, converter_address
+from durably.program.entities import BuiltInEntity
 from durably.program.entity_run import EntityRun
 from durably.program.failures import describe
 from durably.program.registry import ActivityFunction, OrchestratorFunction, Registry
@@ -61,7 +64,7 @@ class NativeExecutor:
         registry: The functions of the app.
         converter: Of their payloads.
         options: Limits.
-        builtins: Activities and orchestrators that each host has, whatever the app.
+        builtins: Activities, orchestrators and entities that each host has, whatever the app.
     """
 
     def __init__(
@@ -69,15 +72,18 @@ class NativeExecutor:
         registry: Registry,
         converter: Converter,
         options: NativeOptions | None = None,
-        builtins: Iterable[ActivityFunction | OrchestratorFunction] = (),
+        builtins: Iterable[ActivityFunction | OrchestratorFunction | BuiltInEntity] = (),
     ) -> None:
         options = options or NativeOptions()
         self._registry = registry
         self._builtins: dict[str, ActivityFunction] = {}
         self._orchestrators = {UNDO: UNDOING}
+        self._entities: dict[str, BuiltInEntity] = {}
         for function in builtins:
             if isinstance(function, ActivityFunction):
                 self._builtins[function.name] = function
+            elif isinstance(function, BuiltInEntity):
+                self._entities[function.name] = function
             else:
                 self._orchestrators[function.name] = function
         self._converter = converter
@@ -93,7 +99,7 @@ class NativeExecutor:
     def serves(self, kind: FunctionKind, name: str) -> bool:
         """See `Executor.serves`."""
         if kind == "entity":
-            return self._registry.entity(name) is not None
+            return name in self._entities or self._registry.entity(name) is not None
         if kind == "activity":
             return self._activity(name) is not None
         return name in self._orchestrators or self._registry.orchestrator(name) is not None
@@ -154,12 +160,15 @@ class NativeExecutor:
         own = self._orchestrators.get(name)
         return own or self._versioning.choose(self._registry.versions(name), version)
 
-    def entity(self, entity_id: EntityId) -> EntityRun:
+    def entity(self, entity_id: EntityId) -> EntityCode:
         """See `Executor.entity`.
 
         Raises:
             UnknownFunctionError: No such entity is registered; ask `serves` first.
         """
+        own = self._entities.get(entity_id.name)
+        if own is not None:
+            return own.code(entity_id)
         function = self._registry.entity(entity_id.name)
         if function is None:
             raise UnknownFunctionError(_unknown("Entity", entity_id.name, self._registry.names("entity")))
@@ -214,7 +223,8 @@ class NativeExecutor:
         context = _context(call)
         try:
             arguments = arguments_of(function, call.input, self._converter)
-            result, error = await self._threads.run(_contained, function, arguments, context)
+            begun = None if call.begun is None else partial(tell_loop, asyncio.get_running_loop(), call.begun)
+            result, error = await self._threads.run(_contained, function, arguments, context, begun)
             if error is not None:
                 return _failed(call, error)
             payload = None if result is None else payload_of(function, result, self._converter)
@@ -233,7 +243,7 @@ class NativeExecutor:
         except RegistrationError as error:
             return _failed(call, error)
         heartbeat = _context(call).heartbeat
-        outcome, body = await self._processes.run(attempt, call.input or b"", heartbeat)
+        outcome, body = await self._processes.run(attempt, call.input or b"", heartbeat, call.begun)
         result = body if outcome.has_result else None
         return ActivityDone(call.execution_id, call.seq, call.attempt, result, outcome.failure)
 
@@ -306,10 +316,15 @@ _NOBODYS = ActivityContext(instance_id="", task_id=0, attempt=0, delivery=0, ide
 
 
 def _contained(
-    function: ActivityFunction, arguments: tuple[Any, ...], context: ActivityContext
+    function: ActivityFunction,
+    arguments: tuple[Any, ...],
+    context: ActivityContext,
+    begun: Callable[[], None] | None,
 ) -> tuple[Any, BaseException | None]:
     """The call as a value: a future cannot carry each exception (StopIteration would be lost in it)."""
     try:
+        if begun is not None:
+            begun()
         return function.call(arguments, context), None
     except BaseException as error:  # noqa: BLE001 - described by the waiting task
         return None, error

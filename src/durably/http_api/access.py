@@ -1,14 +1,21 @@
-"""Who is let in. Nobody, unless a credential says so: there is one way in front of all routes, and this is it."""
+"""Who is let in: there is one way in front of all routes, and this is it.
+
+Nobody, unless a credential says so. Where only this machine can connect, nobody is asked until somebody has made a key.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from durably.http_api.incoming import Incoming
+from durably.http_api.reading import header, query_of
 from durably.http_api.refusals import Refusal
 from durably.security.access_keys import KeyRing
 from durably.security.capabilities import (
@@ -24,6 +31,8 @@ from durably.security.failures import Failures
 from durably.security.roles import ANYBODY, EVERYTHING, Principal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from durably.http_api.links import Credential
     from durably.security.issuer import Issuer
 
@@ -35,6 +44,22 @@ _FAILURES: Final = frozenset(("Unauthorized", "InvalidLink", "UnknownHost", "Cro
 """Nobody is known who asks: these are held off, else anybody could fill the audit log."""
 
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+
+_OWN_PAGE: Final = frozenset((None, "same-origin", "none"))
+"""What ``Sec-Fetch-Site`` is where no page of another site is behind a request."""
+
+_FORWARDED: Final = frozenset((b"forwarded", b"via", b"x-real-ip", b"cf-connecting-ip"))
+"""What proxies add, with all that begins ``x-forwarded-``: who asks may be anywhere, although this machine connects."""
+
+_MAKE_KEY: Final = "'durably keys create NAME --role ROLE'"
+
+
+class Door(Enum):
+    """Who is asked for a credential: nobody, nobody until there is a key, everybody."""
+
+    OPEN = "open"
+    UNLOCKED = "unlocked"
+    LOCKED = "locked"
 
 
 class Access:
@@ -48,6 +73,8 @@ class Access:
         templates: Links to start new instances carry a credential, as clients of Durable Functions 1.x need it.
         failures: Counts who shows no credential, or a wrong one.
         issuer: Whose bearer tokens are credentials, too.
+        open_until_keys: While there are no keys, nobody on this machine is asked for one. See `HttpOptions.open_until_keys`.
+        key_file: Where the keys are; None: in memory, where nobody can make one.
     """
 
     def __init__(
@@ -60,6 +87,8 @@ class Access:
         templates: bool,
         failures: Failures,
         issuer: Issuer | None = None,
+        open_until_keys: bool = False,
+        key_file: Path | None = None,
     ) -> None:
         self._hub = hub
         self._keys = keys
@@ -68,6 +97,30 @@ class Access:
         self._templates = templates
         self._failures = failures
         self._issuer = issuer
+        self._open = open_until_keys
+        self._key_file = key_file
+
+    @property
+    def door(self) -> Door:
+        """Who is asked for a credential now. Raises as `principal`."""
+        if self._keys is None:
+            return Door.OPEN
+        return Door.UNLOCKED if self._open and not self._keys().asks else Door.LOCKED
+
+    @property
+    def way_in(self) -> str:
+        """How to get in, for whoever starts the host. Raises as `principal`."""
+        door = self.door
+        if self._keys is None:
+            return "no keys are asked for"
+        if door is Door.LOCKED and (self._keys().keys or self._issuer is not None):
+            return "keys: durably keys --help"
+        if self._key_file is None:
+            who = "no key is asked for" if door is Door.UNLOCKED else "nobody gets in"
+            return f"{who}; for keys, start with DURABLY_HTTP_KEY_FILE, and make one with {_MAKE_KEY}"
+        if door is Door.UNLOCKED:
+            return f"no key is asked for until {_MAKE_KEY} has made one"
+        return f"'{self._key_file}' was missing or has no key: nobody gets in until {_MAKE_KEY} has made one"
 
     def check_host(self, request: Request) -> None:
         """Refuse what a page of another site may have sent.
@@ -77,16 +130,16 @@ class Access:
         Raises:
             Refusal: 421 or 403.
         """
-        host = request.headers.get("host", "")
+        host = header(request, b"host") or ""
         name = _host_in(f"//{host}", with_port=False)
         if name is None or (self._names and name not in self._names):
             expected = f"one of {', '.join(sorted(self._names))}" if self._names else "the name of a host"
             raise Refusal(421, f"This host is not {host[:100]!r}: expected {expected}", "UnknownHost")
         if request.method in _SAFE:
             return
-        origin = request.headers.get("origin")
+        origin = header(request, b"origin")
         foreign = origin is not None and _host_in(origin, with_port=True) != host.lower()
-        if foreign or request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        if foreign or header(request, b"sec-fetch-site") not in _OWN_PAGE:
             raise Refusal(
                 403, "A page of another site asks for a change: expected one of this origin", "CrossSite"
             )
@@ -110,16 +163,31 @@ class Access:
         if self._issuer is not None and (bearer := _bearer_of(request)):
             return await _of_token(self._issuer, bearer)
         ring = self._keys()
-        link = grant or request.query_params.get("sig")
-        if link:
-            return self._of_link(ring, link, instance_id)
-        given = request.headers.get("x-functions-key") or request.query_params.get("code")
-        if not given:
-            return ANYBODY
-        key = ring.find(given)
-        if key is None:
-            raise _unauthorized("The key is not valid, or not any more")
-        return key.principal()
+        if self._open and self._passes(ring, request):
+            return EVERYTHING
+        link = grant or query_of(request).get("sig")
+        return self._of_link(ring, link, instance_id) if link else _of_key(ring, request)
+
+    async def caller(self, request: Request) -> Principal:
+        """Who calls a function or an application of the app: no link opens those, and ``sig`` in a query is their own.
+
+        Raises:
+            Refusal, OperationError: As `principal`.
+        """
+        if self._keys is None:
+            return EVERYTHING
+        if self._issuer is not None and (bearer := _bearer_of(request)):
+            return await _of_token(self._issuer, bearer)
+        ring = self._keys()
+        return EVERYTHING if self._open and self._passes(ring, request) else _of_key(ring, request)
+
+    def _passes(self, ring: KeyRing, request: Request) -> bool:
+        """True while there are no keys, for who is at this machine and follows no link of another site.
+
+        Once there was a key it is over for as long as the host lives: a file of keys that vanishes opens nothing.
+        """
+        self._open = not ring.asks
+        return self._open and header(request, b"sec-fetch-site") in _OWN_PAGE and not _is_forwarded(request)
 
     def _of_link(self, ring: KeyRing, token: str, instance_id: str | None) -> Principal:
         now_s = self._now() / 1_000_000
@@ -171,6 +239,11 @@ class Access:
         return {"sig": sign(signing[-1], self._hub, instance_id, verbs, expires_s)}
 
 
+def _is_forwarded(request: Request) -> bool:
+    return any(name in _FORWARDED or name.startswith(b"x-forwarded-") for name, _ in request.scope["headers"])
+
+
+@lru_cache(256)
 def _host_in(url: str, *, with_port: bool) -> str | None:
     """The host that a URL names, in lower case; None when it is none."""
     try:
@@ -195,10 +268,9 @@ def require(principal: Principal, permission: str, instance_id: str | None) -> N
     )
 
 
-def sees_payloads(request: Request) -> bool:
+def sees_payloads(request: Incoming) -> bool:
     """True when whoever asks may see inputs, outputs, states, and texts that may quote them."""
-    principal: Principal = request.state.principal
-    return principal.may("payloads", request.path_params.get("instanceId"))
+    return request.principal.may("payloads", request.path_params.get("instanceId"))
 
 
 def require_level(principal: Principal, level: int, function: str) -> None:
@@ -214,13 +286,14 @@ def require_level(principal: Principal, level: int, function: str) -> None:
         )
 
 
-def offered(request: Request, grant: str | None) -> str:
-    """What a request shows as its credential, valid or not: ``token``, ``link``, ``key``, or nothing."""
-    if request.headers.get("authorization", "")[:7].lower() == "bearer ":
+def offered(request: Request, grant: str | None, *, links: bool) -> str:
+    """What a request shows as its credential, valid or not: ``token``, ``link`` (where links open), ``key``, or nothing."""
+    if (header(request, b"authorization") or "")[:7].lower() == "bearer ":
         return "token"
-    if grant or request.query_params.get("sig"):
+    query = query_of(request)
+    if links and (grant or query.get("sig")):
         return "link"
-    return "key" if request.headers.get("x-functions-key") or request.query_params.get("code") else ""
+    return "key" if header(request, b"x-functions-key") or query.get("code") else ""
 
 
 def _bearer_of(request: Request) -> str | None:
@@ -234,6 +307,16 @@ def _bearer_of(request: Request) -> str | None:
         raise _unauthorized("There is more than one credential")
     scheme, _, token = (given[0] if given else "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _of_key(ring: KeyRing, request: Request) -> Principal:
+    given = header(request, b"x-functions-key") or query_of(request).get("code")
+    if not given:
+        return ANYBODY
+    key = ring.find(given)
+    if key is None:
+        raise _unauthorized("The key is not valid, or not any more")
+    return key.principal()
 
 
 async def _of_token(issuer: Issuer, token: str) -> Principal:

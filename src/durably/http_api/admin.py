@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from durably.http_api.durable.starts import JSON
-from durably.http_api.functions.function import LEVELS
+from durably.http_api.functions.function import LEVEL_NAMES
 from durably.http_api.functions.routes import HttpFunctions
 from durably.http_api.links import origin_of
+from durably.http_api.mounts.mount import Mounts
 from durably.http_api.routing import Route
 from durably.program.registry import Registry
 
@@ -22,15 +23,15 @@ _TRIGGERS: tuple[tuple[Literal["orchestrator", "activity", "entity"], str], ...]
 )
 
 
-def admin_routes(functions: HttpFunctions, registry: Registry, prefix: str) -> list[Route]:
+def admin_routes(functions: HttpFunctions, mounts: Mounts, registry: Registry, prefix: str) -> list[Route]:
     """The route.
 
     Args:
         functions: HTTP functions.
+        mounts: Applications beside them.
         registry: All others.
         prefix: Before the routes of HTTP functions, with slashes at both ends.
     """
-    levels = {number: level for level, number in LEVELS.items()}
 
     async def listing(request: Request) -> Response:
         origin = origin_of(request)
@@ -43,11 +44,26 @@ def admin_routes(functions: HttpFunctions, registry: Registry, prefix: str) -> l
                     "name": "req",
                     "route": function.template.text,
                     "methods": sorted(function.methods),
-                    "authLevel": levels[function.level],
+                    "authLevel": LEVEL_NAMES[function.level],
                 },
                 f"{origin}{prefix}{function.template.text}",
             )
             for function in sorted(functions, key=lambda one: one.name)
+        ]
+        found += [
+            _function(
+                mount.name,
+                {
+                    "type": "httpTrigger",
+                    "direction": "in",
+                    "name": "req",
+                    "route": f"{mount.path}/{{*path}}".lstrip("/"),
+                    "methods": [],
+                    "authLevel": LEVEL_NAMES[mount.level],
+                },
+                f"{origin}{mount.path}",
+            )
+            for mount in sorted(mounts, key=lambda one: one.name)
         ]
         for kind, trigger in _TRIGGERS:
             found += [

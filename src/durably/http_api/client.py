@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
 
 from durably.client import Client
 from durably.errors import UsageError
 from durably.http_api.durable.starts import check_status, output_within
-from durably.http_api.links import Links
+from durably.http_api.links import CLIENT, LINKS, Links
 from durably.http_api.served import Served
+from durably.http_api.starting import paced
+from durably.http_api.witness import Did, witnessed
+from durably.management import Management
 from durably.program.durations import microseconds
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.responses import Response
 
 
@@ -25,9 +30,23 @@ class DurableClient(Client):
     @classmethod
     def serving(cls, served: Served) -> DurableClient:
         """The client of a hub that is served."""
-        client = cls.__new__(cls)
+        client = object.__new__(cls)
         client.__dict__.update(served.client.__dict__)
         client._served = served
+        return client
+
+    def noting(self, did: Did) -> DurableClient:
+        """The same client, which notes what it changes."""
+        return self._through(witnessed(self._management, did))
+
+    def pacing(self, turn: Callable[[], Awaitable[None]]) -> DurableClient:
+        """The same client, whose restarts wait for their turns."""
+        return self._through(paced(self._management, turn))
+
+    def _through(self, management: Management) -> DurableClient:
+        client = object.__new__(type(self))
+        client._attach(management, self._registry, self._converter, self._clock, self._random)
+        client._served = self._served
         return client
 
     def create_http_management_payload(self, request: Request, instance_id: str) -> dict[str, str]:
@@ -94,8 +113,25 @@ class DurableClient(Client):
         return ended or self.create_check_status_response(request, instance_id)
 
 
+def client_of(request: Request) -> DurableClient:
+    """The client, in an application that is mounted (`App.mount`); in FastAPI, ``Depends(client_of)``.
+
+    Args:
+        request: Of Starlette, or of what is made of it.
+
+    Raises:
+        UsageError: The request did not come through a host.
+    """
+    client: DurableClient | None = request.scope.get(CLIENT)
+    if client is None:
+        raise UsageError(
+            "This request did not come through a host: expected that of an application which App.mount has taken"
+        )
+    return client
+
+
 def _links(request: Request) -> Links:
-    links: Links | None = getattr(request.state, "links", None)
+    links: Links | None = request.scope.get(LINKS)
     if links is None:
         raise UsageError(
             "This request did not come through a host: expected the Request that the function was given"

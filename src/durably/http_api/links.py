@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from starlette.datastructures import URL
 from starlette.requests import Request
 
 from durably.core.ids import check_instance_id
@@ -20,8 +22,15 @@ RPC = "/durabletask"
 OPEN = "open"
 """In the place of that credential, on a host that asks for none."""
 
+CLIENT = "durably.client"
+LINKS = "durably.links"
+"""In the scope of an application that is mounted: a client, and what makes the links of its answers."""
+
 Credential = Callable[[str], dict[str, str]]
-"""The parameters that let the holder of a link use it: of an instance, of starts for ``""``, of all for `ANY_INSTANCE`."""
+"""The parameters that let the holder of a link use it: of an instance, of starts for ``""``, of all for `ANY_INSTANCE`.
+
+Their values are of characters that a query takes as they are.
+"""
 
 _PLACEHOLDER = "INSTANCEID"
 
@@ -35,6 +44,9 @@ _INSTANCE = {
     "resumePostUri": "/resume?reason={text}",
     "rewindPostUri": "/rewind?reason={text}",
 }
+
+
+_RESTS = tuple((name, f"{rest}{'&' if '?' in rest else '?'}") for name, rest in _INSTANCE.items())
 
 
 class Links:
@@ -51,6 +63,7 @@ class Links:
         self._base = f"{origin}{BASE}"
         self._hub = hub
         self._credential = credential
+        self._hub_named = _named(hub)
 
     def of_instance(self, instance_id: str) -> dict[str, str]:
         """The check-status payload: the id, and a link for each verb. ``{eventName}`` and ``{text}`` are left to fill in.
@@ -64,8 +77,8 @@ class Links:
     def _links(self, instance_id: str, proof: str) -> dict[str, str]:
         path = f"{self._base}/instances/{quote(instance_id, safe='')}"
         links = {"id": instance_id}
-        for name, rest in _INSTANCE.items():
-            links[name] = f"{path}{rest}{'&' if '?' in rest else '?'}{proof}"
+        for name, rest in _RESTS:
+            links[name] = f"{path}{rest}{proof}"
         return links
 
     def of_starts(self) -> dict[str, str]:
@@ -97,9 +110,26 @@ class Links:
         }
 
     def _proof(self, instance_id: str) -> str:
-        return urlencode({"taskHub": self._hub, "connection": "Storage", **self._credential(instance_id)})
+        proof = self._hub_named
+        for name, value in self._credential(instance_id).items():
+            proof += f"&{name}={value}"
+        return proof
+
+
+@lru_cache(16)
+def _named(hub: str) -> str:
+    return urlencode({"taskHub": hub, "connection": "Storage"})
 
 
 def origin_of(request: Request) -> str:
     """Where the client reached us: what it called the host is checked before."""
-    return f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '').rstrip('/')}"
+    scope = request.scope
+    host = next((value for name, value in scope["headers"] if name == b"host"), None)
+    return _origin(scope.get("scheme", "http"), host, scope.get("server"), scope.get("root_path", ""))
+
+
+@lru_cache(256)
+def _origin(scheme: str, host: bytes | None, server: tuple[str, int | None] | None, root_path: str) -> str:
+    headers = [] if host is None else [(b"host", host)]
+    url = URL(scope={"scheme": scheme, "server": server, "path": "/", "headers": headers})
+    return f"{url.scheme}://{url.netloc}{root_path.rstrip('/')}"

@@ -7,15 +7,18 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from durably.errors import UsageError
 from durably.http_api.access import LOCAL_NAMES
 from durably.http_api.served import BODY_BYTES_MAX
+from durably.security.audit_log import BYTES_MAX
 from durably.security.key_file import audit_beside, beside
+from durably.security.loopback import is_loopback
 from durably.security.token_rules import DEFAULT_ALGORITHMS, DEFAULT_ROLES, TokenRules
+from durably.storage.open import hub_name
 
 PORT = 7071
 """As the local Functions host of Azure."""
@@ -28,21 +31,26 @@ class HttpOptions:
     """How a host is served.
 
     Attributes:
-        bind: The address to listen on. Any other than one of this machine needs a host that asks for keys.
+        bind: The address to listen on. Any other than one of this machine needs a key, or an issuer of tokens.
         port: 0 for any free one.
-        hub_name: What clients of Durable Functions call the hub (``taskHub``); by default the name of its file.
+        hub_name: What clients of Durable Functions call the hub (``taskHub``); by default the name of its file or schema.
         route_prefix: Before the routes of HTTP functions; "" for none.
         insecure: Nobody is asked for a key.
-        key_file: Where keys are kept; by default beside the hub file, as ``{file}.keys``.
+        key_file: Where keys are kept; by default beside the hub file, as ``{file}.keys``. Where it is set, and is missing
+            when a host starts, nobody gets in until a key is made.
         allowed_hosts: What clients may call this host beside its own addresses, separated by commas; ``*``: anything.
         templates: Links for new starts carry a credential, as clients of Durable Functions 1.x need it. By default only
             where nobody beyond this machine can connect.
         max_body_bytes: A longer body is refused with 413.
         max_outstanding_requests: More at once are refused with 429.
+        max_concurrent_requests: Calls of HTTP functions that run at once; more wait. 0: all run.
+        replace_running: A start with the id of an instance that has not ended replaces it; by default it is refused (409).
         max_wait_s: A stopping host gives requests that are under way so long.
-        tls_certificate: PEM file; with `tls_key`, HTTPS is served.
-        tls_key: PEM file.
+        tls_certificate: PEM file, with intermediate certificates; with `tls_key`, HTTPS is served.
+        tls_key: PEM file. Files that are replaced are taken over within seconds.
+        tls_passphrase: Of the key, when it is encrypted.
         max_failures_per_minute: An address that shows no credential, or wrong ones, more often gets 429 for these.
+        max_starts_per_second: A key, link or token that asks for more starts over the APIs gets 429; 0: as many as it likes.
         trusted_proxies: Addresses and networks, separated by commas, whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are
             believed; by default nobody's.
         head_timeout_s: Time for the head of a request.
@@ -68,17 +76,21 @@ class HttpOptions:
     templates: bool | None = None
     max_body_bytes: int = BODY_BYTES_MAX
     max_outstanding_requests: int = 2_000
+    max_concurrent_requests: int = 0
+    replace_running: bool = False
     max_wait_s: float = 5.0
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_passphrase: str = field(default="", repr=False)
     max_failures_per_minute: int = 100
+    max_starts_per_second: float = 0.0
     trusted_proxies: str = ""
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     answer_timeout_s: float = 30.0
     audit: bool = True
     audit_file: str = ""
-    audit_max_bytes: int = 64 * 1024 * 1024
+    audit_max_bytes: int = BYTES_MAX
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_algorithms: str = DEFAULT_ALGORITHMS
@@ -100,9 +112,17 @@ class HttpOptions:
         ):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected 1 or more")
+        if self.max_concurrent_requests < 0:
+            raise UsageError(
+                f"max_concurrent_requests is {self.max_concurrent_requests!r}: expected 1 or more, or 0 for no limit"
+            )
         for name in ("head_timeout_s", "body_timeout_s", "answer_timeout_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected a number of seconds above 0")
+        if not 0 <= self.max_starts_per_second < math.inf:
+            raise UsageError(
+                f"max_starts_per_second is {self.max_starts_per_second!r}: expected a number, or 0 for no limit"
+            )
         _check_proxies(self.trusted_proxies)
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise UsageError("tls_certificate and tls_key: expected both, or none")
@@ -119,7 +139,7 @@ class HttpOptions:
     @property
     def is_local(self) -> bool:
         """True when only this machine can connect."""
-        return self.bind in LOCAL_NAMES or self.bind.startswith("127.")
+        return is_loopback(self.bind)
 
     @property
     def names(self) -> frozenset[str]:
@@ -130,6 +150,15 @@ class HttpOptions:
         if not self.is_local and not given:
             return frozenset()  # behind other addresses its names are not known here
         return frozenset({*LOCAL_NAMES, self.bind.lower(), *given})
+
+    @property
+    def open_until_keys(self) -> bool:
+        """True where nobody is asked for a key before somebody has made one.
+
+        Only this machine can connect, and nothing says that others come through it: no proxy, no other name, no tokens. A
+        `key_file` that is set and missing says that somebody has made one: see `KeyFile.prepare`.
+        """
+        return self.is_local and not (self.allowed_hosts or self.trusted_proxies or self.oidc_issuer)
 
     @property
     def with_templates(self) -> bool:
@@ -164,11 +193,11 @@ class HttpOptions:
         """
         variables = os.environ if environment is None else environment
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = f"DURABLY_HTTP_{field.name.upper()}"
+        for one in fields(cls):
+            variable = f"DURABLY_HTTP_{one.name.upper()}"
             text = variables.get(variable)
             if text:
-                values[field.name] = _read(variable, text, str(field.type))
+                values[one.name] = _read(variable, text, str(one.type))
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 
     def keys_at(self, hub_url: str) -> Path | None:
@@ -190,10 +219,10 @@ class HttpOptions:
         return Path(self.audit_file) if self.audit_file else audit_beside(hub_url)
 
     def hub_at(self, hub_url: str) -> str:
-        """The name of a hub: `hub_name`, or what its file is called."""
+        """The name of a hub: `hub_name`, or what its file or schema is called."""
         if self.hub_name:
             return self.hub_name
-        stem = re.sub(r"[^A-Za-z0-9_.-]", "", Path(hub_url.partition("://")[2]).stem)
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "", hub_name(hub_url))
         return stem[:45] or "hub"
 
 

@@ -6,9 +6,10 @@ import asyncio
 import time
 from typing import Any, Final
 
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from durably.http_api.joining import JoiningTransport
 from durably.http_api.refusals import Refusal
 
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -16,15 +17,23 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 _AHEAD_BYTES_MAX: Final = 1024 * 1024
 """Of requests that a client sends before it has the answer to the one before."""
 
+_FAREWELL_S: Final = 1.0
+"""A client that is turned away while it sends may go on for so long: hung up on at once, it would lose the answer."""
+
+WHOLE: Final = "durably.whole"
+"""In the scope of a request that came with its body, as most do: nobody has to watch the time."""
+
 _BYTES_FOR_A_SECOND: Final = 1_024
 """A body that comes slower than this uses its time up."""
 
 
-def within(receive: Receive, body_timeout_s: float) -> Receive:
+def within(scope: Scope, receive: Receive, body_timeout_s: float) -> Receive:
     """Let a body take so long, and a second more for each KiB that has come.
 
     Once it is there, whoever goes on to receive waits for the client to leave, for as long as it takes.
     """
+    if WHOLE in scope:
+        return receive
     ends = time.monotonic() + body_timeout_s
     whole = False
 
@@ -61,16 +70,19 @@ class PatientProtocol(AutoHTTPProtocol):
     answer_timeout_s: float
     cycle: Any
     loop: asyncio.AbstractEventLoop
-    transport: asyncio.Transport
+    transport: Any
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._head_timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
         self._unread = 0
+        self._turned_away = False
+        self._once = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.transport = JoiningTransport(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -79,17 +91,29 @@ class PatientProtocol(AutoHTTPProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._turned_away:
+            return
         waited = self._waits_for_head
         ahead = not waited and not self.cycle.more_body
-        if waited and self._head_timer is None:
-            self._expect_head()
         super().data_received(data)
+        if self._once and not self._waits_for_head:
+            self.cycle.keep_alive = False
+        if self.cycle is not None and not self.cycle.more_body:
+            self.cycle.scope[WHOLE] = True  # too late only for one that came in pieces
         if waited and not self._waits_for_head:
             self._head_came()
         elif waited or ahead:
+            if waited and self._head_timer is None:
+                self._expect_head()
             self._unread += len(data)
             if self._unread > (HEAD_BYTES_MAX if waited else _AHEAD_BYTES_MAX):
                 self._turn_away(b"431 Request Header Fields Too Large")
+
+    def answer_once(self) -> None:
+        """The next answer, or the one that is under way, is the last one on this connection, and says so."""
+        self._once = True
+        if not self._waits_for_head:
+            self.cycle.keep_alive = False
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -119,8 +143,14 @@ class PatientProtocol(AutoHTTPProtocol):
             self._answer_timer = None
 
     def _turn_away(self, status: bytes) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
+        if self._turned_away or self.transport.is_closing():
+            return
+        self._turned_away = True
+        self.transport.write(b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(_FAREWELL_S, self.transport.abort)
+        else:  # TLS has no half-closed connections
             self.transport.close()
 
 

@@ -12,6 +12,9 @@ from starlette.responses import Response
 from durably.core.status import TERMINAL
 from durably.errors import (
     DurablyError,
+    EntityOperationFailedError,
+    FailureDetails,
+    FunctionTimeoutError,
     InstanceAlreadyExistsError,
     InstanceNotFoundError,
     InstanceStateError,
@@ -32,15 +35,22 @@ class Refusal(DurablyError):
         status: The status code.
         kind: What went wrong, for programs.
         headers: More of the answer.
+        failure: Of the operation of an entity, for who may see payloads; or None.
     """
 
     def __init__(
-        self, status: int, text: str, kind: str = "BadRequest", headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        text: str,
+        kind: str = "BadRequest",
+        headers: Mapping[str, str] | None = None,
+        failure: FailureDetails | None = None,
     ) -> None:
         super().__init__(text)
         self.status = status
         self.kind = kind
         self.headers = dict(headers or {})
+        self.failure = failure
 
 
 def refusal_of(error: Exception) -> Refusal:
@@ -56,8 +66,12 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(409, text, kind)
     if isinstance(error, InstanceStateError):
         return Refusal(410 if error.status in TERMINAL and error.operation != "restart" else 409, text, kind)
+    if isinstance(error, EntityOperationFailedError):
+        return Refusal(422, text, kind)
     if isinstance(error, UsageError | StoreRefusedError):
         return Refusal(400, text, kind)
+    if isinstance(error, FunctionTimeoutError):
+        return Refusal(504, text, kind)
     if isinstance(error, OperationError):
         return Refusal(503, text, kind, {"Retry-After": str(RETRY_AFTER_S)})
     _log.error("A request failed inside of the host", exc_info=error)

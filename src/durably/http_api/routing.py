@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from starlette.requests import Request
 from starlette.responses import Response
 
-Handler = Callable[[Request], Awaitable[Response]]
+from durably.http_api.incoming import Incoming
+
+Handler = Callable[[Incoming], Awaitable[Response]]
 
 
 class Route(NamedTuple):

@@ -8,7 +8,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,18 @@ RESERVED: Final = "durably."
 """How the names of the runtime's own entities begin."""
 
 Migration = Callable[[Any, int], Any]
+
+
+class BuiltInEntity(NamedTuple):
+    """An entity of the runtime itself, which each host has.
+
+    Attributes:
+        name: Begins with `RESERVED`.
+        code: Makes the code of one of them: an `EntityCode` of the engine, which knows the layers above this one not.
+    """
+
+    name: str
+    code: Callable[[EntityId], Any]
 
 
 class EntityFunction:

@@ -101,6 +101,10 @@ class Cron(NamedTuple):
         return time(of_hour, of_minute, at)
 
 
+_CHARS_MAX = 1_000
+"""Lists of all that each field can be are shorter."""
+
+
 @functools.lru_cache(maxsize=1024)
 def parse_cron(text: str) -> Cron:
     """Read an NCRONTAB expression: ``{second} {minute} {hour} {day} {month} {day-of-week}``, all of which must match.
@@ -112,6 +116,10 @@ def parse_cron(text: str) -> Cron:
     Raises:
         InvalidScheduleError: It is none, or names a day that no year has.
     """
+    if len(text) > _CHARS_MAX:
+        raise InvalidScheduleError(
+            f"Cron expression '{text[:60]}…' has {len(text):,} characters: expected {_CHARS_MAX:,} at most"
+        )
     fields = text.split()
     if len(fields) not in (5, 6):
         raise InvalidScheduleError(

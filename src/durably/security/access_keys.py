@@ -1,4 +1,4 @@
-"""Keys that open a host, after the model of Azure Functions: master, host, function and system keys.
+"""Keys that open a host: those with a role, and, after the model of Azure Functions, master, host, function and system keys.
 
 Stored are digests: a key is shown once, when it is made. What is random cannot be guessed from its digest, which
 needs neither salt nor stretching.
@@ -10,15 +10,18 @@ import base64
 import hashlib
 import secrets
 import zlib
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
 
 from durably.errors import UsageError
-from durably.security.roles import ROLES, SYSTEM, Principal
+from durably.security.roles import LEVELS, ROLES, SYSTEM, Principal
 
-KeyKind = Literal["master", "host", "function", "system"]
+KeyKind = Literal["master", "host", "function", "system", "role"]
+
+AZURE_KINDS: Final[tuple[KeyKind, ...]] = ("master", "host", "function", "system")
+"""Those that Azure Functions has; no key with a role is called like one of them."""
 
 PREFIX: Final = "durably_"
 """Of every key, so that a scanner of secrets finds one that has leaked; six characters at its end are a checksum."""
@@ -36,6 +39,7 @@ class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
         kind: What it is for.
         name: Its name within the kind, and within the function.
         function: Of a function key: the function.
+        role: Of a key with a role: which one.
         digest: SHA-256 of the key, in hexadecimal.
         created_at: When it was made, in microseconds since 1970 UTC.
     """
@@ -45,6 +49,7 @@ class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     created_at: int
     function: str | None = None
+    role: str | None = None
 
     @property
     def place(self) -> tuple[str, str | None, str]:
@@ -53,16 +58,7 @@ class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
 
     def principal(self) -> Principal:
         """Whom it stands for."""
-        label = (
-            f"key {self.kind}/{self.function}/{self.name}"
-            if self.function
-            else f"key {self.kind}/{self.name}"
-        )
-        if self.kind == "master":
-            return Principal(label, ROLES["admin"], level=2)
-        if self.kind == "system":
-            return Principal(label, SYSTEM if self.name == MANAGEMENT else frozenset())
-        return Principal(label, level=1, function=self.function)
+        return _principal_of(self)
 
 
 class KeyRing(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,10 +67,17 @@ class KeyRing(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         keys: In the order in which they were made.
         signing: Secrets in hexadecimal; links are signed with the last one, and those of all are valid.
+        closed: There was a key once, or should have been. To delete the last one shuts everybody out: it opens nothing.
     """
 
     keys: tuple[AccessKey, ...] = ()
     signing: tuple[str, ...] = ()
+    closed: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """True once somebody has made a key."""
+        return self.closed or bool(self.keys)
 
     def find(self, text: str) -> AccessKey | None:
         """The key that this text is, or None."""
@@ -89,7 +92,11 @@ class KeyRing(msgspec.Struct, frozen=True, kw_only=True):
     def with_key(self, key: AccessKey) -> KeyRing:
         """With a key in the place of the one that has its kind, function and name."""
         others = tuple(one for one in self.keys if one.place != key.place)
-        return msgspec.structs.replace(self, keys=(*others, key))
+        return msgspec.structs.replace(self, keys=(*others, key), closed=True)
+
+    def with_role(self, name: str) -> AccessKey | None:
+        """The key with a role that has a name."""
+        return next((one for one in self.keys if one.kind == "role" and one.name == name), None)
 
     def without(self, kind: KeyKind, name: str, function: str | None = None) -> KeyRing:
         """Without a key.
@@ -101,16 +108,31 @@ class KeyRing(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("The master key cannot be deleted: renew it instead")
         left = tuple(one for one in self.keys if one.place != (kind, function, name))
         if len(left) == len(self.keys):
-            where = f" of function '{function}'" if function else ""
-            raise UsageError(
-                f"There is no {kind} key '{name}'{where}: expected one that 'durably keys list' shows"
-            )
-        return msgspec.structs.replace(self, keys=left)
+            raise no_such_key(kind, name, function)
+        return msgspec.structs.replace(self, keys=left, closed=True)
 
-    def missing(self, wanted: Iterable[tuple[KeyKind, str]]) -> list[tuple[KeyKind, str]]:
-        """Those of these keys that are not there."""
-        there = {(key.kind, key.name) for key in self.keys if key.function is None}
-        return [one for one in wanted if one not in there]
+
+def no_such_key(kind: KeyKind, name: str, function: str | None = None) -> UsageError:
+    """The error for a key that is not there."""
+    if kind == "role":
+        kinds = ", ".join(AZURE_KINDS)
+        return UsageError(
+            f"There is no key '{name}': expected one that 'durably keys list' shows, or a kind ({kinds})"
+        )
+    where = f" of function '{function}'" if function else ""
+    return UsageError(f"There is no {kind} key '{name}'{where}: expected one that 'durably keys list' shows")
+
+
+@lru_cache(256)
+def _principal_of(key: AccessKey) -> Principal:
+    if key.role is not None:
+        return Principal(f"key {key.name}", ROLES.get(key.role, frozenset()), level=LEVELS.get(key.role, 0))
+    label = f"key {key.kind}/{key.function}/{key.name}" if key.function else f"key {key.kind}/{key.name}"
+    if key.kind == "master":
+        return Principal(label, ROLES["admin"], level=2)
+    if key.kind == "system":
+        return Principal(label, SYSTEM if key.name == MANAGEMENT else frozenset())
+    return Principal(label, level=1, function=key.function)
 
 
 def draw_key() -> str:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,11 @@ LINE_BYTES_MAX: Final = 65_536
 
 _TEXT_CHARS_MAX: Final = 500
 
+UNREADABLE: Final = "RecordUnreadable"
+"""In the place of an error, in a record that could not be written as it was."""
+
+_encode = msgspec.json.Encoder().encode
+
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One change that somebody asked for, whatever became of it.
@@ -30,14 +35,16 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     Attributes:
         at: When it was answered, ISO 8601, UTC.
         who: The name of the principal: a key, a link, or the ``sub`` of a token; ``anonymous`` for nobody.
-        via: What was shown as a credential, valid or not: ``key``, ``link``, ``token``, or nothing.
+        via: What was shown as a credential, valid or not: ``key``, ``link``, ``token``, or nothing; ``cli`` on the machine.
         origin: The address that it came from.
         hub: The hub.
         action: Method and route; parameters are in `target`.
         target: What it was about: parameters of path and query, without credentials.
+        function: The HTTP function of the app that was called.
+        did: What it did through its client: verb and id.
         made: The id of the instance that was started.
         reason: As it was given.
-        status: Of the answer; 499 when there was none.
+        status: Of the answer; 499 when there was none. Of the command line, 200, or 400 when it was refused.
         error: The kind of the refusal.
         request: The id of the request, as it is in the answer.
     """
@@ -49,6 +56,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     hub: str
     action: str
     target: dict[str, str] = {}
+    function: str | None = None
+    did: tuple[str, ...] = ()
     made: str | None = None
     reason: str | None = None
     status: int
@@ -99,9 +108,13 @@ class Head(msgspec.Struct, frozen=True):
 
 def line_after(head: Head, record: AuditRecord) -> tuple[bytes, Head]:
     """A record as the next line (with its end), and the head that it makes."""
-    fields: dict[str, Any] = msgspec.structs.asdict(record)
-    line = msgspec.json.encode(AuditLine(**fields, n=head.n + 1, prev=head.hash))
-    return line + b"\n", Head(head.n + 1, hash_of(line))
+    n = head.n + 1
+    line = b'%b,"n":%d,"prev":"%b"}' % (
+        _encode(record)[:-1],
+        n,
+        head.hash.encode(),
+    )  # an `AuditLine`, at a third of the price
+    return line + b"\n", Head(n, hash_of(line))
 
 
 def hash_of(line: bytes) -> str:
@@ -110,8 +123,23 @@ def hash_of(line: bytes) -> str:
 
 
 def shortened(text: str) -> str:
-    """Text that fits into a record."""
+    """Text that fits into a record. What UTF-8 has no bytes for (half of a pair, from JSON) is written as an escape."""
+    if not text.isascii():
+        text = text[: _TEXT_CHARS_MAX + 1].encode(errors="backslashreplace").decode()
     return text if len(text) <= _TEXT_CHARS_MAX else f"{text[:_TEXT_CHARS_MAX]}…"
+
+
+def placeholder(record: AuditRecord) -> AuditRecord:
+    """What is written in the place of a record that has no line: who, what, and what became of it."""
+    return AuditRecord(
+        at=shortened(str(record.at)),
+        who=shortened(str(record.who)),
+        hub=shortened(str(record.hub)),
+        action=shortened(str(record.action)),
+        status=record.status,
+        error=UNREADABLE,
+        request=shortened(str(record.request)),
+    )
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -1,15 +1,13 @@
-"""Counts failed credentials by address, within a fixed memory."""
+"""Counts failed credentials by address."""
 
 from __future__ import annotations
 
 import ipaddress
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-ADDRESSES_MAX: Final = 4_096
-"""Of more, the one that was quiet for longest is forgotten."""
+from durably.security.buckets import Buckets
 
 _MINUTE_S: Final = 60.0
 
@@ -23,12 +21,10 @@ class Failures:
     """
 
     def __init__(self, per_minute: int, elapsed: Callable[[], float] = time.monotonic) -> None:
-        self._most = float(per_minute)
-        self._elapsed = elapsed
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets = Buckets(per_minute, per_minute / _MINUTE_S, elapsed)
 
     def __len__(self) -> int:
-        return len(self._left)
+        return len(self._buckets)
 
     def count(self, address: str) -> float:
         """Count a failure.
@@ -36,14 +32,7 @@ class Failures:
         Returns:
             0.0 while these are few, else the seconds until the next one counts as one of few.
         """
-        now, place = self._elapsed(), _network_of(address)
-        left, since = self._left.pop(place, (self._most, now))
-        left = min(self._most, left + (now - since) * self._most / _MINUTE_S)
-        few = left >= 1
-        self._left[place] = (left - 1 if few else left, now)
-        if len(self._left) > ADDRESSES_MAX:
-            self._left.popitem(last=False)
-        return 0.0 if few else (1 - left) * _MINUTE_S / self._most
+        return self._buckets.take(_network_of(address))
 
 
 def _network_of(address: str) -> str:

@@ -18,6 +18,9 @@ ROLES: Final[dict[str, frozenset[str]]] = {
     "admin": _ALL,
 }
 
+LEVELS: Final = {"admin": 2, "developer": 1}
+"""What a role opens of HTTP functions: who may start an orchestration may call the function that starts it."""
+
 SYSTEM: Final = _ALL - {"admin"}
 """What the system key of the management API stands for: all of that API, and nothing of the host."""
 

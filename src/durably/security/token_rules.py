@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self, cast
 from urllib.parse import urlsplit
 
 from durably.errors import UsageError
-from durably.security.roles import ROLES, Principal
+from durably.security.roles import LEVELS, ROLES, Principal
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 """Signatures with a key of which we know the public half only: whoever can check a token cannot make one."""
@@ -20,9 +21,6 @@ DEFAULT_ROLES: Final = ",".join(f"roles:durably.{role}={role}" for role in ROLES
 
 LEEWAY_S: Final = 60
 """By so much the clocks of issuer and host may differ."""
-
-_LEVELS: Final = {"admin": 2, "developer": 1}
-"""What a role opens of HTTP functions: who may start an orchestration may call the function that starts it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +71,15 @@ class TokenRules:
         )
 
     def principal(self, claims: Mapping[str, Any]) -> Principal:
-        """Whom the claims of a valid token stand for; without a role it may do nothing."""
+        """Whom the claims of a valid token stand for; without a role it may do nothing. What it gets ends with it."""
         found = {
             role for (claim, value), role in self.roles.items() if value in _values(claim, claims.get(claim))
         }
         permissions = frozenset[str]().union(*(ROLES[role] for role in found))
-        level = max((_LEVELS.get(role, 0) for role in found), default=0)
-        return Principal(f"token {claims['sub']}", permissions, level=level)
+        level = max((LEVELS.get(role, 0) for role in found), default=0)
+        return Principal(
+            f"token {claims['sub']}", permissions, level=level, expires_s=math.floor(claims["exp"])
+        )
 
 
 def _values(claim: str, given: Any) -> list[Any]:

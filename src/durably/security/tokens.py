@@ -7,6 +7,7 @@ are used, to choose among those keys; a token that brings a key along, or says w
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
@@ -172,4 +173,6 @@ def _principal(claims: dict[str, Any], rules: TokenRules, now_s: float) -> Princ
         raise TokenError(f"its claim '{error.claim}' is missing, or not what this host expects") from None
     if len(claims["sub"]) > _NAME_CHARS_MAX or not claims["sub"].isprintable():
         raise TokenError("its claim 'sub' is no name")
+    if not math.isfinite(claims["exp"]):
+        raise TokenError("its claim 'exp' is no time")
     return rules.principal(claims)

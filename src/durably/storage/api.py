@@ -13,10 +13,12 @@ call raises `HubClosedError`, and the hub is opened anew with another object.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.dump import DumpChunk
+from durably.core.load import COUNT_MAX
 from durably.core.query import (
     Counts,
     EntitiesFound,
@@ -25,6 +27,13 @@ from durably.core.query import (
     FoundWithWaiting,
     InstanceQuery,
 )
+from durably.storage.shared_tasks import SharedTasks
+
+FUNCTIONS_MAX: Final = 1_000
+"""Of a `HostReport`: more are not told."""
+
+WORKLOAD_MAX: Final = COUNT_MAX
+"""Of a `Workload`: more of a kind is not counted."""
 
 
 class Capabilities(NamedTuple):
@@ -75,6 +84,115 @@ class Lease(NamedTuple):
     orphaned: bool = False
 
 
+class HostReport(NamedTuple):
+    """What a host says of itself.
+
+    Attributes:
+        name: Text for people, such as "pid 12 on box".
+        version: Of durably.
+        functions: "kind:name" of what it has; the first `FUNCTIONS_MAX` of them.
+        draining: It gives its partitions away, and takes none.
+        backlog: How many of its activities wait for a place.
+        oldest_us: How long the oldest of them has waited; None when none does.
+        running: How many run.
+        places: How many may run at once.
+    """
+
+    name: str
+    version: str
+    functions: tuple[str, ...] = ()
+    draining: bool = False
+    backlog: int = 0
+    oldest_us: int | None = None
+    running: int = 0
+    places: int = 0
+
+
+class HostInfo(NamedTuple):
+    """A live host, as others see it.
+
+    Attributes:
+        host_id: Made with its store object; text that no other host ever has.
+        report: What it said last.
+        since: When it said something for the first time, in microseconds since 1970 by the clock of the hub.
+        seen_at: When it did last.
+        partitions: How many it owns.
+        is_me: It is the store object that was asked.
+        told_to_drain: See `Store.ask_to_drain`.
+    """
+
+    host_id: str
+    report: HostReport
+    since: int
+    seen_at: int
+    partitions: int
+    is_me: bool
+    told_to_drain: bool
+
+
+class PartitionInfo(NamedTuple):
+    """Who owns a partition.
+
+    Attributes:
+        partition: 0 to partitions - 1.
+        owner: Who holds it, or held it last where that is known; for people.
+        host_id: The host that owns it; None when nobody does, or its lease ran out.
+        epoch: Of the newest lease.
+        orphaned: Nobody owns it, and its owner did not release it.
+    """
+
+    partition: int
+    owner: str
+    host_id: str | None
+    epoch: int
+    orphaned: bool
+
+
+class Survey(NamedTuple):
+    """Who is there, and who owns what, at one moment.
+
+    Attributes:
+        partitions: All of them, in order.
+        hosts: Those that are alive, by (since, host_id).
+    """
+
+    partitions: list[PartitionInfo]
+    hosts: list[HostInfo]
+
+
+class Workload(NamedTuple):
+    """How much waits, see `durably.core.load.Load`. Moments are in microseconds since 1970.
+
+    An instance is held when it is suspended, blocked, parked, or not to begin yet.
+
+    No more than `WORKLOAD_MAX` rows of a kind are looked at. Where all of these are held, there may be others behind them: a
+    hub that nobody has looked at wholly is not idle, so that counts as one message.
+
+    Attributes:
+        at: The moment.
+        messages: That nobody has consumed, but for those to instances that are held. Numbers end at `WORKLOAD_MAX`.
+        oldest_message_at: When the oldest of them was sent.
+        newest_held_at: When the newest of the others was.
+        timers_due: That are due and have not fired, but for those of instances that are held.
+        oldest_due_at: When the first of them was due.
+        next_due_at: When the next timer is due that is not due yet, of whatever instance.
+        in_flight: Instances whose `in_flight` is set, and that are not held.
+        tasks: In the queue of activities that all hosts share, where there is one: those that nobody has claimed.
+        oldest_task_at: When the oldest of them was offered.
+    """
+
+    at: int
+    messages: int
+    oldest_message_at: int | None
+    newest_held_at: int | None
+    timers_due: int
+    oldest_due_at: int | None
+    next_due_at: int | None
+    in_flight: int
+    tasks: int = 0
+    oldest_task_at: int | None = None
+
+
 class WorkLog(Protocol):
     """What the owner of a partition is doing right now. It outlives the process, however that ends, but not the machine.
 
@@ -121,10 +239,12 @@ class Snapshot(NamedTuple):
 
     Attributes:
         batch: Number of the newest batch applied, 0 when there is none.
-        execution: The highest execution number ever used, 0 when there is none.
+        execution: The highest execution number ever used; when there is none, the one before the first of this partition,
+            see `durably.core.dump`: numbers are unique in the hub.
         in_flight: The instances whose `in_flight` is set, by execution number. `inbox` of these is empty: see `inbox`.
         timers: Timers due at or before the horizon, by (due_at, execution, seq, kind).
         inbox: All messages of the partition, by position.
+        tasks: Ids of its attempts in the queue that all hosts share, claimed or not.
     """
 
     batch: int
@@ -132,6 +252,7 @@ class Snapshot(NamedTuple):
     in_flight: list[StoredInstance]
     timers: list[TimerRow]
     inbox: list[InboxRow]
+    tasks: frozenset[str] = frozenset()
 
 
 class Store(Protocol):
@@ -145,6 +266,20 @@ class Store(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """See `Capabilities`; valid once opened."""
+        ...
+
+    @property
+    def listening(self) -> bool:
+        """True while `on_arrival` is known to be called soon after a write, so that polling may be slow."""
+        ...
+
+    @property
+    def tasks(self) -> SharedTasks | None:
+        """The queue of activities that all hosts share; None where one host serves the hub alone. Valid once opened."""
+        ...
+
+    def partition_of(self, instance_id: str) -> int:
+        """The partition that an instance or entity belongs to; never changes. Valid once opened."""
         ...
 
     # --- hub ---------------------------------------------------------------------------------------------------------
@@ -178,27 +313,57 @@ class Store(Protocol):
         """Remember, durably, that an encryption key is in use. The first proof of an id stays."""
         ...
 
+    def dump(self) -> AsyncGenerator[DumpChunk]:
+        """All rows of the hub as they are stored, of one moment, while hosts go on serving it; see `durably.core.dump`.
+
+        What it needs in memory does not depend on the size of the hub. Close it, also when it is not read to its end.
+        """
+        ...
+
+    async def restore(self, chunks: AsyncIterator[DumpChunk]) -> None:
+        """Make the hub of a dump, wholly or not at all, with its id. Called instead of `open`, which follows.
+
+        Who becomes its owner goes on where the one of the dumped hub was. The number of partitions may differ. When the
+        process dies, or `chunks` raises, there is no hub.
+
+        Raises:
+            HubNotEmptyError: There is one already, which is left alone. A provider may take one that nobody has used.
+            HubLockedError: Somebody else is making or serving it.
+        """
+        ...
+
     # --- leases ------------------------------------------------------------------------------------------------------
+    #
+    # On a shared hub a lease ends by the clock of the hub, never by one of this machine. The store object renews its
+    # leases by itself, also while the host loop is blocked; not for ever: a loop that gives no sign of life for a minute
+    # loses them. Whatever happened, a commit of an old epoch is refused: a host that was paused learns of it then.
 
     async def acquire(self, partition: int, owner: str) -> Lease:
         """Become the owner; the epoch grows by one, whoever had it before is fenced.
 
         Raises:
             HubLockedError: A live host of another process (or another store object of this one) owns it; the message
-                names it. The lock of a dead process is taken over.
+                names it. The lock of a dead process is taken over, and so is a lease that ran out.
         """
         ...
 
     async def renew(self, lease: Lease) -> None:
-        """Extend the lease.
+        """Extend the lease now.
 
         Raises:
-            LeaseLostError: Somebody else acquired it.
+            LeaseLostError: Somebody else acquired it, or it ran out.
         """
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give the partition back, with nothing left undone. Ignored when it was lost already."""
+        """Give the partition back, with nothing left undone; others are told. Ignored when it was lost already."""
+        ...
+
+    def on_lease_lost(self, callback: Callable[[Lease], None]) -> None:
+        """Call back on the host loop when a lease of this object ran out, or somebody else acquired its partition.
+
+        Once for a lease at most; not for one that was released, or that this object acquired anew.
+        """
         ...
 
     async def work_log(self, lease: Lease) -> WorkLog:
@@ -207,6 +372,24 @@ class Store(Protocol):
         Raises:
             StoreUnavailableError: There is no room for one.
         """
+        ...
+
+    # --- hosts -------------------------------------------------------------------------------------------------------
+
+    async def survey(self, report: HostReport | None = None) -> Survey:
+        """Look who is there and who owns what, in one round trip.
+
+        With a report, also say that this host is there: others see it for as long as a lease lasts from now, and are
+        told when it is new. Without one it is only a look.
+        """
+        ...
+
+    async def withdraw(self) -> None:
+        """This host is going: others do not see it any more, and are told. `close` does it, too. Idempotent."""
+        ...
+
+    async def ask_to_drain(self, host_id: str) -> bool:
+        """Ask a live host to give its partitions away; it is told. False when there is no such host."""
         ...
 
     # --- partition: only its owner calls these -----------------------------------------------------------------------
@@ -260,12 +443,17 @@ class Store(Protocol):
         """Add messages to the inbox, durable on return. A message whose id is in the inbox or a tombstone is ignored.
 
         Returns:
-            True when a live owner has been told; without messages, nothing else is done. False: they wait for one.
+            True when live owners of all that they are for have been told; False: they wait for one, and an owner whose lease
+            ran out commits nothing any more, so what is sent behind them is not dealt with before them. Without messages
+            nothing is done, and it tells whether there is any live owner.
         """
         ...
 
     def on_arrival(self, callback: Callable[[], None]) -> None:
-        """Call back on the host loop soon after somebody else wrote; may be early, late, or too often."""
+        """Call back on the host loop soon after somebody else wrote; may be early, late, or too often.
+
+        Also after a lease was released, and after a host came, went, or was asked to drain.
+        """
         ...
 
     async def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
@@ -315,6 +503,13 @@ class Store(Protocol):
 
     async def query_with_waiting(self, query: InstanceQuery) -> FoundWithWaiting:
         """The same page, and messages that nobody has taken in, of one moment with it."""
+        ...
+
+    async def workload(self, now: int | None = None) -> Workload:
+        """How much waits at this moment; by default by the clock of the hub, which is that of its server, where it has one.
+
+        It takes milliseconds, however large the hub is, and however much waits.
+        """
         ...
 
     async def count(self, query: InstanceQuery) -> Counts:

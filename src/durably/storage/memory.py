@@ -7,10 +7,12 @@ later callback of the host loop, as a store with a disk does, so that nothing ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
+from durably.clock import Wakeup
 from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.dump import DumpChunk
 from durably.core.query import (
     Counts,
     EntitiesFound,
@@ -19,9 +21,30 @@ from durably.core.query import (
     FoundWithWaiting,
     InstanceQuery,
 )
-from durably.errors import HubClosedError, HubLockedError, HubNotFoundError, LeaseLostError, UsageError
-from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, StoredInstance
-from durably.storage.memory_hub import MemoryHub, MemoryWorkLog
+from durably.errors import (
+    HubClosedError,
+    HubLockedError,
+    HubNotEmptyError,
+    HubNotFoundError,
+    LeaseLostError,
+    UsageError,
+)
+from durably.storage import memory_dump
+from durably.storage.api import (
+    FUNCTIONS_MAX,
+    Capabilities,
+    HostReport,
+    HubIdentity,
+    Lease,
+    Snapshot,
+    StoredInstance,
+    Survey,
+    Workload,
+)
+from durably.storage.memory_hub import MemoryHub
+from durably.storage.memory_parts import MemoryHost, MemoryPartition, MemoryWorkLog
+from durably.storage.memory_tasks import MemoryTasks
+from durably.storage.memory_workload import workload
 
 __all__ = ["MemoryHub", "MemoryStore"]
 
@@ -31,13 +54,24 @@ _CAPABILITIES = Capabilities(partitions=1, durable=False, shared=False, wakeups=
 
 
 class MemoryStore:
-    """A `Store` on a `MemoryHub`. Without one it has its own, which ends with it."""
+    """A `Store` on a `MemoryHub`. Without one it has its own, which ends with it.
+
+    Attributes:
+        hub: The data.
+        renews: False: its leases are not renewed any more, as when the process is paused. For tests.
+    """
 
     def __init__(self, hub: MemoryHub | None = None) -> None:
         self.hub = hub if hub is not None else MemoryHub()
         self._state = "new"
         self._arrivals: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
-        self._log: MemoryWorkLog | None = None
+        self._logs: dict[int, MemoryWorkLog] = {}
+        self._leases: dict[int, Lease] = {}  # that it believes to have, by partition
+        self._lost: list[tuple[asyncio.AbstractEventLoop, Callable[[Lease], None]]] = []
+        self._keeping: Wakeup | None = None
+        self.renews = True
+        self._host_id = self.hub.next_host_id()
+        self._tasks = MemoryTasks(self.hub, self._host_id, self._later, self._keep_later)
 
     @property
     def url(self) -> str:
@@ -47,7 +81,21 @@ class MemoryStore:
     @property
     def capabilities(self) -> Capabilities:
         """See `Store.capabilities`."""
-        return _CAPABILITIES._replace(shared=not self.hub.exclusive)
+        return _CAPABILITIES._replace(partitions=len(self.hub.partitions), shared=not self.hub.exclusive)
+
+    @property
+    def listening(self) -> bool:
+        """See `Store.listening`."""
+        return self._state == "open"
+
+    @property
+    def tasks(self) -> MemoryTasks | None:
+        """See `Store.tasks`."""
+        return None if self.hub.exclusive else self._tasks
+
+    def partition_of(self, instance_id: str) -> int:
+        """See `Store.partition_of`."""
+        return self.hub.partition_of(instance_id)
 
     # --- hub ---------------------------------------------------------------------------------------------------------
 
@@ -63,6 +111,7 @@ class MemoryStore:
             self.hub.exists = True
             self.hub.arrivals.append(self._wake)
             self.hub.written.append(self._written)
+            self.hub.tasks_changed.append(self._tasks_changed)
             self._state = "open"
 
     async def close(self) -> None:
@@ -76,9 +125,10 @@ class MemoryStore:
         """See `Store.delete`.
 
         Raises:
-            HubLockedError: Another open store holds the partition.
+            HubLockedError: Another open store holds a partition.
         """
-        self._refuse_if_locked()
+        for partition in self.hub.partitions:
+            self._refuse_if_locked(partition)
         await self.close()
         self.hub.clear()
 
@@ -90,95 +140,221 @@ class MemoryStore:
         """See `Store.add_key`."""
         await self._later(self.hub.keys.setdefault, key_id, proof)
 
+    async def dump(self) -> AsyncGenerator[DumpChunk]:
+        """See `Store.dump`."""
+        for chunk in await self._later(memory_dump.dump, self.hub):
+            yield chunk
+
+    async def restore(self, chunks: AsyncIterator[DumpChunk]) -> None:
+        """See `Store.restore`."""
+        if self._state != "new":
+            raise UsageError("Hub memory:// is open, or was: restore() comes before open()")
+        whole = [chunk async for chunk in chunks]
+        if self.hub.exists:
+            raise HubNotEmptyError("Hub memory:// exists already: a hub is imported where there is none")
+        memory_dump.restore(self.hub, whole)
+
     def abandon(self) -> None:
         """Crash: the object dies as it stands. Only memory has this; other stores are killed with their process.
 
-        What was called but not yet applied is lost and never answered; the lease is free, as when a process dies.
+        What was called but not yet applied is lost and never answered. Its leases are free, as when a process dies that
+        has locked a file; those of a hub with a clock run out by and by.
         """
-        self._let_go()
+        self._let_go(dies=self.hub.lease_us is not None)
         self._state = "abandoned"
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, dies: bool = False) -> None:
         if self._wake in self.hub.arrivals:
             self.hub.arrivals.remove(self._wake)
             self.hub.written.remove(self._written)
-        if self.hub.holder is self:
-            self.hub.holder = self.hub.lease = None
+            self.hub.tasks_changed.remove(self._tasks_changed)
+        if self._keeping is not None:
+            self._keeping.cancel()
+        if not dies:
+            held = [partition for partition in self.hub.partitions if partition.holder is self]
+            for partition in held:
+                partition.let_go()
+            if self.hub.hosts.pop(self._host_id, None) is not None or held:
+                self.hub.tell()
+            self._tasks.let_go()
+        self._tasks.close()
+        self._leases.clear()
         self._arrivals.clear()
-        self._close_log()
-
-    def _close_log(self) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._lost.clear()
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
     async def acquire(self, partition: int, owner: str) -> Lease:
         """See `Store.acquire`."""
-        if partition != 0:
-            raise UsageError(f"Partition {partition} is not in this hub; it has partition 0 only")
-        return await self._later(self._acquire, owner)
+        count = len(self.hub.partitions)
+        if not 0 <= partition < count:
+            raise UsageError(f"Partition {partition} is not in this hub; it has 0 to {count - 1}")
+        return await self._later(self._acquire, partition, owner)
 
-    def _acquire(self, owner: str) -> Lease:
-        hub = self.hub
-        if hub.exclusive:
-            self._refuse_if_locked()
-        hub.epoch += 1
-        hub.holder = self
-        hub.lease = Lease(0, owner, hub.epoch, orphaned=hub.held)
-        if not hub.held:
-            hub.running.clear()
-        hub.held = True
-        return hub.lease
+    def _acquire(self, number: int, owner: str) -> Lease:
+        hub, partition = self.hub, self.hub.partitions[number]
+        self._refuse_if_locked(partition)
+        before, lost = partition.holder, partition.lease
+        partition.epoch += 1
+        lease = Lease(number, owner, partition.epoch, orphaned=partition.held)
+        if not partition.held:
+            partition.running.clear()
+        partition.holder, partition.lease, partition.owner, partition.held = self, lease, owner, True
+        partition.lease_until, partition.host_id = hub.ends(), self._host_id
+        self._leases[number] = lease
+        if (
+            isinstance(before, MemoryStore)
+            and before is not self
+            and lost is not None
+            and hub.lease_us is None
+        ):
+            before._lose(lost)  # without a clock it is told at once; with one, when it renews
+        self._keep_later()
+        return lease
 
-    def _refuse_if_locked(self) -> None:
-        hub = self.hub
-        if hub.lease is not None and hub.holder is not self:
+    def _refuse_if_locked(self, partition: MemoryPartition) -> None:
+        hub, lease = self.hub, partition.lease
+        if lease is None or partition.holder is self or not hub.is_live(partition):
+            return
+        if hub.exclusive or hub.lease_us is not None:
             raise HubLockedError(
-                f"Hub memory:// is served by '{hub.lease.owner}', another store object of this process; "
+                f"Hub memory:// is served by '{lease.owner}', another store object of this process; "
                 "close that one first"
             )
+
+    def _keep_later(self) -> None:
+        hub = self.hub
+        if self._keeping is None and hub.lease_us is not None:
+            self._keeping = hub.clock.call_later(hub.lease_us // 3, self._keep)
+
+    def _keep(self) -> None:
+        """What a thread of their own does for the leases of a shared database."""
+        self._keeping = None
+        if self._state != "open":
+            return
+        if self.renews:
+            self._tasks.keep()
+        for lease in list(self._leases.values()):
+            if not self._has(lease):
+                self._lose(lease)
+            elif self.renews:
+                self.hub.partitions[lease.partition].lease_until = self.hub.ends()
+        self._keep_later()
+
+    def _has(self, lease: Lease) -> bool:
+        partition = self.hub.partitions[lease.partition]
+        return partition.epoch == lease.epoch and partition.holder is self and self.hub.is_live(partition)
+
+    def _lose(self, lease: Lease) -> None:
+        held = self._leases.get(lease.partition)
+        if held is not None and held.epoch == lease.epoch:
+            del self._leases[lease.partition]
+            for loop, callback in self._lost:
+                loop.call_soon_threadsafe(callback, lease)
 
     async def renew(self, lease: Lease) -> None:
         """See `Store.renew`."""
         await self._later(self._renew, lease)
 
     def _renew(self, lease: Lease) -> None:
-        if self.hub.lease is None or self.hub.lease.epoch != lease.epoch:
+        partition = self.hub.partitions[lease.partition]
+        if not self._has(lease):
             raise LeaseLostError(
-                f"The lease of epoch {lease.epoch} is over: the partition is in epoch {self.hub.epoch}"
+                f"The lease of epoch {lease.epoch} is over: the partition is in epoch {partition.epoch}"
             )
+        partition.lease_until = self.hub.ends()
 
     async def release(self, lease: Lease) -> None:
         """See `Store.release`."""
         await self._later(self._release, lease)
 
     def _release(self, lease: Lease) -> None:
-        if self.hub.lease is not None and self.hub.lease.epoch == lease.epoch:
-            self.hub.holder = self.hub.lease = None
-            self.hub.held = False
-            self._close_log()
-            self.hub.running.clear()
+        partition = self.hub.partitions[lease.partition]
+        if partition.epoch == lease.epoch and partition.holder is self:
+            partition.let_go()
+            partition.held = False
+            self._leases.pop(lease.partition, None)
+            self._close_log(lease.partition)
+            partition.running.clear()
+            self.hub.tell()
+
+    def on_lease_lost(self, callback: Callable[[Lease], None]) -> None:
+        """See `Store.on_lease_lost`."""
+        self._refuse_unless_open()
+        self._lost.append((asyncio.get_running_loop(), callback))
 
     async def work_log(self, lease: Lease) -> MemoryWorkLog:
         """See `Store.work_log`."""
         return await self._later(self._open_log, lease)
 
     def _open_log(self, lease: Lease) -> MemoryWorkLog:
-        self._close_log()
-        self._log = MemoryWorkLog(self.hub.running, lease.epoch)
-        return self._log
+        self._close_log(lease.partition)
+        log = MemoryWorkLog(self.hub.partitions[lease.partition].running, lease.epoch)
+        self._logs[lease.partition] = log
+        return log
+
+    def _close_log(self, partition: int) -> None:
+        log = self._logs.pop(partition, None)
+        if log is not None:
+            log.close()
+
+    # --- hosts -------------------------------------------------------------------------------------------------------
+
+    async def survey(self, report: HostReport | None = None) -> Survey:
+        """See `Store.survey`."""
+        return await self._later(self._survey, report)
+
+    def _survey(self, report: HostReport | None) -> Survey:
+        hub, known = self.hub, self.hub.hosts.get(self._host_id)
+        if report is not None:
+            report = report._replace(functions=report.functions[:FUNCTIONS_MAX])
+            now = hub.clock.now()
+            if known is None or (known.until is not None and known.until < now):
+                hub.hosts[self._host_id] = MemoryHost(report, now, now, hub.ends())
+                hub.tell()
+            else:
+                known.report, known.seen_at, known.until = report, now, hub.ends()
+        return hub.survey(self._host_id)
+
+    async def withdraw(self) -> None:
+        """See `Store.withdraw`."""
+        await self._later(self._withdraw)
+
+    def _withdraw(self) -> None:
+        if self.hub.hosts.pop(self._host_id, None) is not None:
+            self.hub.tell()
+
+    async def ask_to_drain(self, host_id: str) -> bool:
+        """See `Store.ask_to_drain`."""
+        return await self._later(self._ask_to_drain, host_id)
+
+    def _ask_to_drain(self, host_id: str) -> bool:
+        self.hub.survey(self._host_id)  # forgets the dead
+        host = self.hub.hosts.get(host_id)
+        if host is not None:
+            host.told_to_drain = True
+            self.hub.tell()
+        return host is not None
 
     # --- partition ---------------------------------------------------------------------------------------------------
 
     async def load(self, lease: Lease, timers_until: int) -> Snapshot:
         """See `Store.load`."""
-        return await self._later(self.hub.load, timers_until)
+        return await self._later(self.hub.load, lease.partition, timers_until)
 
     def commit(self, lease: Lease, batch: Batch) -> asyncio.Future[None]:
         """See `Store.commit`."""
-        return self._later(self.hub.commit, lease, batch)
+        return self._later(self._commit_now, lease, batch)
+
+    def _commit_now(self, lease: Lease, batch: Batch) -> None:
+        try:
+            self.hub.commit(lease, batch)
+        except LeaseLostError:
+            self._lose(lease)
+            raise
 
     def read_instances(
         self, lease: Lease, instance_ids: Sequence[str]
@@ -194,11 +370,11 @@ class MemoryStore:
 
     def read_timers(self, lease: Lease, after: int, until: int) -> asyncio.Future[list[TimerRow]]:
         """See `Store.read_timers`."""
-        return self._later(self.hub.due, after, until)
+        return self._later(self.hub.due, lease.partition, after, until)
 
     def read_inbox(self, lease: Lease, after: int = 0) -> asyncio.Future[list[InboxRow]]:
         """See `Store.read_inbox`."""
-        return self._later(self.hub.read_inbox, after)
+        return self._later(self.hub.read_inbox, lease.partition, after)
 
     # --- anybody -----------------------------------------------------------------------------------------------------
 
@@ -254,13 +430,20 @@ class MemoryStore:
         """See `Store.query_with_waiting`."""
         return await self._later(self.hub.query_with_waiting, query)
 
+    async def workload(self, now: int | None = None) -> Workload:
+        """See `Store.workload`."""
+        return await self._later(workload, self.hub, now)
+
     async def count(self, query: InstanceQuery) -> Counts:
         """See `Store.count`."""
         return await self._later(self.hub.count, query)
 
-    def _written(self, lease: Lease) -> None:
-        if self.hub.holder is not self:
+    def _written(self, lease: Lease, partitions: set[int]) -> None:
+        if partitions != {lease.partition} or self.hub.partitions[lease.partition].holder is not self:
             self._wake()
+
+    def _tasks_changed(self, offered: bool, withdrawn: bool) -> None:  # noqa: FBT001 - a callback of the hub
+        self._tasks.tell(offered=offered, withdrawn=withdrawn)
 
     def _wake(self) -> None:
         for loop, callback in self._arrivals:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
+from durably.clock import Clock, SystemClock
 from durably.core.commit import (
     Batch,
     EntityRow,
@@ -17,6 +19,7 @@ from durably.core.commit import (
     TimerRow,
     Tombstone,
 )
+from durably.core.dump import base_of
 from durably.core.query import (
     Counts,
     EntitiesFound,
@@ -28,21 +31,48 @@ from durably.core.query import (
     place_of_waiting,
 )
 from durably.errors import InvariantError, LeaseLostError, StoreRefusedError
-from durably.storage.api import HubIdentity, Lease, Snapshot, StoredInstance
+from durably.storage.api import HostInfo, HubIdentity, Lease, PartitionInfo, Snapshot, StoredInstance, Survey
+from durably.storage.memory_parts import MemoryHost, MemoryPartition, MemoryTask
+from durably.storage.slots import partition_of
+
+LEASE_US: Final = 15_000_000
+
+
+class Execution(NamedTuple):
+    """Executions are numbered by partition."""
+
+    partition: int
+    execution: int
 
 
 class MemoryHub:
     """What a disk would hold. Several `MemoryStore` objects on one hub are several hosts or clients of it.
 
-    Attributes:
-        exclusive: True: a partition that an open store holds is locked, as in a SQLite file. False: whoever acquires
-            it takes it over and fences the holder, as with leases in a shared database.
+    Args:
+        exclusive: True: a partition that an open store holds is locked, as in a SQLite file, and its lease never ends.
+            False: leases as in a shared database. They last `lease_us` by the `clock`, which is that of the hub, and each
+            store renews its own; without a clock whoever acquires a partition takes it over at once.
+        partitions: How many it has.
+        clock: See `exclusive`.
+        lease_us: See `exclusive`.
     """
 
-    def __init__(self, *, exclusive: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        exclusive: bool = True,
+        partitions: int = 1,
+        clock: Clock | None = None,
+        lease_us: int = LEASE_US,
+    ) -> None:
         self.exclusive = exclusive
+        self.clock = clock or SystemClock()
+        self.lease_us = lease_us if clock is not None and not exclusive else None
         self.arrivals: list[Callable[[], None]] = []
-        self.written: list[Callable[[Lease], None]] = []
+        self.written: list[Callable[[Lease, set[int]], None]] = []
+        self.tasks_changed: list[Callable[[bool, bool], None]] = []
+        self._count = partitions
+        self._objects = 0
         self.clear()
 
     def clear(self) -> None:
@@ -50,53 +80,133 @@ class MemoryHub:
         self.exists = False
         self.hub_id = os.urandom(16)
         self.keys: dict[str, bytes] = {}  # by id: proof of the key
-        self.lease: Lease | None = None
-        self.holder: object = None  # the store object that has the lease
-        self.held: bool = False  # acquired and not released since; stays when the holder dies
-        self.running: dict[int, tuple[int, bytes]] = {}  # by place: epoch and entry, see `MemoryWorkLog`
-        self.epoch: int = 0
-        self.batch: int = 0
-        self.batch_epoch: int = 0  # the epoch in which that batch was applied
-        self.execution: int = 0
+        self.partitions = [
+            MemoryPartition(number, execution=base_of(number)) for number in range(self._count)
+        ]
+        self.hosts: dict[str, MemoryHost] = {}  # by host id
         self.newest_position: int = 0
         self.instances: dict[str, tuple[int, InstanceRow]] = {}  # by id: place in the order of creation, row
-        self.history: dict[int, list[HistoryRow]] = {}  # by execution
-        self.timers: dict[TimerKey, TimerRow] = {}
+        self.history: dict[Execution, list[HistoryRow]] = {}
+        self.timers: dict[tuple[int, TimerKey], TimerRow] = {}  # by partition and key
         self.inbox: dict[str, InboxRow] = {}  # by message id; in order of position
-        self.tombstones: dict[str, Tombstone] = {}  # by message id
+        self.tombstones: dict[str, tuple[int, Tombstone]] = {}  # by message id: partition, tombstone
         self.entities: dict[str, EntityRow] = {}  # by id
         self.parked: dict[str, ParkedMessage] = {}  # by message id; in order of position
+        self.tasks: dict[str, MemoryTask] = {}  # by task id; in the order in which they were offered
+
+    def next_host_id(self) -> str:
+        """For one more store object."""
+        self._objects += 1
+        return f"{self._objects:016x}"
+
+    def partition_of(self, instance_id: str) -> int:
+        """See `Store.partition_of`."""
+        return partition_of(instance_id, self._count)
+
+    # --- leases and hosts --------------------------------------------------------------------------------------------
+
+    def ends(self) -> int | None:
+        """When a lease of this moment runs out; None: never."""
+        return None if self.lease_us is None else self.clock.now() + self.lease_us
+
+    def is_live(self, partition: MemoryPartition) -> bool:
+        """True when somebody has a lease that has not run out."""
+        until = partition.lease_until
+        return partition.lease is not None and (until is None or self.clock.now() <= until)
+
+    def expire(self, number: int) -> None:
+        """The lease of a partition runs out now. For tests."""
+        self.partitions[number].lease_until = self.clock.now() - 1
+
+    def survey(self, asked_by: str) -> Survey:
+        """See `Store.survey`; `asked_by` is the id of the store object that asks."""
+        now = self.clock.now()
+        for host_id in [
+            one for one, host in self.hosts.items() if host.until is not None and host.until < now
+        ]:
+            del self.hosts[host_id]
+        partitions = [
+            PartitionInfo(
+                partition.number,
+                partition.owner,
+                partition.host_id if self.is_live(partition) else None,
+                partition.epoch,
+                partition.held and not self.is_live(partition),
+            )
+            for partition in self.partitions
+        ]
+        held = Counter(partition.host_id for partition in partitions)
+        hosts = [
+            HostInfo(
+                host_id,
+                host.report,
+                host.since,
+                host.seen_at,
+                held[host_id],
+                host_id == asked_by,
+                host.told_to_drain,
+            )
+            for host_id, host in self.hosts.items()
+        ]
+        return Survey(partitions, sorted(hosts, key=lambda host: (host.since, host.host_id)))
+
+    def tell(self) -> None:
+        """Tell everybody that something has changed."""
+        for wake in list(self.arrivals):
+            wake()
+
+    def tell_tasks(self, *, offered: bool, withdrawn: bool) -> None:
+        """Tell everybody that the queue of shared activities has changed."""
+        for changed in list(self.tasks_changed):
+            changed(offered, withdrawn)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def commit(self, lease: Lease, batch: Batch) -> None:
         """See `Store.commit`. Everything that can fail is checked first: nothing below raises half way."""
-        if lease.epoch != self.epoch:
+        mine = self.partitions[lease.partition]
+        if lease.epoch != mine.epoch:
             raise LeaseLostError(
-                f"Batch {batch.number} of epoch {lease.epoch} refused: partition {lease.partition} is in epoch {self.epoch}"
+                f"Batch {batch.number} of epoch {lease.epoch} refused: partition {lease.partition} is in epoch {mine.epoch}"
             )
-        if batch.number == self.batch and lease.epoch == self.batch_epoch:
+        if batch.number == mine.batch and lease.epoch == mine.batch_epoch:
             return
-        if batch.number != self.batch + 1:
-            raise InvariantError("I2", "", f"batch {batch.number} was sent, expected {self.batch + 1}")
+        if batch.number != mine.batch + 1:
+            raise InvariantError("I2", "", f"batch {batch.number} was sent, expected {mine.batch + 1}")
         _refuse_unstorable(batch)
-        self._check_history(batch)
+        self._check_places(mine.number, batch)
+        self._check_history(mine.number, batch)
         self._check_changes(batch)
-        self._apply(batch)
-        self.batch, self.batch_epoch = batch.number, lease.epoch
-        for written in self.written:
-            written(lease)
+        self._apply(mine, batch)
+        mine.batch, mine.batch_epoch = batch.number, lease.epoch
+        places = {mine.number, *(self.partition_of(row.instance_id) for row in batch.inbox_put)}
+        for written in list(self.written):
+            written(lease, places)
+        if batch.tasks_offered or batch.tasks_withdrawn:
+            self.tell_tasks(offered=bool(batch.tasks_offered), withdrawn=bool(batch.tasks_withdrawn))
 
-    def _check_history(self, batch: Batch) -> None:
+    def _check_places(self, mine: int, batch: Batch) -> None:
+        """Only the owner writes the rows of a partition; to others it sends messages."""
+        rows = (*batch.instances, *batch.changes, *batch.entities, *batch.timers_set, *batch.removed)
+        for row in (*rows, *batch.entities_removed, *batch.tasks_offered):
+            place = self.partition_of(row.instance_id)
+            if place != mine:
+                raise InvariantError(
+                    "I2", row.instance_id, f"it belongs to partition {place}; partition {mine} wrote it"
+                )
+
+    def _check_history(self, mine: int, batch: Batch) -> None:
         removed = {removal.execution for removal in batch.removed}
         expected: dict[int, int] = {}
         for row in batch.history:
-            stored = 0 if row.execution in removed else len(self.history.get(row.execution, []))
+            stored = (
+                0 if row.execution in removed else len(self.history.get(Execution(mine, row.execution), []))
+            )
             seq = expected.get(row.execution, stored)
             if row.seq != seq:
                 raise InvariantError(
                     "I1",
-                    self._instance_of(row.execution, batch),
+                    self._instance_of(mine, row.execution, batch),
                     f"history row {row.seq} of execution {row.execution} was sent, expected row {seq}",
                 )
             expected[row.execution] = seq + 1
@@ -111,14 +221,15 @@ class MemoryHub:
                     "I2", change.instance_id, "it was changed, but there is no such instance"
                 )
 
-    def _apply(self, batch: Batch) -> None:
+    def _apply(self, partition: MemoryPartition, batch: Batch) -> None:
+        mine = partition.number
         for removal in batch.removed:
             self.instances.pop(removal.instance_id, None)
-            self._drop_execution(removal.execution)
+            self._drop_execution(mine, removal.execution)
         for row in batch.history:
-            self.history.setdefault(row.execution, []).append(row)
+            self.history.setdefault(Execution(mine, row.execution), []).append(row)
         for execution in batch.executions_dropped:
-            self._drop_execution(execution)
+            self._drop_execution(mine, execution)
         for row in batch.instances:
             place = (
                 self.instances[row.instance_id][0]
@@ -133,25 +244,30 @@ class MemoryHub:
             self.entities[entity.instance_id] = entity
         for removal in batch.entities_removed:
             self.entities.pop(removal.instance_id, None)
-            self._drop_execution(removal.execution)
+            self._drop_execution(mine, removal.execution)
         for timer in batch.timers_set:
-            self.timers[TimerKey(timer.execution, timer.seq, timer.kind)] = timer
+            self.timers[mine, TimerKey(timer.execution, timer.seq, timer.kind)] = timer
         for key in batch.timers_cleared:
-            self.timers.pop(key, None)
+            self.timers.pop((mine, key), None)
         self._put(batch.inbox_put)
         for message_id in batch.inbox_consumed:
             self.inbox.pop(message_id, None)
         for tombstone in batch.tombstones:
-            self.tombstones[tombstone.message_id] = tombstone
-        for tombstone in [one for one in self.tombstones.values() if one.at < batch.tombstones_before]:
-            del self.tombstones[tombstone.message_id]
+            self.tombstones[tombstone.message_id] = (mine, tombstone)
+        for place, tombstone in list(self.tombstones.values()):
+            if place == mine and tombstone.at < batch.tombstones_before:
+                del self.tombstones[tombstone.message_id]
         self._park(batch)
+        for task_id in batch.tasks_withdrawn:
+            self.tasks.pop(task_id, None)
+        for task in batch.tasks_offered:
+            self.tasks[task.task_id] = MemoryTask(task)
         rows = (*batch.history, *batch.instances, *batch.entities)
-        self.execution = max([self.execution, *(row.execution for row in rows)])
+        partition.execution = max([partition.execution, *(row.execution for row in rows)])
 
-    def _drop_execution(self, execution: int) -> None:
-        self.history.pop(execution, None)
-        for key in [key for key in self.timers if key.execution == execution]:
+    def _drop_execution(self, mine: int, execution: int) -> None:
+        self.history.pop(Execution(mine, execution), None)
+        for key in [key for key in self.timers if (key[0], key[1].execution) == (mine, execution)]:
             del self.timers[key]
 
     def _put(self, messages: Iterable[InboxRow]) -> None:
@@ -179,28 +295,49 @@ class MemoryHub:
         """See `Store.post`."""
         _refuse_unstorable_rows(messages)
         self._put(messages)
-        for wake in self.arrivals:
-            wake()
-        return self.lease is not None
+        self.tell()
+        places = {self.partition_of(row.instance_id) for row in messages}
+        owned = [
+            self._shut_out_lapsed(partition) for partition in self.partitions if partition.number in places
+        ]
+        return all(owned) if places else any(map(self.is_live, self.partitions))
+
+    def _shut_out_lapsed(self, partition: MemoryPartition) -> bool:
+        """False when nobody owns it. Who was its owner until the lease ran out commits nothing behind this."""
+        if self.is_live(partition):
+            return True
+        if partition.lease is not None:
+            partition.epoch += 1
+            partition.let_go()
+        return False
 
     def identity(self) -> HubIdentity:
         """See `Store.identity`."""
-        return HubIdentity(self.hub_id, not self.batch and not self.newest_position, dict(self.keys))
+        used = self.newest_position or any(partition.batch for partition in self.partitions)
+        return HubIdentity(self.hub_id, not used, dict(self.keys))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def load(self, timers_until: int) -> Snapshot:
+    def load(self, number: int, timers_until: int) -> Snapshot:
         """See `Store.load`."""
-        rows = [row for _, row in self.instances.values() if row.in_flight]
+        rows = [
+            row
+            for _, row in self.instances.values()
+            if row.in_flight and self.partition_of(row.instance_id) == number
+        ]
+        partition = self.partitions[number]
         return Snapshot(
-            batch=self.batch,
-            execution=self.execution,
+            batch=partition.batch,
+            execution=partition.execution,
             in_flight=[
-                StoredInstance(self._as_read(row), self._history_of(row), [])
+                StoredInstance(self._as_read(row), self.history_of(row), [])
                 for row in sorted(rows, key=lambda row: row.execution)
             ],
-            timers=self.due(None, timers_until),
-            inbox=list(self.inbox.values()),
+            timers=self.due(number, None, timers_until),
+            inbox=self.read_inbox(number, -1),
+            tasks=frozenset(
+                one for one, task in self.tasks.items() if self.partition_of(task.row.instance_id) == number
+            ),
         )
 
     def read_instances(self, instance_ids: Sequence[str]) -> list[StoredInstance | None]:
@@ -211,7 +348,7 @@ class MemoryHub:
         if instance_id not in self.instances:
             return None
         row = self.instances[instance_id][1]
-        return StoredInstance(self._as_read(row), self._history_of(row), self.read_messages(instance_id))
+        return StoredInstance(self._as_read(row), self.history_of(row), self.read_messages(instance_id))
 
     def read_entities(self, instance_ids: Sequence[str]) -> list[EntityRow | None]:
         """See `Store.read_entities`."""
@@ -223,18 +360,19 @@ class MemoryHub:
         page = [self.entities[one] for one in ids[: query.page_size]]
         return EntitiesFound(page, page[-1].instance_id if len(ids) > len(page) else None)
 
-    def due(self, after: int | None, until: int) -> list[TimerRow]:
-        """Timers with after < due_at <= until, in their order; None: however old."""
+    def due(self, number: int, after: int | None, until: int) -> list[TimerRow]:
+        """Timers of a partition with after < due_at <= until, in their order; None: however old."""
         rows = [
             row
-            for row in self.timers.values()
-            if (after is None or row.due_at > after) and row.due_at <= until
+            for (place, _), row in self.timers.items()
+            if place == number and (after is None or row.due_at > after) and row.due_at <= until
         ]
         return sorted(rows, key=lambda row: (row.due_at, row.execution, row.seq, row.kind))
 
-    def read_inbox(self, after: int) -> list[InboxRow]:
+    def read_inbox(self, number: int, after: int) -> list[InboxRow]:
         """See `Store.read_inbox`."""
-        return [row for row in self.inbox.values() if row.position > after]
+        rows = [row for row in self.inbox.values() if row.position > after]
+        return [row for row in rows if self.partition_of(row.instance_id) == number]
 
     def get_instance(self, instance_id: str) -> InstanceRow | None:
         """See `Store.get_instance`."""
@@ -247,7 +385,7 @@ class MemoryHub:
     def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
         """See `Store.verdicts`."""
         found = [self.tombstones.get(message_id) for message_id in message_ids]
-        return [None if tombstone is None else tombstone.verdict for tombstone in found]
+        return [None if stone is None else stone[1].verdict for stone in found]
 
     def read_parked(self, after: int, limit: int, message_id: str | None) -> list[ParkedMessage]:
         """See `Store.read_parked`."""
@@ -261,7 +399,7 @@ class MemoryHub:
 
     def read_history(self, instance_id: str) -> list[HistoryRow]:
         """See `Store.read_history`."""
-        return self._history_of(self.instances[instance_id][1]) if instance_id in self.instances else []
+        return self.history_of(self.instances[instance_id][1]) if instance_id in self.instances else []
 
     def query(self, query: InstanceQuery) -> Found:
         """See `Store.query`."""
@@ -302,54 +440,22 @@ class MemoryHub:
         rows = [self._as_read(row) for _, row in self.instances.values()]
         return dict(Counter((row.name, row.status) for row in rows if query.matches(row)))
 
-    def _history_of(self, row: InstanceRow) -> list[HistoryRow]:
-        return list(self.history.get(row.execution, []))
+    def history_of(self, row: InstanceRow) -> list[HistoryRow]:
+        """The history of the current execution of an instance, in order."""
+        return list(self.history.get(self.execution_of(row.instance_id, row.execution), []))
+
+    def execution_of(self, instance_id: str, execution: int) -> Execution:
+        """The key of an execution of an instance in `history`."""
+        return Execution(self.partition_of(instance_id), execution)
 
     def _as_read(self, row: InstanceRow) -> InstanceRow:
-        newest = [history.at for history in self.history.get(row.execution, [])[-1:]]
+        newest = [history.at for history in self.history_of(row)[-1:]]
         return row._replace(updated_at=max([row.updated_at, *newest]))
 
-    def _instance_of(self, execution: int, batch: Batch) -> str:
+    def _instance_of(self, mine: int, execution: int, batch: Batch) -> str:
         rows = [*batch.instances, *(row for _, row in self.instances.values())]
-        return next((row.instance_id for row in rows if row.execution == execution), "")
-
-
-class MemoryWorkLog:
-    """A `WorkLog` on the dictionary of a hub."""
-
-    def __init__(self, running: dict[int, tuple[int, bytes]], epoch: int) -> None:
-        self._running = running
-        self._epoch = epoch
-        self._next = max(running, default=-1) + 1
-        self._closed = False
-
-    @property
-    def left(self) -> list[bytes]:
-        """See `WorkLog.left`."""
-        return [entry for epoch, entry in self._running.values() if epoch != self._epoch]
-
-    def put(self, entry: bytes) -> int:
-        """See `WorkLog.put`."""
-        if self._closed:
-            return -1
-        place, self._next = self._next, self._next + 1
-        self._running[place] = (self._epoch, entry)
-        return place
-
-    def drop(self, place: int) -> None:
-        """See `WorkLog.drop`."""
-        if not self._closed:
-            self._running.pop(place, None)
-
-    def settle(self) -> None:
-        """See `WorkLog.settle`."""
-        if not self._closed:
-            for place in [place for place, (epoch, _) in self._running.items() if epoch != self._epoch]:
-                del self._running[place]
-
-    def close(self) -> None:
-        """What is running stays as it is."""
-        self._closed = True
+        ids = (row.instance_id for row in rows if row.execution == execution)
+        return next((one for one in ids if self.partition_of(one) == mine), "")
 
 
 def _refuse_unstorable(batch: Batch) -> None:
@@ -367,6 +473,7 @@ def _refuse_unstorable(batch: Batch) -> None:
         batch.parked,
         [batch.inbox_consumed, batch.executions_dropped, [batch.tombstones_before]],
         [batch.unparked, batch.parked_dropped],
+        [*batch.tasks_offered, batch.tasks_withdrawn],
     ):
         _refuse_unstorable_rows(rows)
 

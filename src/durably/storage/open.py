@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from durably.codec.keys import EncryptionKeys
 from durably.errors import UsageError
@@ -10,7 +12,11 @@ from durably.storage.api import Store
 from durably.storage.checkup import Finding
 from durably.storage.wrapped import COMPRESS_ABOVE, WrappedStore
 
-_KNOWN = "memory://, sqlite:///hub.db (relative to the working directory), sqlite:////var/lib/app/hub.db (absolute)"
+_POSTGRES = ("postgresql", "postgres")
+_KNOWN = (
+    "memory://, sqlite:///hub.db (relative to the working directory), sqlite:////var/lib/app/hub.db (absolute), "
+    "postgresql://host/database?hub=name"
+)
 
 
 def open_store(
@@ -19,6 +25,8 @@ def open_store(
     *,
     compress_above: int = COMPRESS_ABOVE,
     inline_max: int | None = None,
+    partitions: int | None = None,
+    lease_s: float | None = None,
 ) -> WrappedStore:
     """The store that a hub URL names, with its payloads compressed and encrypted; it is not opened yet.
 
@@ -27,11 +35,14 @@ def open_store(
         keys: See `WrappedStore`.
         compress_above: See `WrappedStore`.
         inline_max: Bytes of a payload of an instance from which on it lies outside of its row; None: as the provider does.
+        partitions: Of a hub that hosts can share, see `PostgresStore`; None: what it has, or the usual number.
+        lease_s: A host of such a hub that is silent for so long has lost its partitions; None: as the provider does.
 
     Raises:
         UsageError: The URL names no store, or one that this installation lacks.
     """
-    return WrappedStore(_provider(url, inline_max), keys, compress_above=compress_above)
+    provider = _provider(url, inline_max, partitions, lease_s)
+    return WrappedStore(provider, keys, compress_above=compress_above)
 
 
 def store_of(
@@ -40,6 +51,8 @@ def store_of(
     *,
     compress_above: int = COMPRESS_ABOVE,
     inline_max: int | None = None,
+    partitions: int | None = None,
+    lease_s: float | None = None,
 ) -> Store:
     """The store of a URL, see `open_store`; or a store that is given, which is wrapped when there are keys.
 
@@ -47,7 +60,14 @@ def store_of(
         UsageError: See `open_store`; or the store would not encrypt although there are keys.
     """
     if isinstance(hub, str):
-        return open_store(hub, keys, compress_above=compress_above, inline_max=inline_max)
+        return open_store(
+            hub,
+            keys,
+            compress_above=compress_above,
+            inline_max=inline_max,
+            partitions=partitions,
+            lease_s=lease_s,
+        )
     if keys is None or (isinstance(hub, WrappedStore) and hub.encrypts):
         return hub
     if isinstance(hub, WrappedStore):
@@ -57,19 +77,34 @@ def store_of(
     return WrappedStore(hub, keys, compress_above=compress_above)
 
 
-def _provider(url: str, inline_max: int | None) -> Store:
+def moved_store(url: str) -> Store:
+    """The store that a hub URL names, for `Store.dump` and `Store.restore` only: rows as they are stored, without keys.
+
+    Raises:
+        UsageError: The URL names no store, or one that ends with this process.
+    """
+    if url.lower().startswith("memory:"):
+        raise UsageError(
+            f"A hub in memory ends with its process and cannot be moved ({url}): expected one of {_KNOWN}"
+        )
+    return _provider(url, None, None, None)
+
+
+def _provider(url: str, inline_max: int | None, partitions: int | None, lease_s: float | None) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator:
-        raise UsageError(f"Hub URL {url!r} has no scheme; expected one of {_KNOWN}")
+        text = "***" if "@" in url else url  # whoever forgot the scheme did not forget the password
+        raise UsageError(f"Hub URL {text!r} has no scheme; expected one of {_KNOWN}")
     match scheme.lower():
         case "memory":
             return _memory(url, rest)
         case "sqlite":
             return _sqlite(url, rest, inline_max)
-        case "postgresql" | "postgres":
-            raise UsageError("Hubs on PostgreSQL are not available yet; use a SQLite hub: sqlite:///hub.db")
+        case scheme if scheme in _POSTGRES:
+            return _postgres(url, partitions, lease_s)
         case _:
-            raise UsageError(f"Hub URL {url!r} has the unknown scheme '{scheme}'; expected one of {_KNOWN}")
+            text = f"{scheme}://***" if "@" in rest else url
+            raise UsageError(f"Hub URL {text!r} has the unknown scheme '{scheme}'; expected one of {_KNOWN}")
 
 
 def examine_hub(url: str, now: int, *, deep: bool = False) -> Iterator[Finding]:
@@ -78,20 +113,51 @@ def examine_hub(url: str, now: int, *, deep: bool = False) -> Iterator[Finding]:
     Args:
         url: Of the hub.
         now: In microseconds since 1970 UTC.
-        deep: Also what takes long.
+        deep: Also what takes long; of a file.
 
     Raises:
         UsageError: The URL names no hub that another process could serve.
     """
     open_store(url)  # says what is wrong with the URL
     scheme, _, rest = url.partition("://")
-    if scheme.lower() == "memory":
-        raise UsageError(
-            "A hub in memory ends with its host: there is nothing to examine; expected sqlite:///hub.db"
-        )
-    from durably.storage.sqlite.checkup import examine
+    match scheme.lower():
+        case "memory":
+            raise UsageError(
+                "A hub in memory ends with its host: there is nothing to examine; expected sqlite:///hub.db or "
+                "postgresql://host/database?hub=name"
+            )
+        case "sqlite":
+            from durably.storage.sqlite import checkup
 
-    return examine(rest[1:], now, deep=deep)
+            return checkup.examine(rest[1:], now, deep=deep)
+        case _:
+            return iter(asyncio.run(_examined(url, now)))
+
+
+async def _examined(url: str, now: int) -> list[Finding]:
+    from durably.storage.postgres.checkup import examine
+
+    return [finding async for finding in examine(url, now)]
+
+
+def shown_url(url: str) -> str:
+    """A hub URL without secrets; one that is none stays as it is, where it cannot have any."""
+    scheme = url.partition("://")[0].lower()
+    if scheme not in _POSTGRES:
+        return url
+    from durably.storage.postgres.address import Address
+
+    return Address.of(url).url
+
+
+def hub_name(url: str) -> str:
+    """What a hub is called: its file without suffix, or its schema; "" for one in memory."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in _POSTGRES:
+        return PurePath(rest).stem
+    from durably.storage.postgres.address import Address
+
+    return Address.of(url).schema
 
 
 def _memory(url: str, rest: str) -> Store:
@@ -118,3 +184,13 @@ def _sqlite(url: str, rest: str, inline_max: int | None) -> Store:
             f"SQLite hubs cannot be used here: {error}; they need a POSIX system and the package apsw"
         ) from error
     return SqliteStore(path, inline_max=INLINE_MAX if inline_max is None else inline_max)
+
+
+def _postgres(url: str, partitions: int | None, lease_s: float | None) -> Store:
+    try:
+        from durably.storage.postgres.store import LEASE_S, PostgresStore
+    except ImportError as error:
+        raise UsageError(
+            f"Hubs on PostgreSQL need the extra 'postgres' ({error}): pip install 'durably[postgres]'"
+        ) from error
+    return PostgresStore(url, partitions=partitions, lease_s=LEASE_S if lease_s is None else lease_s)

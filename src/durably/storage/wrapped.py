@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import NoReturn
 
 from durably.codec.keys import EncryptionKeys
 from durably.codec.wrap import Box
 from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.dump import DumpChunk
 from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, FoundWithWaiting, InstanceQuery
 from durably.errors import EncryptionKeyError, StoreRefusedError
-from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, Store, StoredInstance, WorkLog
+from durably.storage.api import (
+    Capabilities,
+    HostReport,
+    HubIdentity,
+    Lease,
+    Snapshot,
+    Store,
+    StoredInstance,
+    Survey,
+    Workload,
+    WorkLog,
+)
 from durably.storage.limits import history_max
+from durably.storage.shared_tasks import SharedTasks
+from durably.storage.wrapped_tasks import WrappedTasks
 from durably.storage.wrapping import Wrapping
 
 COMPRESS_ABOVE = 4_096
@@ -58,6 +72,21 @@ class WrappedStore:
     def capabilities(self) -> Capabilities:
         """See `Store.capabilities`."""
         return self.inner.capabilities
+
+    @property
+    def listening(self) -> bool:
+        """See `Store.listening`."""
+        return self.inner.listening
+
+    @property
+    def tasks(self) -> SharedTasks | None:
+        """See `Store.tasks`."""
+        inner = self.inner.tasks
+        return None if inner is None else WrappedTasks(inner, self._wrapping)
+
+    def partition_of(self, instance_id: str) -> int:
+        """See `Store.partition_of`."""
+        return self.inner.partition_of(instance_id)
 
     # --- hub ---------------------------------------------------------------------------------------------------------
 
@@ -125,6 +154,14 @@ class WrappedStore:
         """See `Store.add_key`."""
         await self.inner.add_key(key_id, proof)
 
+    def dump(self) -> AsyncGenerator[DumpChunk]:
+        """See `Store.dump`. Compressed and encrypted rows come as they are."""
+        return self.inner.dump()
+
+    async def restore(self, chunks: AsyncIterator[DumpChunk]) -> None:
+        """See `Store.restore`."""
+        await self.inner.restore(chunks)
+
     # --- leases ------------------------------------------------------------------------------------------------------
 
     async def acquire(self, partition: int, owner: str) -> Lease:
@@ -139,9 +176,27 @@ class WrappedStore:
         """See `Store.release`."""
         await self.inner.release(lease)
 
+    def on_lease_lost(self, callback: Callable[[Lease], None]) -> None:
+        """See `Store.on_lease_lost`."""
+        self.inner.on_lease_lost(callback)
+
     async def work_log(self, lease: Lease) -> WorkLog:
         """See `Store.work_log`. Its entries are ids and numbers: they are not encrypted."""
         return await self.inner.work_log(lease)
+
+    # --- hosts -------------------------------------------------------------------------------------------------------
+
+    async def survey(self, report: HostReport | None = None) -> Survey:
+        """See `Store.survey`. What a host says of itself is not encrypted."""
+        return await self.inner.survey(report)
+
+    async def withdraw(self) -> None:
+        """See `Store.withdraw`."""
+        await self.inner.withdraw()
+
+    async def ask_to_drain(self, host_id: str) -> bool:
+        """See `Store.ask_to_drain`."""
+        return await self.inner.ask_to_drain(host_id)
 
     # --- partition ---------------------------------------------------------------------------------------------------
 
@@ -242,6 +297,10 @@ class WrappedStore:
         asked = await self.inner.query_with_waiting(query)
         waiting = [self._wrapping.message(row) for row in asked.waiting]
         return asked._replace(found=self._found(asked.found), waiting=waiting)
+
+    async def workload(self, now: int | None = None) -> Workload:
+        """See `Store.workload`. Nothing of it is encrypted."""
+        return await self.inner.workload(now)
 
     async def count(self, query: InstanceQuery) -> Counts:
         """See `Store.count`."""

@@ -1,10 +1,10 @@
 """Which bytes of which rows are wrapped, and what each belongs to.
 
 Encrypted is whatever user code, or an error, may have put something into: history, messages, inputs, outputs, custom status,
-failures, states of entities, why an instance is blocked or parked, why a message was set aside, verdicts. Ids, names,
-versions, tags, status and instants stay readable: hubs are searched by them. Each encrypted value is bound to hub, kind and
-row, and does not open anywhere else. With the row of a history or an entity its checksum is encrypted too: it would tell
-whether a guess of the plain bytes is right.
+failures, states of entities, calls in the queue that hosts share, why an instance is blocked or parked, why a message was
+set aside, verdicts. Ids, names, versions, tags, status and instants stay readable: hubs are searched by them. Each encrypted
+value is bound to hub, kind and row, and does not open anywhere else. With the row of a history or an entity its checksum is
+encrypted too: it would tell whether a guess of the plain bytes is right.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from durably.core.commit import (
     InstanceChange,
     InstanceRow,
     ParkedMessage,
+    TaskRow,
     Tombstone,
     Unreadable,
 )
@@ -70,6 +71,7 @@ class Wrapping:
             if self._box
             else batch.tombstones,
             parked=[self._wrap_parked(row) for row in batch.parked],
+            tasks_offered=[self._wrap_task(row) for row in batch.tasks_offered],
         )
 
     def _is_worth(self, batch: Batch) -> bool:
@@ -79,7 +81,7 @@ class Wrapping:
             any(changed(row.data) for row in batch.history)
             or any(changed(row.input) for row in batch.instances)
             or any(changed(row.state) or changed(row.rest) for row in batch.entities)
-            or any(changed(row.body) for row in (*batch.inbox_put, *batch.parked))
+            or any(changed(row.body) for row in (*batch.inbox_put, *batch.parked, *batch.tasks_offered))
             or any(
                 changed(row.output) or changed(row.custom_status) or changed(row.failure)
                 for row in (*batch.instances, *batch.changes)
@@ -139,6 +141,10 @@ class Wrapping:
         )  # a redrive makes it a message as it is
         return row._replace(body=body, cause=self._wrap_text(row.cause, "cause", row.message_id))
 
+    def _wrap_task(self, row: TaskRow) -> TaskRow:
+        body = self._wrap(row.body, "task", row.task_id, row.instance_id)
+        return row if body is row.body else row._replace(body=body)
+
     def _wrap(self, plain: bytes, *about: str | int) -> bytes:
         if type(plain) is Unreadable:
             return bytes(plain)
@@ -188,6 +194,11 @@ class Wrapping:
     def message(self, row: InboxRow) -> InboxRow:
         """An inbox row as it is used."""
         body = self._unwrap(row.body, "message", row.message_id, row.instance_id)
+        return row if body is row.body else row._replace(body=body)
+
+    def task(self, row: TaskRow) -> TaskRow:
+        """An attempt in the queue that all hosts share, as it is used."""
+        body = self._unwrap(row.body, "task", row.task_id, row.instance_id)
         return row if body is row.body else row._replace(body=body)
 
     def instance(self, row: InstanceRow) -> InstanceRow:

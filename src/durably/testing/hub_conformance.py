@@ -15,7 +15,7 @@ from durably.errors import (
     LeaseLostError,
     UsageError,
 )
-from durably.storage.api import Lease, Store
+from durably.storage.api import HostReport, Lease, Store
 from durably.testing.store_scene import (
     FOREVER,
     Scene,
@@ -40,13 +40,19 @@ def _calls(store: Store, lease: Lease, scene: Scene) -> dict[str, Callable[[], A
         "read_timers": lambda: store.read_timers(lease, 0, 1),
         "read_inbox": lambda: store.read_inbox(lease),
         "work_log": lambda: store.work_log(lease),
+        "survey": store.survey,
+        "report": lambda: store.survey(HostReport("a host", "1")),
+        "withdraw": store.withdraw,
+        "ask_to_drain": lambda: store.ask_to_drain("00"),
         "read_parked": store.read_parked,
         "post": lambda: store.post([message("m")]),
         "get_instance": lambda: store.get_instance("a"),
         "read_history": lambda: store.read_history("a"),
         "query": lambda: store.query(InstanceQuery()),
+        "workload": lambda: store.workload(0),
         "identity": store.identity,
         "add_key": lambda: store.add_key("key", b"proof"),
+        "dump": lambda: anext(store.dump()),
     }
 
 
@@ -125,6 +131,8 @@ class HubConformance(StoreHooks):
         with pytest.raises(HubClosedError):
             scene.store.on_arrival(lambda: None)
         with pytest.raises(HubClosedError):
+            scene.store.on_lease_lost(lambda _: None)
+        with pytest.raises(HubClosedError):
             await scene.store.open()
 
     @scenario
@@ -161,8 +169,6 @@ class HubConformance(StoreHooks):
 
     @scenario
     async def test_a_hub_that_is_served_is_not_deleted(self, scene: Scene) -> None:
-        if scene.store.capabilities.shared:
-            return
         other = await self.reopen(scene.store)
         with pytest.raises(HubLockedError):
             await other.delete()
@@ -192,8 +198,6 @@ class HubConformance(StoreHooks):
 
     @scenario
     async def test_a_second_host_is_told_who_the_first_one_is(self, scene: Scene) -> None:
-        if scene.store.capabilities.shared:
-            return
         other = await scene.another()
         with pytest.raises(HubLockedError, match="first owner"):
             await other.acquire(0, "second owner")

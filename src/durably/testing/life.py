@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from durably.app import App
+from durably.bindings.blobs.accounts import BlobAccounts
+from durably.bindings.connections import Connections
+from durably.bindings.outlets import Outlets
 from durably.client import Client
 from durably.client.declaring import declare
 from durably.core.commit import Batch
@@ -91,7 +94,10 @@ class Life:
         chance: random.Random,
         plot: Plot,
     ) -> None:
-        triggers = self._triggers = TriggerHost(app.queue_functions, app.timer_functions, app.converter)
+        # A test must not find the blobs that lie on the machine.
+        triggers = self._triggers = TriggerHost(
+            app, app.converter, options.function_timeout_s, None, looks=False
+        )
         native = NativeExecutor(
             app.registry,
             app.converter,
@@ -113,7 +119,11 @@ class Life:
         self.engine = Host(cast("Store", self._gate), self.executor, options, clock, SimRandom(chance))
         self.operations = Operations(self.engine)
         client = Client.of(self.operations, app.registry, app.converter, clock, self.engine.random)
-        triggers.connect(client, self.operations, clock, options.queue_keep_s)
+        self._connections, self._blobs = Connections(clock), BlobAccounts(self.engine.store.url)
+        outlets = Outlets(client, self._connections, self._blobs, app.converter)
+        triggers.connect(
+            client, self.operations, clock, self.engine.random, options.queue_keep_s, outlets=outlets
+        )
         self._schedules = app.schedules
         self._death = asyncio.Event()
         self.is_over = False
@@ -174,6 +184,7 @@ class Life:
             if not stopping.done():
                 self._clock.advance(60)
         stopping.result()
+        await self._let_go()
 
     async def die(self) -> None:
         """End as a killed process does: callers learn of what is durable, and of nothing else; no activity ends."""
@@ -186,6 +197,11 @@ class Life:
         await asyncio.sleep(0)
         await self.engine.executor.close()
         await self._gate.vanish()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        await self._connections.close()
+        await self._blobs.close()
 
 
 class _Gate:

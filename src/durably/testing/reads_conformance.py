@@ -60,6 +60,10 @@ def _queries() -> Iterator[InstanceQuery]:
     )
     yield from (InstanceQuery(stuck=stuck, name=name) for stuck in (True, False) for name in names)
     yield from (
+        InstanceQuery(updated_from=since, statuses=status) for since in (0, 20, 40) for status in statuses
+    )
+    yield InstanceQuery(updated_from=20, updated_to=30)
+    yield from (
         InstanceQuery(updated_to=until, statuses=status) for until in (0, 20, 40) for status in statuses
     )
     yield from (
@@ -89,7 +93,7 @@ class ReadsConformance(StoreHooks):
 
     @scenario
     async def test_a_new_hub_is_empty(self, scene: Scene) -> None:
-        assert await scene.load() == (0, 0, [], [], [])
+        assert await scene.load() == (0, 0, [], [], [], frozenset())
         assert await scene.store.get_instance("a") is None
         assert await scene.store.read_history("a") == []
         assert await scene.store.read_instances(scene.lease, ["a"]) == [None]

@@ -15,10 +15,12 @@ from durably.core.messages import CallEntity
 from durably.core.status import TERMINAL
 from durably.testing.sim_bank_programs import OPENING, Entry, Move, account
 from durably.testing.sim_clients import Clients
-from durably.testing.sim_hosts import Hosts
+from durably.testing.sim_doors import Doors
 from durably.testing.sim_scene import Scene
 
-_KEYS = ("a", "b", "c", "d")
+KEYS = ("a", "b", "c", "d")
+"""Of all accounts."""
+
 _REWOUND = 0.7
 _WAYS = ("plain", "plain", "slow", "working", "twice", "undone", "fails", "hangs")
 
@@ -42,7 +44,7 @@ class Bank(Clients):
 
     Args:
         scene: The world.
-        hosts: Whom they call.
+        doors: Whom they call.
 
     Attributes:
         moves: Transfers that were accepted, by instance.
@@ -51,8 +53,8 @@ class Bank(Clients):
         tried: The same of what they asked for, whether anybody answered or not.
     """
 
-    def __init__(self, scene: Scene, hosts: Hosts) -> None:
-        super().__init__(scene, hosts)
+    def __init__(self, scene: Scene, doors: Doors) -> None:
+        super().__init__(scene, doors)
         self.moves: dict[str, Move] = {}
         self.payers: dict[str, list[str]] = {}
         self.tips: dict[str, list[int]] = {}
@@ -81,7 +83,7 @@ class Bank(Clients):
 
     async def _transfer(self, instance_id: str) -> None:
         chance = self._scene.chance
-        source, target = chance.sample(_KEYS, 2)
+        source, target = chance.sample(KEYS, 2)
         move = Move(source, target, chance.choice((1, 5, 20, 80)), chance.choice(_WAYS))
         if move.how in {"undone", "fails"}:
             self._scene.broken.add(instance_id)
@@ -95,27 +97,27 @@ class Bank(Clients):
         elif move.how == "fails" and chance.random() < _REWOUND:
             await self._mend_transfer(instance_id)
         elif chance.random() < 0.2:
-            await self._insist(lambda host: host.client.suspend(instance_id, "storm"))
+            await self._insist(lambda door: door.client.suspend(instance_id, "storm"))
             await asyncio.sleep(chance.uniform(0.0, 1.0))
-            await self._insist(lambda host: host.client.resume(instance_id))
+            await self._insist(lambda door: door.client.resume(instance_id))
 
     async def _end(self, instance_id: str) -> None:
         self.ordered_to_end.add(instance_id)
         if self._scene.chance.random() < 0.5:
-            await self._insist(lambda host: host.client.terminate(instance_id, "ordered"))
+            await self._insist(lambda door: door.client.terminate(instance_id, "ordered"))
         else:
-            await self._insist(lambda host: host.client.cancel(instance_id, "ordered"))
+            await self._insist(lambda door: door.client.cancel(instance_id, "ordered"))
 
     async def _mend_transfer(self, instance_id: str) -> None:
         while self._status(instance_id) not in TERMINAL:
             await asyncio.sleep(0.2)
             await self._boot_if_quiet()
         self._scene.broken.discard(instance_id)
-        await self._insist(lambda host: host.client.rewind(instance_id, "mended"))
+        await self._insist(lambda door: door.client.rewind(instance_id, "mended"))
 
     async def _pay(self, instance_id: str) -> None:
         chance = self._scene.chance
-        accounts = [chance.choice(_KEYS) for _ in range(chance.randrange(1, 12))]
+        accounts = [chance.choice(KEYS) for _ in range(chance.randrange(1, 12))]
         while not await self._begun("payer", accounts, instance_id):
             pass
         self.payers[instance_id] = accounts
@@ -124,9 +126,9 @@ class Bank(Clients):
             await self._end(instance_id)
 
     async def _begun(self, program: str, given: Any, instance_id: str) -> bool:
-        host = self._hosts.host
-        if host is not None and await self._answered(
-            host.client.start(program, given, instance_id=instance_id, on_existing="attach")
+        door = self._doors.door
+        if door is not None and await self._answered(
+            door.client.start(program, given, instance_id=instance_id, on_existing="attach")
         ):
             self._scene.report.instances += 1
             return True
@@ -138,20 +140,20 @@ class Bank(Clients):
         """Tip one account a few times, in one of the ways that clients have; a client keeps to its account."""
         chance = self._scene.chance
         way = chance.choice(("post", "signal", "call"))
-        key = chance.choice(_KEYS)
+        key = chance.choice(KEYS)
         who = f"{name} {way} {key}"
         for _ in range(chance.randrange(1, 5)):
             n = self.tried[who] = self.tried.get(who, 0) + 1
             if way == "post":
                 row = self._tip_row(who, key, n)
-                await self._insist(lambda host, row=row: host.engine.store.post([row]))
+                await self._insist(lambda door, row=row: door.store.post([row]))
             else:
-                host = self._hosts.host
-                if host is None:
+                door = self._doors.door
+                if door is None:
                     await asyncio.sleep(0.1)
                     continue
                 operation = chance.choice(("tip", "slow_tip"))
-                ask = host.client.signal_entity if way == "signal" else host.client.call_entity
+                ask = door.client.signal_entity if way == "signal" else door.client.call_entity
                 if not await self._answered(ask(account(key), operation, (who, n))):
                     continue  # perhaps it arrives and perhaps it does not; never twice
             self.tips.setdefault(who, []).append(n)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from durably.app import App, AppHost
+from durably.app import App
 from durably.core.commit import Batch, InstanceRow, TimerRow
 from durably.core.entities import is_entity
 from durably.core.events import HistoryEvent, Rewound, TaskScheduled
@@ -13,13 +13,17 @@ from durably.core.history import decode_rows
 from durably.core.instance import InstanceState
 from durably.core.invariants import check_instance
 from durably.core.status import TERMINAL
+from durably.engine.partition import Partition
 from durably.engine.residents import decode_bases
 from durably.errors import DurablyError, InvariantError
 from durably.executors.native import NativeExecutor, NativeOptions
+from durably.storage.memory_hub import Execution
 from durably.testing.sim_entity_checks import check_entities, check_section
 from durably.testing.sim_scene import Scene
 
-_RETRYING = ("unlucky", "mended", "saga")
+RETRYING = ("unlucky", "mended", "saga")
+RETRYING_THRICE = ("retried", "line", "overdue")
+"""Beginnings of the ids of instances whose activities are tried so often."""
 
 
 class Runs:
@@ -33,10 +37,10 @@ class Runs:
     async def run(self, key: str) -> None:
         """I3: an attempt runs only when its schedule is durable; and it takes a while."""
         instance_id, execution_id, seq = key.rsplit(":", 2)
-        self.by_key.setdefault(key, []).append(self._scene.crashes)
+        self.note(key)
         found = self._scene.hub.instances.get(instance_id)
         if found is not None and found[1].execution_id == execution_id:
-            rows = self._scene.hub.history.get(found[1].execution, [])
+            rows = self._scene.hub.history_of(found[1])
             events, _ = decode_rows(instance_id, execution_id, rows)
             if not any(isinstance(event, TaskScheduled) and event.seq == int(seq) for event in events):
                 self._scene.give_up(
@@ -44,11 +48,15 @@ class Runs:
                 )
         await asyncio.sleep(self._scene.chance.choice((0.0, 0.01, 0.2, 1.0)))
 
+    def note(self, key: str) -> None:
+        """It runs now."""
+        self.by_key.setdefault(key, []).append(self._scene.crashes)
+
     def judge(self) -> None:
         """C5: nothing ran more often than retries and crashes explain."""
         for key, crashes in self.by_key.items():
             self._scene.report.reruns += len(crashes) - 1
-            retried = 3 if key.startswith(("retried", "line")) else 2 if key.startswith(_RETRYING) else 1
+            retried = 3 if key.startswith(RETRYING_THRICE) else 2 if key.startswith(RETRYING) else 1
             spread = crashes[-1] - crashes[0]
             assert len(crashes) <= retried + spread, (
                 f"{key} ran {len(crashes)} times with {spread} faults (C5)"
@@ -83,7 +91,7 @@ class Checks:
             timer for timer in self._scene.hub.timers.values() if timer.instance_id == instance_id
         ]
         inbox = [message for message in self._scene.hub.inbox.values() if message.instance_id == instance_id]
-        rows = self._scene.hub.history.get(row.execution, [])
+        rows = self._scene.hub.history_of(row)
         events = check_instance(row, rows, timers, inbox)
         if row.status in TERMINAL:
             before = self._seen_terminal.setdefault((instance_id, row.execution), row.status)
@@ -102,33 +110,33 @@ class Checks:
             if isinstance(event, Rewound):
                 if event.base_execution not in bases:
                     raise InvariantError("I1", row.instance_id, f"it does not know {event.base_execution}")
-                newest = self._scene.hub.history[event.base_execution][-1]
+                base = self._scene.hub.execution_of(row.instance_id, event.base_execution)
+                newest = self._scene.hub.history[base][-1]
                 if newest.checksum.hex() != event.base_checksum:
                     raise InvariantError(
                         "I1", row.instance_id, f"its base {event.base_execution} was rewritten"
                     )
 
     def _check_orphans(self) -> None:
-        executions = {row.execution for _, row in self._scene.hub.instances.values()}
-        for _, row in self._scene.hub.instances.values():
-            executions.update(decode_bases(row.bases) if row.bases is not None else ())
-        for execution in self._scene.hub.history:
-            if execution not in executions and self._scene.hub.history[execution]:
-                raise InvariantError("C11", "?", f"execution {execution} has a history and no instance")
-        for timer in self._scene.hub.timers.values():
-            if timer.execution not in executions and not is_entity(timer.instance_id):
+        hub = self._scene.hub
+        executions: set[Execution] = set()
+        for _, row in hub.instances.values():
+            bases = decode_bases(row.bases) if row.bases is not None else ()
+            executions.update(hub.execution_of(row.instance_id, one) for one in (row.execution, *bases))
+        for execution, rows in hub.history.items():
+            if execution not in executions and rows:
+                raise InvariantError("C11", "?", f"{execution} has a history and no instance")
+        for (place, _), timer in hub.timers.items():
+            if Execution(place, timer.execution) not in executions and not is_entity(timer.instance_id):
                 raise InvariantError("C11", timer.instance_id, "it has a timer and no row")
 
-    def check_residents(self, host: AppHost | None) -> None:
+    def check_residents(self, partitions: Sequence[Partition]) -> None:
         """What is in memory is what the rows fold to, for every instance with nothing under way."""
-        partition = None if host is None else host.engine.partition
-        if partition is None:
-            return
-        for resident in partition.residents.values():
+        for resident in (one for partition in partitions for one in partition.residents.values()):
             if resident.commit is None and not resident.batches and resident.state.started is not None:
                 row = self._scene.hub.instances[resident.instance_id][1]
                 events, _ = decode_rows(
-                    resident.instance_id, row.execution_id, self._scene.hub.history.get(row.execution, [])
+                    resident.instance_id, row.execution_id, self._scene.hub.history_of(row)
                 )
                 folded = InstanceState.fold(resident.instance_id, events)
                 if (folded.status, folded.open, folded.now) != (

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from durably.app import App, AppHost
+from durably.app import App
 from durably.core.commit import InboxRow
 from durably.core.history import encode_body
 from durably.core.messages import RaiseEvent
 from durably.core.status import TERMINAL
 from durably.errors import HubClosedError, InstanceNotFoundError, InstanceStateError, OperationError
-from durably.testing.sim_hosts import Hosts
+from durably.testing.sim_doors import Door, Doors
 from durably.testing.sim_programs import expected
 from durably.testing.sim_scene import Scene
 
@@ -43,21 +43,24 @@ class Clients:
 
     Args:
         scene: The world.
-        hosts: Whom they call.
+        doors: Whom they call.
 
     Attributes:
+        programs: What they start, and of which size.
         acknowledged: Instances that must come to the end that is foretold for their program and size.
         ordered_to_end: Instances that must have been ended.
         purged: Instances of which nothing may be left, nor of their descendants.
     """
 
-    def __init__(self, scene: Scene, hosts: Hosts) -> None:
+    programs: tuple[tuple[str, int], ...] = _PROGRAMS
+
+    def __init__(self, scene: Scene, doors: Doors) -> None:
         self._scene = scene
-        self._hosts = hosts
+        self._doors = doors
         self.acknowledged: dict[str, tuple[str, int]] = {}
         self.ordered_to_end: set[str] = set()
         self.purged: set[str] = set()
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._calls: set[asyncio.Future[Any]] = set()
 
     @property
     def is_at_rest(self) -> bool:
@@ -72,7 +75,7 @@ class Clients:
         count = 0
         while self._scene.storm:
             count += 1
-            program, size = self._scene.chance.choice(_PROGRAMS)
+            program, size = self._scene.chance.choice(self.programs)
             instance_id = f"{program}-{name}-{count}"
             if program in _BREAKABLE and self._scene.chance.random() < 0.8:
                 self._scene.broken.add(instance_id)
@@ -89,9 +92,9 @@ class Clients:
         given: Any = {"n": size, "got": []} if program == "ring" else size
         delay = self._scene.chance.choice((None, None, None, 2.0))
         for _ in range(50):
-            host = self._hosts.host
-            if host is not None and await self._answered(
-                host.client.start(
+            door = self._doors.door
+            if door is not None and await self._answered(
+                door.client.start(
                     program, given, instance_id=instance_id, start_at=delay, on_existing="attach"
                 )
             ):
@@ -104,31 +107,29 @@ class Clients:
     async def _disturb(self, instance_id: str, program: str, size: int) -> None:
         if program in {"collector", "ring"}:
             for n in range(size):
-                await self._insist(
-                    lambda host, n=n: host.engine.store.post([self._event_row(instance_id, n)])
-                )
+                await self._insist(lambda door, n=n: door.store.post([self._event_row(instance_id, n)]))
                 await asyncio.sleep(self._scene.chance.choice((0.0, 0.0, 0.3)))
         if instance_id in self._scene.broken:
             await self._mend(instance_id)
         elif program in _REPEATABLE and self._scene.chance.random() < 0.3:
             await asyncio.sleep(self._scene.chance.uniform(0.0, 4.0))
-            await self._insist(lambda host: host.client.restart(instance_id, reason="again"))
+            await self._insist(lambda door: door.client.restart(instance_id, reason="again"))
         elif self._scene.chance.random() < 0.2:  # refused, unless it has failed
-            await self._insist(lambda host: host.client.rewind(instance_id, "nothing is broken"))
+            await self._insist(lambda door: door.client.rewind(instance_id, "nothing is broken"))
         if self._scene.chance.random() < 0.25:
-            await self._insist(lambda host: host.client.suspend(instance_id, "storm"))
+            await self._insist(lambda door: door.client.suspend(instance_id, "storm"))
             await asyncio.sleep(self._scene.chance.uniform(0.0, 3.0))
-            await self._insist(lambda host: host.client.resume(instance_id))
+            await self._insist(lambda door: door.client.resume(instance_id))
 
     async def _mend(self, instance_id: str) -> None:
         """Rewind something broken a few times, in vain or not; then mend it, and rewind it until that is accepted."""
         for _ in range(self._scene.chance.randrange(4)):
             await asyncio.sleep(self._scene.chance.uniform(0.0, 3.0))
-            await self._insist(lambda host: host.client.rewind(instance_id, "in vain"))
+            await self._insist(lambda door: door.client.rewind(instance_id, "in vain"))
         self._scene.broken.discard(instance_id)
         while self._status(instance_id) != "Completed":
             if self._status(instance_id) == "Failed":
-                await self._insist(lambda host: host.client.rewind(instance_id, "mended"))
+                await self._insist(lambda door: door.client.rewind(instance_id, "mended"))
             await asyncio.sleep(self._scene.chance.uniform(0.1, 2.0))
             await self._boot_if_quiet()
 
@@ -139,7 +140,7 @@ class Clients:
     async def _boot_if_quiet(self) -> None:
         """Behind the storm nobody else looks after the host."""
         if not self._scene.storm:
-            await self._hosts.boot_if_down()
+            await self._doors.boot_if_down()
 
     async def _end_dynasty(self, instance_id: str) -> None:
         """Start generations and end them all; later on delete them all."""
@@ -147,15 +148,20 @@ class Clients:
             pass
         del self.acknowledged[instance_id]
         await asyncio.sleep(self._scene.chance.uniform(0.0, 1.5))
-        await self._insist(lambda host: host.client.terminate(instance_id, "ordered", recursive=True))
+        await self._insist(lambda door: door.client.terminate(instance_id, "ordered", recursive=True))
         self.ordered_to_end.add(instance_id)
         if self._scene.chance.random() < 0.6:
-            while any(self._status(one) not in TERMINAL for one in self.family(instance_id)):
+            while not self._has_ended(instance_id):
                 await asyncio.sleep(0.5)
                 await self._boot_if_quiet()
-            await self._insist(lambda host: host.client.purge(instance_id, recursive=True))
+            await self._insist(lambda door: door.client.purge(instance_id, recursive=True))
             self.ordered_to_end.discard(instance_id)
             self.purged.add(instance_id)
+
+    def _has_ended(self, instance_id: str) -> bool:
+        """True once it and all its descendants have; False also while its start waits for an owner."""
+        family = self.family(instance_id)
+        return bool(family) and all(self._status(one) in TERMINAL for one in family)
 
     def family(self, instance_id: str) -> list[str]:
         """What is there of an instance and its descendants."""
@@ -173,21 +179,21 @@ class Clients:
         del self.acknowledged[instance_id]
         self.ordered_to_end.add(instance_id)
         if self._scene.chance.random() < 0.5:
-            await self._insist(lambda host: host.client.terminate(instance_id, "ordered"))
+            await self._insist(lambda door: door.client.terminate(instance_id, "ordered"))
         else:
-            await self._insist(lambda host: host.client.cancel(instance_id, "ordered"))
+            await self._insist(lambda door: door.client.cancel(instance_id, "ordered"))
 
-    async def _insist(self, call: Callable[[AppHost], Coroutine[Any, Any, Any]]) -> None:
+    async def _insist(self, call: Callable[[Door], Coroutine[Any, Any, Any]]) -> None:
         """Repeat a call until it is answered, as a client that must get through does."""
         while True:
-            host = self._hosts.host
-            if host is not None and await self._answered(call(host)):
+            door = self._doors.door
+            if door is not None and await self._answered(call(door)):
                 return
             await asyncio.sleep(self._scene.chance.uniform(0.05, 0.5))
 
     async def _answered(self, call: Coroutine[Any, Any, Any]) -> bool:
         """True when the hub took it or refused it; False when nobody knows."""
-        task = asyncio.ensure_future(call)
+        task = self._doors.begin(call)
         self._calls.add(task)
         try:
             done, _ = await asyncio.wait({task}, timeout=5.0)

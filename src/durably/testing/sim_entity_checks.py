@@ -71,7 +71,7 @@ def _check_holder(hub: MemoryHub, entity: str, holder: Holder) -> None:
         status = "gone" if found is None else found[1].status
         raise InvariantError("I8", entity, f"locked by '{holder.instance_id}', which is {status}")
     row = found[1]
-    events, _ = decode_rows(row.instance_id, row.execution_id, hub.history.get(row.execution, []))
+    events, _ = decode_rows(row.instance_id, row.execution_id, hub.history_of(row))
     section = InstanceState.fold(row.instance_id, events).section
     if section is None or section_id(row.instance_id, row.execution_id, section.seq) != holder.section:
         raise InvariantError("I8", entity, f"locked for section {holder.section}, which is over: {section}")

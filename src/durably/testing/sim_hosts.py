@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from durably.app import App, AppHost
 from durably.core.commit import Batch
 from durably.core.entities import EntityState
 from durably.engine.options import EngineOptions
+from durably.engine.partition import Partition
 from durably.errors import OperationError
+from durably.testing.sim_doors import Door
 from durably.testing.sim_loop import SimRandom
 from durably.testing.sim_scene import Scene
 from durably.testing.sim_store import SimStore
@@ -35,6 +38,20 @@ class Hosts:
         self._options = options
         self._committed = committed
         self._random = SimRandom(scene.chance)
+
+    @property
+    def door(self) -> Door | None:
+        """See `Doors.door`."""
+        return None if self.host is None else Door(self.host.client, self.host.engine.store)
+
+    def begin(self, call: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """See `Doors.begin`."""
+        return asyncio.ensure_future(call)
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The objects in memory."""
+        return [] if self.host is None else self.host.engine.partitions
 
     async def boot(self) -> None:
         """Return when a host is up."""

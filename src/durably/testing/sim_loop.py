@@ -65,13 +65,13 @@ class SimLoop(asyncio.BaseEventLoop):
 class SimClock:
     """A wall clock on virtual time that can be made to jump. Implements `durably.clock.Clock`."""
 
-    def __init__(self, loop: SimLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.jumped_us = 0
 
     def now(self) -> int:
         """See `Clock.now`."""
-        return EPOCH_US + round(self._loop.elapsed_s * 1_000_000) + self.jumped_us
+        return EPOCH_US + round(self._loop.time() * 1_000_000) + self.jumped_us
 
     def call_at(self, when: int, callback: Callable[[], None]) -> Wakeup:
         """See `Clock.call_at`."""
@@ -83,7 +83,9 @@ class SimClock:
 
 
 class _SimWakeup:
-    def __init__(self, loop: SimLoop, clock: SimClock, when: int, callback: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: SimClock, when: int, callback: Callable[[], None]
+    ) -> None:
         self._loop, self._clock, self._when, self._callback = loop, clock, when, callback
         self._handle = loop.call_later(self._sleep_s(), self._ring)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from durably.storage.memory import MemoryHub
 from durably.testing.sim_loop import SimClock, SimLoop
 from durably.testing.sim_store import FaultRates
+from durably.testing.sim_trace import Trace
 
 
 @dataclass
@@ -26,7 +27,9 @@ class Report:
             gives it back.
         cut_grants: Those of them in which a grant was not durable yet.
         virtual_s: How long the world lasted.
-        fingerprint: Equal for two runs of one seed.
+        fingerprint: Equal for two runs of one seed, in one process.
+        digest: Of a fleet: equal for two runs of one seed, in any two processes on one version of Python.
+        epochs: Of a fleet: how often partitions have got an owner.
     """
 
     seed: int
@@ -39,6 +42,8 @@ class Report:
     cut_grants: int = 0
     virtual_s: float = 0.0
     fingerprint: int = 0
+    digest: str = ""
+    epochs: int = 0
 
 
 class Scene:
@@ -54,6 +59,7 @@ class Scene:
         storm: True while things go wrong.
         crashes: How often what was running may have been cut off.
         trouble: The first rule that was found broken, or None.
+        trace: What has happened.
     """
 
     def __init__(self, seed: int, loop: SimLoop) -> None:
@@ -67,8 +73,10 @@ class Scene:
         self.storm = True
         self.crashes = 0
         self.trouble: BaseException | None = None
+        self.trace = Trace(loop)
 
     def give_up(self, error: BaseException) -> None:
         """A rule is broken. What called this may swallow errors, so the world asks for it."""
         if self.trouble is None:
             self.trouble = error
+            self.trace.add("world", f"a rule is broken: {error}")

@@ -86,9 +86,10 @@ class SimStore(MemoryStore):
             raise StoreUnavailableError("simulated: the answer was lost")
 
     async def _apply_batch(self, lease: Lease, batch: Batch) -> None:
-        known = self.hub.batch
+        partition = self.hub.partitions[lease.partition]
+        known = partition.batch
         await super().commit(lease, batch)
-        if self.hub.batch != known:
+        if partition.batch != known:
             self._on_applied(batch)
 
     async def load(self, lease: Lease, timers_until: int) -> Snapshot:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from durably.app import App, AppHost
+from durably.app import App
 from durably.core.entities import EntityId, EntityState
 from durably.core.status import TERMINAL
 from durably.core.timeline import instant
@@ -24,7 +24,7 @@ from durably.schedules.spec import SCHEDULE
 from durably.schedules.state import ScheduleState, decode_state
 from durably.schedules.timing import Timing
 from durably.testing.sim_clients import Clients
-from durably.testing.sim_hosts import Hosts
+from durably.testing.sim_doors import Door, Doors
 from durably.testing.sim_scene import Scene
 
 _PROGRAMS = (("chain", 1), ("chain", 4), ("retried", 1), ("timed_out", 1), ("saga", 2))
@@ -39,15 +39,15 @@ class Timetable(Clients):
 
     Args:
         scene: The world.
-        hosts: Whom they call.
+        doors: Whom they call.
 
     Attributes:
         made: Schedules that were accepted; True: nobody disturbed it.
         alone: Schedules of which two instances must never run at once.
     """
 
-    def __init__(self, scene: Scene, hosts: Hosts) -> None:
-        super().__init__(scene, hosts)
+    def __init__(self, scene: Scene, doors: Doors) -> None:
+        super().__init__(scene, doors)
         self.made: dict[str, bool] = {}
         self.alone: set[str] = set()
 
@@ -63,9 +63,9 @@ class Timetable(Clients):
         for schedule_id in mine:
             now = instant(self._scene.clock.now())
             await self._ask(
-                lambda host, of=schedule_id, now=now: host.client.schedules.update(of, end_at=now)
+                lambda door, of=schedule_id, now=now: door.client.schedules.update(of, end_at=now)
             )
-            await self._ask(lambda host, of=schedule_id: host.client.schedules.resume(of))
+            await self._ask(lambda door, of=schedule_id: door.client.schedules.resume(of))
 
     async def _make(self, name: str) -> str:
         chance = self._scene.chance
@@ -89,7 +89,7 @@ class Timetable(Clients):
             **when,
             **action,
         }
-        await self._ask(lambda host: host.client.schedules.create(schedule_id, **create))
+        await self._ask(lambda door: door.client.schedules.create(schedule_id, **create))
         self.made[schedule_id] = True
         self._scene.report.instances += 1
         return schedule_id
@@ -102,30 +102,30 @@ class Timetable(Clients):
         self.made[schedule_id] = False
         now = self._scene.clock.now()
         if what < 0.6:
-            await self._ask(lambda host: host.client.schedules.pause(schedule_id, "storm"))
+            await self._ask(lambda door: door.client.schedules.pause(schedule_id, "storm"))
             await asyncio.sleep(chance.uniform(0.0, 2.0))
-            await self._ask(lambda host: host.client.schedules.resume(schedule_id))
+            await self._ask(lambda door: door.client.schedules.resume(schedule_id))
         elif what < 0.8:
-            await self._ask(lambda host: host.client.schedules.trigger(schedule_id))
+            await self._ask(lambda door: door.client.schedules.trigger(schedule_id))
         else:
             start, end = instant(now - 20_000_000), instant(now - chance.choice((1, 400)) * 1_000_000)
             if end > start:
-                await self._ask(lambda host: host.client.schedules.backfill(schedule_id, start, end))
+                await self._ask(lambda door: door.client.schedules.backfill(schedule_id, start, end))
 
-    async def _ask(self, call: Callable[[AppHost], Coroutine[Any, Any, Any]]) -> None:
+    async def _ask(self, call: Callable[[Door], Coroutine[Any, Any, Any]]) -> None:
         """Repeat an order until it is answered; after a doubtful one, an error says that it was accepted."""
 
-        async def ask(host: AppHost) -> None:
+        async def ask(door: Door) -> None:
             try:
-                await call(host)
+                await call(door)
             except (ScheduleAlreadyExistsError, InvalidScheduleError):
                 pass  # it was done before; or the clock was set back, and the range is to come
             except ScheduleNotFoundError as error:
                 raise OperationError(str(error)) from error
 
         while True:
-            host = self._hosts.host
-            if host is not None and await self._answered(ask(host)):
+            door = self._doors.door
+            if door is not None and await self._answered(ask(door)):
                 return
             await asyncio.sleep(self._scene.chance.uniform(0.05, 0.5))
             await self._boot_if_quiet()

@@ -9,26 +9,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
+from typing import Final
 
+from durably.app import App
 from durably.core.commit import Batch
 from durably.core.status import TERMINAL
 from durably.engine.options import EngineOptions
 from durably.errors import InvariantError
 from durably.testing.sim_bank import Bank
-from durably.testing.sim_bank_programs import build_bank
+from durably.testing.sim_bank_programs import Alarm, build_bank
 from durably.testing.sim_checks import Checks, Runs
 from durably.testing.sim_clients import Clients
 from durably.testing.sim_hosts import Hosts
 from durably.testing.sim_loop import SimLoop
-from durably.testing.sim_programs import build_app
+from durably.testing.sim_overdue import TIME_LIMIT_S, Overdue, build_overdue
+from durably.testing.sim_programs import IsBroken, build_app
 from durably.testing.sim_scene import Report, Scene
 from durably.testing.sim_timetable import Timetable
+from durably.testing.sim_wheels import Wheels, build_wheels
 
 _FAULTS_MIN = 10
 """A storm goes on until this much has gone wrong."""
 
 _END_S = 100_000.0
 """Virtual seconds after which a world that has not come to rest counts as stuck."""
+
+
+SMALL: Final = EngineOptions(
+    max_concurrent_activities=8,
+    max_resident_instances=6,
+    max_resident_entities=3,
+    entity_operations_per_batch=3,
+    turns_per_batch=4,
+    batch_bytes=2_000,
+    timer_horizon_s=4.0,
+    commit_retry_s=0.1,
+    drain_timeout_s=1.0,
+    slow_turn_s=0,
+    max_deliveries=1_000_000,  # the storm kills hosts far more often than any work item does
+)
+"""Limits so small that each of them is met."""
+
+
+def everything(runs: Runs, is_broken: IsBroken, alarm: Alarm) -> App:
+    """The app of a world: all programs of all casts."""
+    app = build_bank(build_app(runs.run, is_broken), alarm, is_broken)
+    build_overdue(app, runs.run)
+    return build_wheels(app)
 
 
 class World:
@@ -38,7 +66,7 @@ class World:
         seed: Decides everything.
         loop: Its time.
         storm_s: How long things go wrong.
-        options: Of the engine; by default limits so small that each of them is met.
+        options: Of the engine; by default `SMALL`.
         cast: Who lives in it.
     """
 
@@ -54,21 +82,11 @@ class World:
         scene = self._scene = Scene(seed, loop)
         self._storm_s = storm_s
         self._runs = Runs(scene)
-        self._app = build_bank(build_app(self._runs.run, self._is_broken), self._alarm, self._is_broken)
+        self._app = everything(self._runs, self._is_broken, self._alarm)
         self._checks = Checks(scene, self._app)
-        options = options or EngineOptions(
-            max_concurrent_activities=8,
-            max_resident_instances=6,
-            max_resident_entities=3,
-            entity_operations_per_batch=3,
-            turns_per_batch=4,
-            batch_bytes=2_000,
-            timer_horizon_s=4.0,
-            commit_retry_s=0.1,
-            drain_timeout_s=1.0,
-            slow_turn_s=0,
-            max_deliveries=1_000_000,  # the storm kills hosts far more often than any work item does
-        )
+        if options is None:
+            limit_s = TIME_LIMIT_S if issubclass(cast, Overdue) else 0.0
+            options = replace(SMALL, function_timeout_s=limit_s)
         self._hosts = Hosts(scene, self._app, options, self._committed)
         self._clients = cast(scene, self._hosts)
 
@@ -120,7 +138,7 @@ class World:
             if self._scene.trouble is not None:
                 raise self._scene.trouble
             await self._hosts.boot_if_down()
-            self._checks.check_residents(self._hosts.host)
+            self._checks.check_residents(self._hosts.partitions)
             alive = [i for i, (_, row) in self._scene.hub.instances.items() if row.status not in TERMINAL]
             if not alive and self._clients.is_at_rest:
                 return
@@ -146,6 +164,16 @@ def simulate_bank(seed: int) -> Report:
 def simulate_timetable(seed: int) -> Report:
     """Run one seed of schedules, see `durably.testing.sim_timetable`; otherwise as `simulate`."""
     return simulate(seed, cast=Timetable)
+
+
+def simulate_overdue(seed: int) -> Report:
+    """Run one seed of activities that hang, see `durably.testing.sim_overdue`; otherwise as `simulate`."""
+    return simulate(seed, cast=Overdue)
+
+
+def simulate_wheels(seed: int) -> Report:
+    """Run one seed of instances that never rest, see `durably.testing.sim_wheels`; otherwise as `simulate`."""
+    return simulate(seed, cast=Wheels)
 
 
 def simulate(

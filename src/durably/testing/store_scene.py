@@ -18,7 +18,13 @@ WAIT_S = 20.0
 
 
 class StoreHooks:
-    """What a provider says about itself. Subclasses of the suite define these."""
+    """What a provider says about itself. Subclasses of the suite define these.
+
+    Attributes:
+        tells: Store objects hear of what others do; not so where a pooler is between: hosts ask again and again.
+    """
+
+    tells = True
 
     async def make(self) -> Store:
         """A store on a hub that does not exist yet; not opened."""
@@ -29,7 +35,18 @@ class StoreHooks:
         raise NotImplementedError
 
     async def crash(self, store: Store) -> None:
-        """Let the process that holds the store die, as far as others can tell: nothing is closed or released."""
+        """Let the process that holds the store die, as far as others can tell: nothing is closed or released.
+
+        Where leases and claims end by a clock, they have run out.
+        """
+        raise NotImplementedError
+
+    async def expire(self, store: Store) -> None:
+        """Let the leases of an open store run out, as when its process was paused. Only where hubs are shared."""
+        raise NotImplementedError
+
+    async def make_of(self, partitions: int) -> Store:
+        """The same as `make`, with so many partitions. Only where a hub may have several."""
         raise NotImplementedError
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from durably.clock import Clock
 from durably.core.query import FIRST, PAGE_SIZE_MAX, InstanceQuery, Place
+from durably.core.queues import QUEUE, is_of_broker
 from durably.core.status import RuntimeStatus
 from durably.errors import OperationError, UsageError
 from durably.management import Management
@@ -44,6 +45,7 @@ class Forgetting:
         self._clock = clock
         self._keep_us = keep_us
         self._name = name
+        self._since = clock.now()
         self._done: deque[tuple[int, str]] = deque()
         self._more = False
 
@@ -52,7 +54,7 @@ class Forgetting:
         if not self._keep_us:
             return
         if len(self._done) < _NOTED_MAX:
-            self._done.append((self._clock.now() + self._keep_us, instance_id))
+            self._done.append((self._due(instance_id, self._clock.now()), instance_id))
         else:
             self._more = True
 
@@ -75,12 +77,17 @@ class Forgetting:
         after: Place | None = FIRST
         while after is not None and not self._more:
             rows, after = await self._management.query(msgspec.structs.replace(query, after=after))
-            limit = self._clock.now() - self._keep_us
-            await self._purge([row.instance_id for row in rows if row.updated_at <= limit])
-            for row in rows:
-                if row.updated_at > limit:
-                    self._done.append((row.updated_at + self._keep_us, row.instance_id))
+            now = self._clock.now()
+            dues = [(self._due(row.instance_id, row.updated_at), row.instance_id) for row in rows]
+            await self._purge([instance_id for due, instance_id in dues if due <= now])
+            self._done.extend(one for one in dues if one[0] > now)
             self._more = len(self._done) >= _NOTED_MAX
+
+    def _due(self, instance_id: str, done_at: int) -> int:
+        """While no host ran, brokers delivered nothing: what they may deliver again is kept for as long once one runs."""
+        if self._name == QUEUE and is_of_broker(instance_id):
+            done_at = max(done_at, self._since)
+        return done_at + self._keep_us
 
     async def _look_up(self) -> None:
         """Note those that are due and were too many to be kept in mind."""
@@ -92,7 +99,7 @@ class Forgetting:
             page_size=PAGE_SIZE_MAX,
         )
         found = await self._management.query(query)
-        self._done.extend((row.updated_at + self._keep_us, row.instance_id) for row in found.rows)
+        self._done.extend((self._due(row.instance_id, row.updated_at), row.instance_id) for row in found.rows)
         self._more = bool(self._done)
 
     async def _purge(self, instance_ids: list[str]) -> None:

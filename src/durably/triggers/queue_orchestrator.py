@@ -6,25 +6,35 @@ from typing import Final, Literal
 
 import msgspec
 
-from durably.core.queues import BOUND, POISON, QUEUE, QueueItem, activity_of, message_instance
-from durably.errors import TaskFailedError, UnknownFunctionError
+from durably.core.queues import (
+    ASIDE_SOON,
+    POISON,
+    PUT_ASIDE,
+    QUEUE,
+    QueueItem,
+    activity_of,
+    is_aside_soon,
+    message_instance,
+)
 from durably.program.context import OrchestrationContext
 from durably.program.registry import OrchestratorFunction
+from durably.triggers.handing_out import handed_out
 
 _TRIES_MAX: Final = 100
-"""Tries in one execution; only messages in poison queues are tried so often."""
+"""Tries in one execution: of a message in a poison queue, of one that a broker does not take, or that may fail often."""
 
 
 class Handed(msgspec.Struct, frozen=True, omit_defaults=True):
     """What came of handing a message out once.
 
     Attributes:
-        outcome: ``"done"``; ``"again"`` after `delay_s`; or ``"poison"``.
+        outcome: ``"done"``; ``"again"`` after `delay_s`; ``"poison"``; ``"aside"``: the broker's poison queue is to get it,
+            which is made durable first; or ``"moved"``: it has it.
         delay_s: Until it is handed out again.
         failure: Why it failed.
     """
 
-    outcome: Literal["done", "again", "poison"]
+    outcome: Literal["done", "again", "poison", "aside", "moved"]
     delay_s: float = 0.0
     failure: str | None = None
 
@@ -40,9 +50,12 @@ async def deliver(ctx: OrchestrationContext, item: QueueItem) -> str:
         handed = await _hand_out(ctx, item, count)
         if handed.outcome == "done":
             return "done"
-        if handed.outcome == "poison":
-            _put_aside(ctx, item, handed.failure)
-            return "poison"
+        if handed.outcome in {"poison", "moved"}:
+            if handed.outcome == "poison":
+                _put_aside(ctx, item, handed.failure)
+            return PUT_ASIDE
+        if handed.outcome == "aside":
+            item = msgspec.structs.replace(item, failure=handed.failure)
         count += 1
         if handed.delay_s > 0:
             await ctx.create_timer(handed.delay_s)
@@ -53,15 +66,11 @@ async def deliver(ctx: OrchestrationContext, item: QueueItem) -> str:
 async def _hand_out(ctx: OrchestrationContext, item: QueueItem, count: int) -> Handed:
     """Hand it out once; wait for a host that has a function for it, as long as there is none."""
     what = {"item": msgspec.to_builtins(item), "count": count}
-    while True:
-        try:
-            return msgspec.convert(await ctx.call_activity(activity_of(item.queue), what), Handed)
-        except TaskFailedError as error:
-            if error.details.type != UnknownFunctionError.__name__:
-                raise
-        ctx.set_custom_status(f"no function takes the messages of queue '{item.queue}'")
-        await ctx.wait_for_external_event(BOUND)
-        ctx.set_custom_status(None)
+    waiting = f"no function takes the messages of queue '{item.queue}'"
+    status = ASIDE_SOON if is_aside_soon(item) else None
+    if status is not None:
+        ctx.set_custom_status(status)
+    return msgspec.convert(await handed_out(ctx, activity_of(item.queue), what, waiting, status), Handed)
 
 
 def _put_aside(ctx: OrchestrationContext, item: QueueItem, failure: str | None) -> None:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from durably.bindings.function import Source, UserFunction, is_client
+from durably.bindings.outlets import Outlets
+from durably.bindings.placeholders import Occasion
 from durably.client import Client
 from durably.client.scheduling import ScheduleRequest
 from durably.codec.convert import Converter
+from durably.config.names import filled
 from durably.errors import RegistrationError
-from durably.program.registry import Registry, name_of
-from durably.program.signatures import Signature
+from durably.program.durations import micros_of
+from durably.program.registry import Registry
 from durably.schedules.spec import Spec
 from durably.triggers.functions import TriggerFunctions
 
 TIMER: Final = "durably:timer"
 """The orchestrator that a schedule of a timer starts, and the activity that calls its function."""
 
-_SETTING = re.compile(r"%(\w+)%")
 _SPAN = re.compile(r"(?:(\d{1,6})\.)?(\d{1,2}):(\d{2}):(\d{2})")
 
 
@@ -43,6 +42,22 @@ class TimerRequest(msgspec.Struct, frozen=True):
     past_due: bool
     next: datetime | None
     schedule: str
+
+
+class Ringing(NamedTuple):
+    """A call of a timer function."""
+
+    request: TimerRequest
+    client: Client
+
+
+_SOURCES: Final = (
+    Source[Ringing](is_client, lambda ringing, _: ringing.client),
+    Source[Ringing](
+        lambda one: one.kind is TimerRequest or (one.kind is Any and not one.place),
+        lambda ringing, _: ringing.request,
+    ),
+)
 
 
 class TimerFunction:
@@ -63,44 +78,44 @@ class TimerFunction:
         run_on_startup: bool,
         use_monitor: bool,
     ) -> None:
-        if not callable(fn) or inspect.isclass(fn):
-            raise RegistrationError(f"Cannot run {fn!r} at times: expected a function")
-        self.fn = fn
-        self.name = name_of(fn) if name is None else name
+        self._function = UserFunction(
+            fn,
+            name,
+            what="Timer",
+            act="run {} at times",
+            sources=_SOURCES,
+            expected="TimerRequest and Client",
+        )
+        self.name = self._function.name
+        if self._function.bare > 2:
+            raise RegistrationError(
+                f"Timer '{self.name}' has {self._function.bare} parameters: expected TimerRequest and Client"
+            )
         self.run_on_startup = run_on_startup
         self._written = schedule
         self._time_zone = time_zone
         self._use_monitor = use_monitor
-        self._signature = Signature(fn, self.name)
-        self._check_parameters()
 
     @property
     def schedule_id(self) -> str:
         """The id of its schedule."""
         return f"timer:{self.name}"
 
-    @property
-    def schedule(self) -> str:
-        """As it was written, with settings filled in.
+    def spec(
+        self, registry: Registry, converter: Converter, settings: Mapping[str, str] | None = None
+    ) -> Spec:
+        """Its schedule as it is stored.
+
+        Args:
+            registry: Of the app.
+            converter: Of the app.
+            settings: For ``%NAME%``; the environment by default.
 
         Raises:
             RegistrationError: A setting is not there.
+            UsageError: See `ScheduleRequest.spec`.
         """
-
-        def setting(match: re.Match[str]) -> str:
-            value = os.environ.get(match.group(1))
-            if not value:
-                raise RegistrationError(
-                    f"Timer '{self.name}' takes its schedule from the setting {match.group(1)}, which is not set: expected an "
-                    "environment variable of this name"
-                )
-            return value
-
-        return _SETTING.sub(setting, self._written)
-
-    def spec(self, registry: Registry, converter: Converter) -> Spec:
-        """Its schedule as it is stored. Raises as `ScheduleRequest.spec`."""
-        text = self.schedule
+        text = filled(self._written, f"Timer '{self.name}'", settings)
         span = _SPAN.fullmatch(text.strip())
         days, hours, minutes, seconds = (int(part or 0) for part in span.groups()) if span else (0, 0, 0, 0)
         interval = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
@@ -123,47 +138,21 @@ class TimerFunction:
             tags=None,
         ).spec(registry, converter)
 
-    @cached_property
-    def _plan(self) -> list[tuple[str, str]]:
-        plan: list[tuple[str, str]] = []
-        for one in self._signature.parameters:
-            if one.kind in {one.VAR_POSITIONAL, one.VAR_KEYWORD}:
-                continue
-            kind = self._signature.type_of(one.name)
-            if inspect.isclass(kind) and issubclass(kind, Client):
-                plan.append((one.name, "client"))
-            elif kind is TimerRequest or (kind is Any and not plan):
-                plan.append((one.name, "timer"))
-            else:
-                raise RegistrationError(
-                    f"Timer '{self.name}' has the parameter '{one.name}', which nothing would fill: expected TimerRequest and "
-                    "Client"
-                )
-        return plan
+    def check(self, outlets: Outlets) -> None:
+        """See `UserFunction.check`."""
+        self._function.check(outlets, ())
 
-    def _check_parameters(self) -> None:
-        if len(self._signature.parameters) > 2:
-            raise RegistrationError(
-                f"Timer '{self.name}' has {len(self._signature.parameters)} parameters: expected TimerRequest and Client"
-            )
+    async def call(self, request: TimerRequest, run: str, client: Client, outlets: Outlets) -> None:
+        """Call the function; what it returns is dropped.
 
-    def check(self) -> None:
-        """Find out at the start of a host what would fail when it is due.
-
-        Raises:
-            RegistrationError: A parameter that nothing would fill.
+        Args:
+            request: Why it is called.
+            run: The instance that calls it: for each time that it is due, there is one.
+            client: What it gets.
+            outlets: Where its outputs go.
         """
-        _ = self._plan
-
-    async def call(self, request: TimerRequest, client: Client) -> None:
-        """Call the function; what it returns is dropped."""
-        arguments = {name: client if source == "client" else request for name, source in self._plan}
-        if inspect.iscoroutinefunction(self.fn):
-            await self.fn(**arguments)
-            return
-        returned = await asyncio.to_thread(self.fn, **arguments)
-        if inspect.isawaitable(returned):
-            await returned
+        occasion = Occasion(f"timer:{run}:{request.due.isoformat()}", micros_of(request.due), dict[str, Any])
+        await self._function.call(Ringing(request, client), outlets, occasion)
 
 
 class TimerFunctions(TriggerFunctions[TimerFunction]):

@@ -6,8 +6,10 @@ import logging
 from datetime import datetime
 from typing import Any
 
+from durably.bindings.outlets import Outlets
 from durably.client import Client
 from durably.errors import HubClosedError, OperationError, UsageError
+from durably.executors.time_limit import in_time
 from durably.program.activity_context import ActivityContext
 from durably.program.context import OrchestrationContext
 from durably.program.registry import ActivityFunction, OrchestratorFunction
@@ -33,17 +35,21 @@ class TimerActivity:
 
     Args:
         functions: Of the app.
+        time_limit_s: See `EngineOptions.function_timeout_s`.
     """
 
     _client: Client
+    _outlets: Outlets
     _forgetting: Forgetting
 
-    def __init__(self, functions: TimerFunctions) -> None:
+    def __init__(self, functions: TimerFunctions, time_limit_s: float) -> None:
         self._functions = functions
+        self._time_limit_s = time_limit_s
 
-    def connect(self, client: Client, forgetting: Forgetting) -> None:
+    def connect(self, client: Client, outlets: Outlets, forgetting: Forgetting) -> None:
         """Say who its functions talk to, and who deletes what was dealt with; before the first run."""
         self._client = client
+        self._outlets = outlets
         self._forgetting = forgetting
 
     def registered(self) -> ActivityFunction:
@@ -70,7 +76,8 @@ class TimerActivity:
             data["schedule"],
         )
         try:
-            await function.call(request, self._client)
+            call = function.call(request, context.instance_id, self._client, self._outlets)
+            await in_time(call, self._time_limit_s, f"Timer '{function.name}'")
         except HubClosedError:
             await leave_to_the_next_host()
         self._forgetting.note(context.instance_id)

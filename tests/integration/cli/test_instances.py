@@ -286,7 +286,9 @@ def test_whoever_has_seen_enough_ends_the_pipe_in_silence(folder: Folder):
 
 
 def test_ctrl_c_ends_bulk_work_and_says_how_far_it_got(folder: Folder):
-    scene.build(folder.path, scene.many(3_000))
+    scene.build(
+        folder.path, scene.many(10_000)
+    )  # more lines than a pipe holds: it cannot be done before we read
     with folder.started("instances", "suspend", "--all", "--yes", "-o", "ids") as process:
         assert process.stdout is not None
         # Not `readline`, which takes more lines than it returns: `communicate` would never see them.

@@ -1,4 +1,4 @@
-"""``durably instances --hub http://…``: the verbs of the management API, asked of a host in another process."""
+"""``durably instances --hub http://…``: a host in another process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_instance_from_its_start_to_its_end(folder: Folder, run: Run) -> None
         assert asked("instances", "result", "a b:ü").out == '"now"\n'
         assert asked("instances", "why", "a b:ü").out.startswith("Ended as Completed")
         events = json.loads(asked("instances", "history", "a b:ü", "-o", "json", "--payloads").out)
-        assert [one["event_type"] for one in events if one["name"] == "Go"] == ["EventRaised"]
+        assert [one["event_type"] for one in events if one["name"] == "Go"] == ["EventAwaited", "EventRaised"]
         [again] = json.loads(asked("instances", "restart", "a b:ü", "--new-id", "-o", "json").out)
         asked("instances", "terminate", again["new_instance_id"], "--reason", "ordered twice")
         assert asked.row(again["new_instance_id"])["output"] == "ordered twice"
@@ -98,26 +98,6 @@ def test_many_by_filter(folder: Folder, run: Run) -> None:
         assert asked("instances", "result", "w4").out == '"all"\n'
         asked("instances", "purge", "--name", "wait", "--yes")
         assert asked("instances", "list", "--prefix", "w", "-o", "ids").out == ""
-
-
-def test_what_it_has_no_words_for_is_said(folder: Folder, run: Run) -> None:
-    with served(folder, run) as asked:
-        asked("instances", "start", "wait", "--id", "w")
-        for arguments, what in (
-            (("cancel", "w"), "A cancellation"),
-            (("terminate", "w", "--recursive"), "--recursive"),
-            (("terminate", "w", "--no-compensate"), "--no-compensate"),
-            (("list", "--tag", "a=b"), "Instances by tag"),
-            (("list", "--parent", "w"), "Instances by parent"),
-            (("start", "wait", "--tag", "a=b"), "Tags"),
-            (("start", "wait", "--at", "2h"), "A start for later"),
-            (("start", "wait", "--on-existing", "attach"), "on_existing='attach'"),
-            (("watch", "w"), "cannot be watched over HTTP"),
-        ):
-            done = asked("instances", *arguments, code=2)
-            assert what in done.err
-            assert "hub itself" in done.err
-        assert "not over HTTP" in asked("instances", "why", "w").out
 
 
 def test_refusals_of_the_host_keep_their_text_and_exit_code(folder: Folder, run: Run) -> None:

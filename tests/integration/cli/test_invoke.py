@@ -102,10 +102,11 @@ def test_what_cannot_be_called_is_said(folder: Folder, run: Run) -> None:
 def test_keys(folder: Folder, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(folder, run) as invoke:
         assert invoke("health").out == "well\n"
+        assert json.loads(invoke("file", "path=x").out)["path"] == "x"  # until there is a key
+        function_key = run("keys", "renew", "function", "ci", "--function", "file").out.strip()
         denied = invoke("files/x")
         assert denied.code == 3
         assert "DURABLY_KEY" in denied.err
-        function_key = run("keys", "renew", "function", "ci", "--function", "file").out.strip()
         assert json.loads(invoke("files/x", "--key", function_key).out)["path"] == "x"
         assert invoke("orders/1", "-i", '{"item": "tea"}', "--key", function_key).code == 3
         host_key = run("keys", "renew", "host").out.strip()

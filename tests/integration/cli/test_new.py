@@ -20,8 +20,13 @@ def written(run: Run, pattern: str) -> None:
 
 
 @pytest.mark.slow_once
-def test_the_tests_of_each_project_pass(folder: Folder, run: Run) -> None:
-    for pattern in PATTERNS:
+@pytest.mark.parametrize(
+    "patterns",
+    [[*PATTERNS][:2], pytest.param([*PATTERNS][2:], marks=pytest.mark.soak)],
+    ids=["two", "the others"],
+)
+def test_the_tests_of_each_project_pass(folder: Folder, run: Run, patterns: list[str]) -> None:
+    for pattern in patterns:
         written(run, pattern)
 
     def tested(pattern: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +42,7 @@ def test_the_tests_of_each_project_pass(folder: Folder, run: Run) -> None:
         )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done in pool.map(tested, PATTERNS):
+        for done in pool.map(tested, patterns):
             assert done.returncode == 0, done.stdout + done.stderr
             assert re.search(r"\d passed", done.stdout)
 

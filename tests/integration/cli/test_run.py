@@ -72,7 +72,7 @@ def test_a_host_that_cannot_go_on_ends_the_program(run: Run, monkeypatch: pytest
     async def start_and_fail(host: Host) -> None:
         await start(host)
         error = StoreFailedError("the disk is gone")
-        asyncio.get_running_loop().call_soon(host._partition_lost, error, None)
+        asyncio.get_running_loop().call_soon(host._own.holdings[0]._lost, error, None)
 
     monkeypatch.setattr(Host, "start", start_and_fail)
     done = run("run", "shop.py", "--hub", "memory://")
@@ -90,3 +90,13 @@ def test_an_app_that_cannot_be_loaded_starts_nothing(folder: Folder, run: Run):
         "Error: 'broken.py' could not be imported: ModuleNotFoundError: No module named 'not_there'\n"
     )
     assert not (folder.path / "durably.db").exists()
+
+
+def test_several_processes_need_a_hub_that_they_can_share(run: Run) -> None:
+    for hub in ("sqlite:///hub.db", "memory://"):
+        done = run("run", "shop.py", "--hub", hub, "--processes", "2")
+        assert done.code == 2
+        assert f"--processes 2: hub {hub} is served by one process at a time" in done.err
+        assert "postgresql://host/database?hub=name" in done.err
+    done = run("run", "shop.py", "--dev", "--processes", "2")
+    assert (done.code, "--dev reloads one process: leave --processes out" in done.err) == (2, True)

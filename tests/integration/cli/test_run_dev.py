@@ -18,6 +18,7 @@ import pytest
 
 from durably.cli.dev.run import _with_http
 from durably.cli.run import Face
+from durably.config.settings import Settings
 from tests.integration.cli.programs import PATIENCE_S, Folder, Run
 
 WEB = """
@@ -186,6 +187,22 @@ def test_what_it_serves_is_told_at_each_reload_and_no_key_is_asked_for(folder: F
 
 
 @pytest.mark.slow_once
+def test_settings_that_are_saved_hold_for_the_code_of_now(folder: Folder) -> None:
+    with developing(folder) as dev:
+        dev.save(f"import os\n{WEB}".replace('"first"', 'os.environ.get("WORD", "no word")'))
+        dev.until_answers("no word")
+        folder.write("local.settings.json", '{"Values": {"WORD": "said", "DURABLY_WROD": "1"}}')
+        dev.until_answers("said")
+        shown = dev.until_shows("Warning: local.settings.json:1: DURABLY_WROD is unknown, and ignored\n")
+        assert "local.settings.json changed\n" in shown
+        folder.write("local.settings.json", "{")
+        shown = dev.until_shows("Nothing is served")
+        assert "Error: local.settings.json, line 1: expected a key in quotes, the file ends\n" in shown
+        folder.write("local.settings.json", "{}")
+        dev.until_answers("no word")
+
+
+@pytest.mark.slow_once
 def test_code_that_cannot_be_loaded_is_explained_and_the_next_save_tries_again(folder: Folder) -> None:
     with developing(folder) as dev:
         dev.until_answers("first")
@@ -316,7 +333,7 @@ def test_activities_in_processes_run_the_code_of_now(folder: Folder, run: Run) -
 
 def test_keys_are_asked_for_where_others_could_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def insecure(bind: str) -> bool:
-        plan = _with_http(("web.py",), "sqlite:///durably.db", Face(bind, 0, None))
+        plan = _with_http(("web.py",), "sqlite:///durably.db", Face(bind, 0, None), Settings.read())
         assert plan.http is not None
         assert plan.listening is not None
         plan.listening.close()

@@ -229,6 +229,7 @@ async def test_starts_that_wait_for_a_host_are_listed_counted_and_keep_their_pla
         ]
 
 
+@pytest.mark.slow_once
 async def test_a_host_that_is_killed_while_a_client_waits_for_it_loses_nothing(folder: Folder):
     async with opened() as client:
         with folder.started("run", "shop.py") as process:
@@ -268,6 +269,7 @@ async def test_many_clients_at_once_lose_and_double_nothing(folder: Folder):
     assert sorted(folder.worked()) == sorted(f"{i}.{n}" for i in range(clients) for n in range(per_client))
 
 
+@pytest.mark.slow_once
 async def test_a_client_process_may_die_at_any_moment(folder: Folder):
     script = """
 import asyncio, itertools

@@ -18,6 +18,7 @@ from durably.core.history import encode_body
 from durably.core.messages import CallEntity, StartInstance
 from durably.executors.stalls import STALL_EXIT_CODE
 from durably.storage.sqlite.store import SqliteStore
+from tests.support.shares import once_but
 
 ROOT = Path(__file__).parents[3]
 INNOCENTS = 999
@@ -104,7 +105,7 @@ async def look(hub: Path) -> tuple[dict[str, int], list[ParkedItem]]:
                 return counts, (await client.query_parked()).items
 
 
-@pytest.mark.parametrize("kind", EXIT_CODES)
+@pytest.mark.parametrize("kind", once_but(EXIT_CODES, {"thread"}))
 def test_poison_is_parked_after_five_deaths_and_the_other_999_finish(kind: str, tmp_path: Path) -> None:
     hub = tmp_path / "hub.db"
     asyncio.run(seed(hub, thousand(start("poison", "bad"))))
@@ -137,7 +138,7 @@ def written(numbers: range) -> list[InboxRow]:
     return [operation(number, "write", b"%d" % number) for number in numbers]
 
 
-@pytest.mark.parametrize("kind", ENTITY_EXIT_CODES)
+@pytest.mark.parametrize("kind", once_but(ENTITY_EXIT_CODES, {"exit"}))
 def test_an_operation_is_set_aside_after_five_deaths_and_its_neighbours_are_performed_in_order(
     kind: str, tmp_path: Path
 ) -> None:

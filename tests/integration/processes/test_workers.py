@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from durably import NonRetryableError, ProcessDiedError
@@ -190,6 +192,21 @@ def test_a_worker_that_is_killed_from_outside_is_replaced(pipe: Pipe) -> None:
         assert result(await executor.perform(call("pid"))) != victim
 
     with_processes(main, programs.busy, programs.pid, processes=1)
+
+
+def test_who_waits_for_a_worker_has_not_begun() -> None:
+    async def main(executor: NativeExecutor) -> None:
+        begun: list[int] = []
+        calls = [
+            msgspec.structs.replace(call("pid"), seq=seq, begun=partial(begun.append, seq)) for seq in (1, 2)
+        ]
+        attempts = [asyncio.create_task(executor.perform(one)) for one in calls]
+        await asyncio.sleep(0)
+        assert begun == [1]
+        await asyncio.gather(*attempts)
+        assert begun == [1, 2]
+
+    with_processes(main, programs.pid, processes=1)
 
 
 def test_a_worker_that_dies_between_two_calls_costs_nothing() -> None:

@@ -233,6 +233,25 @@ def test_several_may_create_a_hub_at_once(tmp_path: Path) -> None:
     asyncio.run(act())
 
 
+def test_a_hub_is_created_though_somebody_else_is_at_it(tmp_path: Path) -> None:
+    """To switch to a log, SQLite goes from a read to a write, and refuses at once where it would wait else."""
+    path = tmp_path / "hub.db"
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE")
+
+    async def act() -> None:
+        store = SqliteStore(str(path))
+        opening = asyncio.create_task(store.open())
+        await asyncio.wait({opening}, timeout=0.2)
+        assert not opening.done()
+        other.execute("COMMIT")
+        await opening
+        await store.close()
+
+    asyncio.run(act())
+    other.close()
+
+
 def test_the_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_CHECKPOINT_PAGES", 50)
 

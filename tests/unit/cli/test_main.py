@@ -10,6 +10,7 @@ import pytest
 from durably import errors
 from durably.cli.main import call, commands
 from durably.cli.output import Exit, exit_code, failure_text
+from durably.cli.shelf import Shelf
 
 
 def called(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -45,11 +46,37 @@ def test_help_loads_none_of_the_heavy_rooms():
     probe = (
         "import sys\nfrom durably.cli.main import call\n"
         "assert call(['--help']) == call(['exec', '--help']) == call(['run', '--help']) == 0\n"
-        "assert call(['instances', '-h']) == call(['instances', 'list', '-h']) == call(['doctor', '-h']) == 0\n"
+        "assert call(['instances', '-h']) == call(['config', 'show', '-h']) == call(['doctor', '-h']) == 0\n"
         f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+def test_help_loads_no_command_and_a_command_no_other():
+    def loaded(*arguments: str) -> set[str]:
+        probe = (
+            f"import sys\nfrom durably.cli.main import call\nassert call({list(arguments)}) == 0\n"
+            "print(*[name for name in sys.modules if name.startswith('durably')], file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+        return set(done.stderr.split())
+
+    bare = {
+        "durably",
+        "durably.cli",
+        *(f"durably.cli.{name}" for name in ("main", "output", "settings", "shelf")),
+    }
+    assert loaded("--help") == bare
+    processes = {"durably.cli.processes", "durably.cli.processes.count"}
+    assert loaded("run", "--help") == {*bare, *processes, "durably.cli.run", "durably.errors"}
+
+
+def test_the_shelf_says_of_commands_what_they_say_of_themselves():
+    assert isinstance(commands.commands, Shelf)
+    for name, place in commands.commands.places.items():
+        command = commands.commands[name]
+        assert (command.name, command.short_help) == (name, place.about)
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -71,7 +98,7 @@ def test_version(capfd: pytest.CaptureFixture[str]):
 def test_an_unknown_command_with_what_may_be_meant(capfd: pytest.CaptureFixture[str]):
     code, _, err = called(capfd, "exce")
     assert (code, err.splitlines()[-1]) == (2, "Error: No such command 'exce': did you mean 'exec'?")
-    known = "audit, completion, doctor, entities, exec, func-durable, instances, invoke, keys, new, parked, run, schedules, version"
+    known = "audit, completion, config, doctor, entities, exec, func-durable, hosts, hub, instances, invoke, keys, new, parked, run, scaler, schedules, version"
     assert f"expected one of {known}" in called(capfd, "xyz")[2]
 
 

@@ -45,10 +45,11 @@ async def _hub() -> tuple[MemoryStore, Busy]:
 
 
 async def _end(memory: MemoryStore, *ids: str) -> None:
-    lease = memory.hub.lease
+    partition = memory.hub.partitions[0]
+    lease = partition.lease
     assert lease is not None
     rows = [instance_row(key, number, status="Completed") for number, key in enumerate(ids, 1)]
-    await memory.commit(lease, Batch(memory.hub.batch + 1, instances=rows))
+    await memory.commit(lease, Batch(partition.batch + 1, instances=rows))
 
 
 def test_many_are_waited_for_by_one_look() -> None:

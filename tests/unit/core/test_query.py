@@ -68,6 +68,8 @@ ROW = InstanceRow(
         ({"created_to": 100}, True),
         ({"created_to": 99}, False),
         ({"created_from": 0, "created_to": 200}, True),
+        ({"updated_from": 100}, True),
+        ({"updated_from": 101}, False),
         ({"updated_to": 100}, True),
         ({"updated_to": 99}, False),
         ({"stuck": False}, True),

@@ -20,9 +20,15 @@ from tests.support.waiting import eventually
 class Bench:
     """A pool whose activities run until the test lets them go. Implements the part of `Executor` that a pool uses."""
 
-    def __init__(self, clock: ManualClock, limit: int = 10, limits: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        clock: ManualClock,
+        limit: int = 10,
+        limits: dict[str, int] | None = None,
+        time_limit_s: float = 0.0,
+    ) -> None:
         self.pool = ActivityPool(  # type: ignore[arg-type]
-            self, clock, limit, self._deliver, company=Company(5)
+            self, clock, limit, self._deliver, company=Company(5), time_limit_s=time_limit_s
         )
         self.calls: list[ActivityCall] = []
         self.running: list[str] = []
@@ -51,10 +57,15 @@ class Bench:
                 raise RuntimeError("a bug of the executor")
         except asyncio.CancelledError:
             self.cancelled.append(call.seq)
-            raise
+            if call.name != "deaf":
+                raise
+            await self.gate(call.seq).wait()
         finally:
             self.running.remove(call.name)
         return ActivityDone(call.execution_id, call.seq, call.attempt, b"%d" % call.seq)
+
+    def on_loop(self, name: str) -> bool:
+        return name != "plain"
 
     def gate(self, seq: int) -> asyncio.Event:
         return self._gates.setdefault(seq, asyncio.Event())
@@ -315,3 +326,88 @@ async def test_an_abandoned_pool_forgets_everything(bench: Bench) -> None:
     bench.pool.abandon()
     await bench.settled()
     assert (bench.cancelled, bench.done, len(bench.pool)) == ([0], [], 0)
+
+
+# --- a time limit ----------------------------------------------------------------------------------------------------
+
+
+def failures(bench: Bench) -> list[str]:
+    return [done.failure.type for _, done in bench.done if done.failure is not None]
+
+
+async def test_an_attempt_over_the_limit_fails_at_once_and_once(clock: ManualClock) -> None:
+    bench = Bench(clock, limit=1, time_limit_s=5)
+    bench.start("deaf")
+    bench.start("next")
+    await bench.settled()
+    clock.advance(5)
+    await bench.settled()
+    assert (failures(bench), bench.cancelled) == (["FunctionTimeoutError"], [0])
+    assert bench.names() == ["deaf"]  # it still has its place
+    await bench.let_go(0)
+    assert len(bench.done) == 1  # what it returns is dropped
+    assert bench.names() == ["deaf", "next"]
+    bench.pool.settle(("e", 0), 1)
+    assert len(bench.pool) == 1
+
+
+async def test_an_attempt_within_the_limit_leaves_no_wake_up(clock: ManualClock) -> None:
+    bench = Bench(clock, time_limit_s=5)
+    bench.start()
+    await bench.let_go(0)
+    bench.start("durably:queue:orders")
+    await bench.settled()
+    clock.advance(60)
+    await bench.settled()
+    assert (failures(bench), bench.cancelled) == ([], [])
+    assert [done.result for _, done in bench.done] == [b"0"]
+
+
+async def test_the_limit_of_a_retry_begins_with_it(clock: ManualClock) -> None:
+    bench = Bench(clock, time_limit_s=5)
+    bench.start(seq=7)
+    await bench.settled()
+    clock.advance(5)
+    await bench.settled()
+    bench.pool.settle(("e", 7), 1)
+    bench.start(seq=7, attempt=2)
+    await bench.settled()
+    clock.advance(4)
+    await bench.settled()
+    assert len(failures(bench)) == 1
+    clock.advance(1)
+    await bench.settled()
+    assert [(done.attempt, done.failure is not None) for _, done in bench.done] == [(1, True), (2, True)]
+
+
+async def test_an_attempt_that_waits_for_a_thread_has_not_begun(clock: ManualClock) -> None:
+    bench = Bench(clock, time_limit_s=5)
+    bench.start("plain")
+    await bench.settled()
+    clock.advance(60)
+    await bench.settled()
+    assert failures(bench) == []
+    begun = bench.calls[0].begun
+    assert begun is not None
+    begun()
+    clock.advance(4)
+    begun()  # once is enough
+    clock.advance(0.9)
+    await bench.settled()
+    assert failures(bench) == []
+    clock.advance(0.1)
+    await bench.settled()
+    assert (failures(bench), bench.cancelled) == (["FunctionTimeoutError"], [0])
+
+
+async def test_what_begins_after_it_was_given_up_has_no_limit(clock: ManualClock) -> None:
+    bench = Bench(clock, time_limit_s=5)
+    bench.start("plain", seq=3)
+    await bench.settled()
+    bench.pool.abort("e", 3)
+    begun = bench.calls[0].begun
+    assert begun is not None
+    begun()
+    clock.advance(60)
+    await bench.settled()
+    assert bench.done == []

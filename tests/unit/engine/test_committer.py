@@ -46,6 +46,7 @@ class Desk:
             released=self.released.append,
             lost=lambda error, staged: self.lost.append((error, staged)),
             keep=self._keep,
+            leaving=lambda: None,
         )
 
     def commit(self, lease: Lease, batch: Batch) -> Awaitable[None]:
@@ -136,6 +137,7 @@ async def test_the_next_batch_is_sent_before_the_effects_of_the_last_one(clock: 
         released=lambda gathering: order.append(f"released, {len(desk.sent)} sent"),
         lost=lambda error, staged: None,
         keep=list,
+        leaving=lambda: None,
     )
     desk.stage("a")
     desk.committer.flush()

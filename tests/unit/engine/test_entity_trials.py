@@ -62,7 +62,7 @@ async def test_a_host_that_stops_tries_no_suspect_any_more(hub: Deployment, cloc
     data = suspect(hub, clock, "m")
     data.post([InboxRow("m", COUNTER, clock.now(), encode_body(CallEntity("add", b"1")))])
     host = await hub.start(counters(), clock=clock)
-    host.engine._suspicion.forgive()  # as `stop` does, before what has come has been dealt with
+    host.engine._own._suspicions[0].forgive()  # as `stop` does, before what has come has been dealt with
     await is_quiet(host)
     assert list(data.inbox) == ["m"]
     await hub.stop(host)

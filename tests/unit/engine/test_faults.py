@@ -90,7 +90,7 @@ async def test_a_commit_in_doubt_is_settled_by_the_same_batch(hub: Deployment, s
     handle = await host.client.start("steps", 5)
     assert await handle.result() == 32
     assert host.engine.partition is not None
-    assert store.hub.batch == host.engine.partition.committer.number
+    assert store.hub.partitions[0].batch == host.engine.partition.committer.number
 
 
 def refusing(culprit: str) -> Callable[[Lease, Batch], None]:
@@ -304,7 +304,7 @@ async def test_a_posted_start_of_a_condemned_instance_is_set_aside_and_can_be_re
     await host.engine.store.post(
         [InboxRow("s1", "culprit", 0, encode_body(StartInstance("flow", None, "e1")))]
     )
-    await eventually(lambda: "culprit" in host.engine._strikes.condemned)
+    await eventually(lambda: "culprit" in host.engine._own.holdings[0]._strikes.condemned)
     await is_quiet(host)
     assert not host.engine.store.hub.inbox  # type: ignore[attr-defined]
     (item,) = (await host.client.query_parked()).items
@@ -366,7 +366,7 @@ def spoil(hub: Deployment, instance_id: str, *, in_flight: bool) -> list[History
     data = hub.hub.hub  # type: ignore[attr-defined]
     place, row = data.instances[instance_id]
     data.instances[instance_id] = place, row._replace(in_flight=in_flight)
-    rows: list[HistoryRow] = data.history[row.execution]
+    rows: list[HistoryRow] = data.history[data.execution_of(instance_id, row.execution)]
     added = encode_events([TaskCompleted(7, None)])
     rows.append(HistoryRow(row.execution, len(rows), rows[-1].at, added, chain(rows[-1].checksum, added)))
     return rows
@@ -426,7 +426,7 @@ async def test_a_reload_while_the_store_cannot_load_is_tried_until_it_can(
 
     class Busy(FaultyStore):
         async def load(self, lease: Lease, timers_until: int) -> Any:
-            if failures and self.hub.batch:
+            if failures and self.hub.partitions[0].batch:
                 raise failures.pop()
             return await super().load(lease, timers_until)
 

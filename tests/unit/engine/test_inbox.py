@@ -43,7 +43,7 @@ class LateReads(MemoryStore):
         self.seen: list[list[str]] = []
 
     def read_inbox(self, lease: Lease, after: int = 0) -> asyncio.Future[list[InboxRow]]:
-        rows = self.hub.read_inbox(after)
+        rows = self.hub.read_inbox(lease.partition, after)
         self.seen.append([row.message_id for row in rows])
         return asyncio.ensure_future(self._answer(rows, self.gate))
 

@@ -21,6 +21,10 @@ async def _no_pause(delay_us: int) -> None:
     raise NotImplementedError
 
 
+def _everything(instance_id: str) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("took_us", "overdue_us", "rest_us"),
     [
@@ -34,5 +38,5 @@ async def _no_pause(delay_us: int) -> None:
 async def test_it_rests_less_the_more_is_overdue(
     clock: ManualClock, took_us: int, overdue_us: int, rest_us: int
 ) -> None:
-    janitor = Janitor(MemoryStore(), _never, _no_pause, clock, HOUR_US)
+    janitor = Janitor(MemoryStore(), _never, _no_pause, clock, HOUR_US, serves=_everything)
     assert janitor._rest_us(took_us, overdue_us) == rest_us

@@ -77,6 +77,7 @@ async def test_a_start_that_waits_is_pending_at_its_place(store: Store) -> None:
         assert await hub.ids(name="order", instance_id_prefix="z") == ["z"]
         assert await hub.ids(parent_instance_id="p") == []
         assert await hub.ids(updated_to=19) == ["i10", "a", "i20", "i30"]
+        assert await hub.ids(updated_from=99) == ["z"]
         assert await hub.ids(stuck=True) == []
         (row,) = (await query_instances(store, InstanceQuery(instance_id_prefix="z"))).rows
         assert (row.status, row.created_at, row.updated_at, row.input) == ("Pending", 99, 99, b"1")

@@ -55,7 +55,7 @@ def rows_of(hub: Deployment) -> MemoryHub:
 def spoil(hub: Deployment, how: str) -> None:
     """Spoil the history of the child."""
     data = rows_of(hub)
-    rows = data.history[data.instances["c"][1].execution]
+    rows = data.history[data.execution_of("c", data.instances["c"][1].execution)]
     if how == "senseless":
         added = encode_events([TaskCompleted(7, None)])
         rows.append(

@@ -323,6 +323,28 @@ async def test_rubbish_before_a_scheduled_start_does_not_hide_it() -> None:
     assert resident.pending == start
 
 
+async def test_a_scheduled_start_that_nobody_can_read_parks_its_instance_until_somebody_can(
+    hub: Deployment, program: Program, clock: ManualClock
+) -> None:
+    """A host of the version before took over."""
+    host = await hub.start(program.app, clock=clock)
+    await host.client.start("waits", instance_id="i", start_at=60)
+    await hub.crash(host)
+    ((message_id, row),) = data(hub).inbox.items()
+    data(hub).inbox[message_id] = row._replace(body=RUBBISH)
+    host = await hub.start(program.app, clock=clock)
+    await host.client.raise_event("i", "go", 7)
+    clock.advance(61)
+    await eventually(lambda: len(data(hub).parked) == 1)
+    await eventually(lambda: data(hub).instances["i"][1].parked)
+    assert "the message that starts it" in str(data(hub).instances["i"][1].parked)
+    data(hub).parked[message_id] = data(hub).parked[message_id]._replace(body=row.body)
+    await all_within(host.client.redrive(message_id))
+    assert (await reaches(host, "i", "Completed")).output == 7
+    assert await parked(host) == []
+    assert not data(hub).inbox
+
+
 async def test_a_parked_message_goes_back_to_the_inbox_or_is_deleted(
     hub: Deployment, program: Program
 ) -> None:

@@ -14,6 +14,7 @@ from durably.core.history import decode_rows, encode_body
 from durably.core.messages import ChildDone, Purge, RaiseEvent, Restart, Rewind, StartInstance
 from durably.engine.residents import decode_bases
 from durably.storage.memory import MemoryHub
+from durably.storage.memory_hub import Execution
 from tests.support.hubs import Deployment, MemoryHubOfTest
 from tests.support.stores import FaultyStore
 from tests.support.waiting import eventually, has_event, is_quiet, reaches
@@ -82,7 +83,7 @@ async def test_a_failure_and_its_rewind_in_one_batch(hub: Deployment) -> None:
     await reaches(host, "i", "Failed")
     row = rows_of(hub).instances["i"][1]
     assert (row.execution, decode_bases(row.bases or b"")) == (3, (1, 2))
-    assert [len(rows_of(hub).history[number]) > 0 for number in (1, 2, 3)] == [True] * 3
+    assert [len(rows_of(hub).history[Execution(0, number)]) > 0 for number in (1, 2, 3)] == [True] * 3
 
 
 async def test_an_end_and_a_restart_in_one_batch(hub: Deployment) -> None:
@@ -93,7 +94,7 @@ async def test_an_end_and_a_restart_in_one_batch(hub: Deployment) -> None:
     assert answers == [None] * 3
     assert (await host.client.wait_for_completion("i")).output == "done"
     assert rows_of(hub).instances["i"][1].execution_id == "e2"
-    assert list(rows_of(hub).history) == [2]
+    assert list(rows_of(hub).history) == [Execution(0, 2)]
 
 
 async def test_an_end_and_a_recursive_purge_in_one_batch(hub: Deployment) -> None:
@@ -125,7 +126,7 @@ async def test_a_start_its_failure_and_its_rewind_while_a_batch_is_on_its_way(
     store.hold.set()
     assert await asked == [None] * 3
     await is_quiet(host)
-    assert host.engine._strikes.counts == {}
+    assert host.engine._own.holdings[0]._strikes.counts == {}
     assert rows_of(hub).instances["i"][1].execution_id == "e3"
 
 
@@ -154,14 +155,14 @@ async def test_the_first_row_of_a_rewound_execution_is_enough_and_names_its_base
     await host.client.start("flow", instance_id="i")
     await host.client.raise_event("i", "go", 1)
     await reaches(host, "i", "Failed")
-    base = list(rows_of(hub).history[1])
+    base = list(rows_of(hub).history[Execution(0, 1)])
     row = rows_of(hub).instances["i"][1]
     old, _ = decode_rows("i", row.execution_id, base)
     flaky.hangs = True
     await host.client.rewind("i", "why")
     rewound_row = rows_of(hub).instances["i"][1]
-    first: list[HistoryRow] = rows_of(hub).history[2]
-    assert rows_of(hub).history[1] == base, "nothing old is rewritten"
+    first: list[HistoryRow] = rows_of(hub).history[Execution(0, 2)]
+    assert rows_of(hub).history[Execution(0, 1)] == base, "nothing old is rewritten"
     assert len(first) == 1
     new, _ = decode_rows("i", rewound_row.execution_id, first)
     started = next(event for event in new if isinstance(event, ExecutionStarted))
@@ -203,7 +204,7 @@ async def test_the_rows_of_all_bases_go_with_their_instance(hub: Deployment, way
         await host.client.rewind("i")
         host = await hub.recover(host, app)
     await reaches(host, "i", "Failed")
-    assert [number for number, rows in rows_of(hub).history.items() if rows] == [1, 2, 3, 4]
+    assert [key.execution for key, rows in rows_of(hub).history.items() if rows] == [1, 2, 3, 4]
     if way == "continue as new":
         broken = False
         await host.client.rewind("i")
@@ -216,7 +217,7 @@ async def test_the_rows_of_all_bases_go_with_their_instance(hub: Deployment, way
         await host.client.restart("i")
         await reaches(host, "i", "Failed")
     await is_quiet(host)
-    kept = [number for number, rows in rows_of(hub).history.items() if rows]
+    kept = [key.execution for key, rows in rows_of(hub).history.items() if rows]
     assert kept == ([] if way == "purge" else [max(kept)])
     assert min([5, *kept]) == 5
 

@@ -13,6 +13,7 @@ from durably import (
     AppHost,
     EngineOptions,
     HubClosedError,
+    InstanceAlreadyExistsError,
     InstanceNotFoundError,
     InstanceStateError,
     OrchestrationContext,
@@ -22,12 +23,13 @@ from durably import (
 from durably.core.commit import InboxRow, TimerRow
 from durably.core.events import TurnStarted
 from durably.core.history import decode_rows, encode_body
-from durably.core.messages import StartInstance
+from durably.core.ids import derived_execution_id
+from durably.core.messages import Continue, StartInstance
 from durably.engine.residents import Resident
 from durably.storage.api import Lease
-from durably.storage.memory import MemoryStore
+from durably.storage.memory import MemoryHub, MemoryStore
 from tests.support.clock import ManualClock
-from tests.support.hubs import Deployment
+from tests.support.hubs import Deployment, MemoryHubOfTest
 from tests.support.stores import FaultyStore
 from tests.support.waiting import all_within, eventually, has_event, is_quiet, reaches
 
@@ -51,6 +53,10 @@ def build() -> App:
     async def sleeps(ctx: OrchestrationContext, seconds: float) -> str:
         await asyncio.sleep(seconds)
         return "awake"
+
+    @app.orchestrator
+    async def spins(ctx: OrchestrationContext, n: int = 0) -> None:
+        ctx.continue_as_new(n + 1)
 
     @app.orchestrator
     async def ring(ctx: OrchestrationContext, n: int) -> int:
@@ -79,6 +85,23 @@ async def test_no_more_instances_than_allowed_stay_in_memory_and_none_is_lost(hu
         await host.client.raise_event(f"i{n}", "go", n)
     for n in range(50):
         assert (await host.client.wait_for_completion(f"i{n}")).output == n
+
+
+async def test_a_host_of_many_partitions_keeps_no_more_than_one_of_a_single_one() -> None:
+    """A million waiting instances on 32 partitions took 5 GB: each partition had a limit of its own."""
+    store = MemoryStore(MemoryHub(exclusive=False, partitions=8))
+    options = EngineOptions(max_resident_instances=80)
+    async with build().host(store, options=options) as host:
+        for n in range(400):
+            await host.client.start("flow", instance_id=f"i{n}")
+        own = [holding.partition for holding in host.engine._own.holdings.values()]
+        assert len(own) == 8
+        # Those that were busy in the last pump of their partition are still there.
+        assert sum(len(partition.residents) for partition in own if partition is not None) <= 120
+        for n in range(400):
+            await host.client.raise_event(f"i{n}", "go", n)
+        for n in range(400):
+            assert (await host.client.wait_for_completion(f"i{n}")).output == n
 
 
 async def test_the_longest_idle_instances_leave_first(hub: Deployment) -> None:
@@ -247,7 +270,7 @@ async def test_a_timer_that_is_set_while_the_next_stretch_is_being_read_fires(
         looked = 0
 
         def read_timers(self, lease: Lease, after: int, until: int) -> asyncio.Future[list[TimerRow]]:
-            return asyncio.ensure_future(self._answer(self.hub.due(after, until)))
+            return asyncio.ensure_future(self._answer(self.hub.due(lease.partition, after, until)))
 
         async def _answer(self, rows: list[TimerRow]) -> list[TimerRow]:
             self.looked += 1
@@ -280,7 +303,7 @@ def turns_by_batch(store: FaultyStore, instance_id: str) -> list[int]:
     for batch in store.commits:
         for history in batch.history:
             if history.execution == row.execution:
-                events, _ = decode_rows(instance_id, row.execution_id, store.hub.history[row.execution])
+                events, _ = decode_rows(instance_id, row.execution_id, store.hub.history_of(row))
                 del events
                 found.append(_turns(history.data))
     return found
@@ -695,3 +718,153 @@ async def test_callers_that_wait_for_a_place_are_told_when_the_host_stops(
     answers = await asyncio.wait_for(asyncio.gather(*raising, return_exceptions=True), 2)
     assert answers[0] is None
     assert all(answer is None or isinstance(answer, HubClosedError) for answer in answers)
+
+
+# --- who never rests -------------------------------------------------------------------------------------------------
+
+
+async def test_orders_reach_an_instance_that_continues_as_new_for_ever(hub: Deployment) -> None:
+    host = await hub.start(build())
+    client = host.client
+    for name in ("a", "b", "c", "d"):
+        await client.start("spins", 0, instance_id=name)
+    async with asyncio.timeout(60):
+        await client.suspend("a")
+        at_rest = await client.get_status("a")
+        assert at_rest is not None
+        assert at_rest.runtime_status == "Suspended"
+        assert (await client.start("flow", instance_id="other")).instance_id == "other"
+        assert (await client.get_status("a")).input == at_rest.input  # it rests
+        await client.resume("a")
+        await eventually(lambda: _is_beyond(host, "a", at_rest.input), "it goes on")
+        await client.terminate("a", "enough")
+        assert (await client.get_status("a")).runtime_status == "Terminated"
+        with pytest.raises(InstanceStateError):
+            await client.purge("b")
+        with pytest.raises(InstanceStateError):
+            await client.restart("b")
+        with pytest.raises(InstanceStateError):
+            await client.rewind("b")
+        with pytest.raises(InstanceAlreadyExistsError):
+            await client.start("flow", instance_id="b")
+        await client.start("ring", 3, instance_id="b", on_existing="replace")
+        assert (await client.wait_for_completion("b", 30)).output == 0
+        host = await hub.recover(host, build())  # they go on, and are as open to orders as before
+        client = host.client
+        await all_within(client.suspend("c"), client.resume("c"), client.suspend("c"))
+        assert (await client.get_status("c")).runtime_status == "Suspended"
+        both = await asyncio.gather(client.purge("c"), client.terminate("c"), return_exceptions=True)
+        assert (type(both[0]), both[1]) == (InstanceStateError, None)
+        await host.client.suspend("d")
+        await host.client.terminate("d")
+        assert (await host.client.get_status("d")).runtime_status == "Terminated"
+
+
+async def _is_beyond(host: AppHost, instance_id: str, count: Any) -> bool:
+    return (await host.client.get_status(instance_id)).input > count
+
+
+@pytest.mark.parametrize("by", ["start", "restart", "purge"])
+async def test_a_new_life_is_not_continued_by_the_one_before(hub: Deployment, by: str) -> None:
+    """What the old life was about to go on with lay in the inbox, before what the new one goes on with."""
+    host = await hub.start(build())
+    client = host.client
+    await client.start("spins", 0, instance_id="i")
+    await eventually(lambda: _is_beyond(host, "i", 5), "it spins")
+    if by == "start":
+        await client.start("spins", 1_000_000, instance_id="i", on_existing="replace")
+    elif by == "restart":
+        await all_within(client.terminate("i"), client.restart("i"))
+    else:
+        await all_within(
+            client.terminate("i"),
+            client.purge("i"),
+            client.start("spins", 1_000_000, instance_id="i", on_existing="replace"),
+        )
+    began = 0 if by == "restart" else 1_000_000
+    await eventually(lambda: _is_beyond(host, "i", began + 5), "the new life spins")
+    assert isinstance(host.engine.store, MemoryStore)
+    rows = [row for row in host.engine.store.hub.inbox.values() if row.instance_id == "i"]
+    assert len(rows) == 1, "only what it goes on with is in the inbox"
+    host = await hub.recover(host, build())
+    await eventually(lambda: _is_beyond(host, "i", began + 5), "it goes on after the crash")
+    await host.client.terminate("i")
+
+
+async def test_what_an_older_hub_kept_of_a_former_life_does_not_continue_the_new_one(hub: Deployment) -> None:
+    """Such hubs have the message of a life that is gone in the inbox, before that of the life that is there."""
+    host = await hub.start(build())
+    await host.client.start("flow", instance_id="waits", start_at=3_600)
+    await host.client.start("spins", 1_000_000, instance_id="spins")
+    await eventually(lambda: _is_beyond(host, "spins", 1_000_005), "it spins")
+    await hub.crash(host)
+    assert isinstance(hub.hub, MemoryHubOfTest)
+    inbox = hub.hub.hub.inbox
+    live = dict(inbox)
+    inbox.clear()
+    for name in ("waits", "spins"):
+        body = encode_body(Continue(b"7", derived_execution_id("of a life that is gone", "next")))
+        inbox[f"stale {name}"] = InboxRow(f"stale {name}", name, 0, body)
+    inbox.update(live)
+    host = await hub.start(build())
+    await eventually(lambda: not [row for row in inbox if "stale" in row], "they are consumed")
+    assert await _is_beyond(host, "spins", 1_000_000)
+    assert [row.instance_id for row in inbox.values()].count("waits") == 1
+    await host.client.terminate("spins")
+    await host.client.terminate("waits")
+
+
+async def test_what_came_before_an_order_belongs_to_the_life_that_it_ends(hub: Deployment) -> None:
+    host = await hub.start(build())
+    client = host.client
+    for name in ("a", "b"):
+        await client.start("spins", 0, instance_id=name)
+        await eventually(lambda name=name: _is_beyond(host, name, 5), "it spins")
+    await all_within(
+        client.raise_event("a", "go", "old"),
+        client.start("flow", instance_id="a", on_existing="replace"),
+        client.raise_event("a", "go", "new"),
+    )
+    assert (await client.wait_for_completion("a", 30)).output == "new"
+    answers = await asyncio.gather(
+        client.raise_event("b", "go", "before"),
+        client.terminate("b"),
+        client.raise_event("b", "go", "after"),
+        return_exceptions=True,
+    )
+    assert answers[:2] == [None, None]
+    assert isinstance(answers[2], InstanceStateError)
+
+
+async def test_what_came_before_an_order_that_is_refused_keeps_its_place(hub: Deployment) -> None:
+    app = build()
+    may_rest = False
+
+    @app.orchestrator
+    async def restless(ctx: OrchestrationContext) -> Any:
+        if not may_rest:
+            ctx.continue_as_new(None)
+            return None
+        return [await ctx.wait_for_external_event("go") for _ in range(3)]
+
+    host = await hub.start(app)
+    client = host.client
+    await client.start("restless", instance_id="i")
+    await is_beyond_executions(host, "i", 3)
+    answers = await asyncio.gather(
+        client.raise_event("i", "go", 1),
+        client.purge("i"),
+        client.raise_event("i", "go", 2),
+        client.suspend("i"),
+        client.restart("i"),
+        client.raise_event("i", "go", 3),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers[1::3]] == [InstanceStateError, InstanceStateError]
+    may_rest = True
+    await client.resume("i")
+    assert (await client.wait_for_completion("i", 30)).output == [1, 2, 3]
+
+
+async def is_beyond_executions(host: AppHost, instance_id: str, count: int) -> None:
+    await eventually(lambda: residents(host)[instance_id].ordinal > count, "it spins")

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -401,3 +402,34 @@ def test_a_run_has_the_version_of_its_instance_when_there_is_one() -> None:
 def test_an_unknown_orchestrator_is_an_error_of_the_caller() -> None:
     with pytest.raises(UnknownFunctionError, match="expected one of chain"):
         executor_of(chain).begin(ExecutionStarted("i", "chian", None, "e", 0, 0, "3.11"))
+
+
+def test_who_waits_for_a_thread_has_not_begun() -> None:
+    may_end = threading.Event()
+
+    def blocks(n: int) -> int:
+        may_end.wait(30)
+        return n
+
+    async def main(executor: NativeExecutor) -> list[int]:
+        begun: list[int] = []
+        first_begun = asyncio.Event()
+
+        def begins(n: int) -> None:
+            begun.append(n)
+            first_begun.set()
+
+        attempts = [
+            asyncio.create_task(executor.perform(call("blocks", n, begun=partial(begins, n))))
+            for n in range(3)
+        ]
+        await first_begun.wait()
+        assert begun == [0]
+        attempts[1].cancel()
+        await asyncio.wait({attempts[1]})  # before there is a thread for it
+        may_end.set()
+        assert (await attempts[0]).result == b"0"
+        assert (await attempts[2]).result == b"2"
+        return begun
+
+    assert with_executor(main, blocks, options=NativeOptions(threads=1)) == [0, 2]

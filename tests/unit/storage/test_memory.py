@@ -9,8 +9,10 @@ import pytest
 
 from durably.core.commit import Batch
 from durably.errors import HubClosedError, HubLockedError, InvariantError, LeaseLostError
+from durably.storage.api import HostReport
 from durably.storage.memory import MemoryHub, MemoryStore
-from durably.testing.store_scene import FOREVER, history_row, instance_row, message
+from durably.testing.clock import VirtualClock
+from durably.testing.store_scene import FOREVER, history_row, instance_row, message, timer_row
 
 
 def _run(test: Callable[[], Awaitable[None]]) -> None:
@@ -127,5 +129,72 @@ def test_callers_on_other_loops_are_told_of_arrivals() -> None:
         await ready.wait()
         await (await _store(hub)).post([message("m")])
         await listening
+
+    _run(act)
+
+
+def test_leases_of_a_shared_hub_run_out_by_its_clock() -> None:
+    async def act() -> None:
+        clock = VirtualClock()
+        hub = MemoryHub(exclusive=False, partitions=3, clock=clock)
+        first, second = await _store(hub), await _store(hub)
+        lost: list[int] = []
+        first.on_lease_lost(lambda lease: lost.append(lease.partition))
+        leases = [await first.acquire(number, "first") for number in range(3)]
+
+        async def pass_by(seconds: float) -> None:
+            for _ in range(int(seconds)):
+                clock.advance(1)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+        await pass_by(60)
+        assert not lost  # a store renews its own
+        with pytest.raises(HubLockedError, match="'first'"):
+            await second.acquire(1, "second")
+        hub.expire(0)
+        await pass_by(5)
+        assert lost == [0]
+        first.renews = False
+        await pass_by(20)
+        assert lost == [0, 1, 2]
+        taken = await second.acquire(1, "second")
+        assert (taken.epoch, taken.orphaned) == (2, True)
+        with pytest.raises(LeaseLostError):
+            await first.commit(leases[1], Batch(1))
+        await first.commit(leases[2], Batch(1))  # nobody has taken it: nothing contradicts
+
+    _run(act)
+
+
+def test_a_crash_on_a_shared_hub_leaves_its_leases_until_they_run_out() -> None:
+    async def act() -> None:
+        clock = VirtualClock()
+        hub = MemoryHub(exclusive=False, clock=clock)
+        first, second = await _store(hub), await _store(hub)
+        await first.acquire(0, "first")
+        await first.survey(HostReport("first", "1"))
+        first.abandon()
+        with pytest.raises(HubLockedError):
+            await second.acquire(0, "second")
+        assert [host.report.name for host in (await second.survey()).hosts] == ["first"]
+        clock.advance(16)
+        assert (await second.acquire(0, "second")).orphaned
+        assert (await second.survey()).hosts == []
+
+    _run(act)
+
+
+def test_a_partition_writes_no_rows_of_another() -> None:
+    async def act() -> None:
+        store = await _store(MemoryHub(partitions=4))
+        lease = await store.acquire(0, "owner")
+        stranger = next(f"i{number}" for number in range(99) if store.partition_of(f"i{number}") == 1)
+        for rows in (
+            {"instances": [instance_row(stranger)]},
+            {"timers_set": [timer_row(1, 0, 5, instance_id=stranger)]},
+        ):
+            with pytest.raises(InvariantError, match="belongs to partition 1"):
+                await store.commit(lease, Batch(1, **rows))
 
     _run(act)

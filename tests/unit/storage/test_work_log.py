@@ -10,7 +10,7 @@ import pytest
 
 from durably.engine.suspicion import Suspicion
 from durably.errors import StoreUnavailableError
-from durably.storage.sqlite.work_log import FileWorkLog
+from durably.storage.work_log import FileWorkLog
 
 
 def opened(path: Path, epoch: int) -> FileWorkLog:

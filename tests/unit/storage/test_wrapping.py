@@ -10,15 +10,24 @@ import pytest
 from durably.codec.keys import EncryptionKeys
 from durably.codec.wrap import Box
 from durably.core import commit
-from durably.core.commit import Batch, HistoryRow, InboxRow, InstanceRow, ParkedMessage, Tombstone, Unreadable
+from durably.core.commit import (
+    Batch,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    ParkedMessage,
+    TaskRow,
+    Tombstone,
+    Unreadable,
+)
 from durably.storage.wrapping import Wrapping
 
 CANARY = "canary"
 READABLE = {
     "instance_id", "execution_id", "name", "version", "status", "parent_instance_id", "tags", "bases", "message_id",
-    "locked_by",
+    "locked_by", "task_id",
     # lists of ids
-    "inbox_consumed", "unparked", "parked_dropped",
+    "inbox_consumed", "unparked", "parked_dropped", "tasks_withdrawn",
 }  # fmt: skip
 
 
@@ -105,3 +114,12 @@ def test_without_keys_small_rows_pass_untouched() -> None:
     (stored,) = Wrapping(4_096).batch(large).history
     assert len(stored.data) < 200
     assert stored.checksum == b"sum"
+
+
+def test_a_shared_activity_opens_in_its_own_row_only(wrapping: Wrapping) -> None:
+    row = TaskRow("e:1:1", "order", "ship", 5, b"a call")
+    (stored,) = wrapping.batch(Batch(1, tasks_offered=[row])).tasks_offered
+    assert b"a call" not in stored.body
+    assert wrapping.task(stored) == row
+    elsewhere = wrapping.task(stored._replace(task_id="e:2:1"))
+    assert isinstance(elsewhere.body, Unreadable)

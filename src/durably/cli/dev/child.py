@@ -16,6 +16,7 @@ import click
 from durably.app import AppHost
 from durably.cli.apps import load_what_loads
 from durably.cli.dev.audience import Terminal
+from durably.cli.from_files import settings_of_apps, take
 from durably.cli.hosting import run_loop
 from durably.cli.logs import set_up_logging
 from durably.cli.main import guarded
@@ -72,6 +73,8 @@ def live(context: click.Context, plan: Plan, lifeline: int, report: int, since: 
 
 
 def _serve(context: click.Context, plan: Plan, lifeline: int, report: int, since: float | None) -> int:
+    settings = settings_of_apps(plan.apps)
+    take(settings)
     before = set(sys.modules)
     try:
         app, failed = load_what_loads(plan.apps)
@@ -81,9 +84,9 @@ def _serve(context: click.Context, plan: Plan, lifeline: int, report: int, since
     for error in failed:
         error.show()
     if settings_of(context).debug:
-        set_up_logging(context, "info")
+        set_up_logging(context, "info", settings)
     else:
-        set_up_logging(context, "info", FormatterForUsers)
+        set_up_logging(context, "info", settings, FormatterForUsers)
 
     async def open_http(host: AppHost) -> HttpServer | None:
         if plan.http is None:
@@ -92,16 +95,15 @@ def _serve(context: click.Context, plan: Plan, lifeline: int, report: int, since
         await server.start(plan.listening)
         return server
 
-    open_to_all = plan.http is not None and plan.http.insecure
     service = Service(
         app=app,
         hub=plan.hub,
         missing=len(failed),
         open_http=open_http,
+        settings=settings,
         stall_limit_s=0,  # a debugger holds the loop up for as long as somebody thinks
         audience=Terminal(),
         lifeline=lifeline,
-        keys_hint="no keys are asked for" if open_to_all else Service.keys_hint,
         since=since,
     )
     return run_loop(serve(service))

@@ -97,8 +97,10 @@ class Supervisor:
         if self._pid is None:
             self._refuse()
             return
+        if self._asked:
+            return  # its exit code is that of this process: who waits for it is the one who asked
         pid, status = os.waitpid(self._pid, os.WNOHANG)
-        if pid and not self._asked:
+        if pid:
             self._forget_child()
             code = os.waitstatus_to_exitcode(status)
             how = f"signal {-code}" if code < 0 else f"exit code {code}"

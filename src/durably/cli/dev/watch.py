@@ -1,4 +1,4 @@
-"""Which Python files have changed. By looking at them: whoever forks must have no threads, and events come in threads."""
+"""Which Python files and settings have changed. By looking: whoever forks has no threads, and events come in threads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ _FOLDERS_MAX = 1_000
 
 _NOT_ENTERED = frozenset(("__pycache__", "node_modules", "site-packages"))
 
+_SETTINGS = frozenset(("host.json", "local.settings.json"))
+
 Stamp = tuple[int, int, int]
 """Of a file: when it was written, its size, and which file it is (editors put a new one into the place of the old)."""
 
 
 class Watch:
-    """Looks at the Python files of folders and of all that is below them.
+    """Looks at the Python files and settings of folders and of all that is below them.
 
     Args:
         folders: Where to look.
@@ -49,7 +51,7 @@ class Watch:
             try:
                 with os.scandir(folders.popleft()) as entries:
                     for entry in entries:
-                        if entry.name.endswith(".py"):
+                        if entry.name.endswith(".py") or entry.name in _SETTINGS:
                             about = entry.stat()
                             found[entry.path] = (about.st_mtime_ns, about.st_size, about.st_ino)
                         elif _is_entered(entry):

@@ -15,7 +15,7 @@ from durably.cli.instances.ids import ids_of
 from durably.cli.instances.session import with_client
 from durably.cli.moments import Moment, exactly
 from durably.cli.output import Exit, complain, exit_code, say
-from durably.cli.settings import format_option, hub_option, settings_of, shared
+from durably.cli.settings import format_option, reach_options, settings_of, shared
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -126,7 +126,7 @@ Examples:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", show_envvar=True, help="The first N by id.")
 @click.option("--all", "everything", is_flag=True, show_envvar=True, help="Every one that matches.")
-@hub_option
+@reach_options
 @format_option(
     *FORMATS, help_text="For people; or all for programs: one array, one object a line, CSV, the ids alone."
 )
@@ -197,7 +197,7 @@ async def _matching(
 
 @click.command("show", short_help="Show all about entities.")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_entities)
-@hub_option
+@reach_options
 @format_option(
     "table", "json", "jsonl", help_text="For people; an object (several: an array), or one a line."
 )

@@ -15,7 +15,14 @@ from durably.cli.instances.session import with_client
 from durably.cli.moments import Moment
 from durably.cli.output import Exit, complain, failure_text, print_json, say
 from durably.cli.payloads import json_of
-from durably.cli.settings import format_option, hub_option, output_option, settings_of, shared, timeout_option
+from durably.cli.settings import (
+    format_option,
+    output_option,
+    reach_options,
+    settings_of,
+    shared,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -55,7 +62,7 @@ def _meant(entity_id: str, given: str | None) -> str:
     show_envvar=True,
     help="Not before this instant: 2026-11-20T12:00Z, or 2h, 3d (from now).",
 )
-@hub_option
+@reach_options
 @shared
 def signal_command(
     *, entity_id: str, operation: str, given: str | None, at: datetime | None, hub: str
@@ -84,7 +91,7 @@ def signal_command(
 @click.argument("operation")
 @_input
 @timeout_option("Stop waiting after this long (exit code 6); the operation may be performed later.")
-@hub_option
+@reach_options
 @format_option("table", "json", help_text="The result as JSON; or one object with result and failure.")
 @shared
 @click.pass_context
@@ -136,7 +143,7 @@ def call_command(
 
 
 @click.command("clean", short_help="Release locks whose orchestration has ended or is gone.")
-@hub_option
+@reach_options
 @output_option
 @shared
 def clean_command(*, hub: str, output: str) -> None:

@@ -44,6 +44,7 @@ class Filters:
         statuses: Runtime statuses.
         created_from: Created then or later.
         created_to: Created then or earlier.
+        updated_from: Last updated then or later.
         updated_to: Last updated then or earlier.
         prefix: The id begins with it.
         parent: Children that this instance called.
@@ -57,6 +58,7 @@ class Filters:
     statuses: tuple[str, ...] = ()
     created_from: datetime | None = None
     created_to: datetime | None = None
+    updated_from: datetime | None = None
     updated_to: datetime | None = None
     prefix: str | None = None
     parent: str | None = None
@@ -159,11 +161,18 @@ def filter_options(command: C) -> C:
                 help="Created at this instant or earlier.",
             ),
             click.option(
+                "--updated-from",
+                type=Moment("past"),
+                metavar="WHEN",
+                show_envvar=True,
+                help="Last updated at this instant or later; of a finished one: when it ended.",
+            ),
+            click.option(
                 "--updated-to",
                 type=Moment("past"),
                 metavar="WHEN",
                 show_envvar=True,
-                help="Last updated at this instant or earlier; of a finished one: when it ended.",
+                help="Last updated at this instant or earlier.",
             ),
             click.option("--prefix", metavar="TEXT", show_envvar=True, help="The id begins with this."),
             click.option(
@@ -213,6 +222,7 @@ def filters_of(given: dict[str, Any]) -> Filters:
                 "name",
                 "created_from",
                 "created_to",
+                "updated_from",
                 "updated_to",
                 "prefix",
                 "parent",
@@ -233,6 +243,7 @@ def criteria(filters: Filters) -> ClientFilters:
         "runtime_status": filters.statuses or None,
         "created_from": filters.created_from,
         "created_to": filters.created_to,
+        "updated_from": filters.updated_from,
         "updated_to": filters.updated_to,
         "stuck": True if filters.stuck else None,
         "instance_id_prefix": filters.prefix,

@@ -10,7 +10,6 @@ import click
 
 from durably.cli.answers import failure_of
 from durably.cli.completing import complete_ids
-from durably.cli.connecting import is_http
 from durably.cli.instances.ids import one_id
 from durably.cli.instances.session import status_of, with_client
 from durably.cli.output import Exit, console, say
@@ -33,10 +32,6 @@ def watch_command(context: click.Context, *, instance_id: str, timeout: float | 
     On a terminal a tree that moves, else a line for each step. Ctrl-C ends the watching and leaves the instance alone.
     Exit code 0: it completed. 7: it failed, was cancelled or terminated.
     """
-    if is_http(hub):
-        raise click.UsageError(
-            "Steps cannot be watched over HTTP: use the URL of the hub itself, or 'durably instances result' to wait"
-        )
     wanted = one_id(instance_id)
     color = settings_of(context).color
     return with_client(hub, lambda client: _watch(client, wanted, timeout, color=color))

@@ -18,7 +18,7 @@ from durably.cli.moments import Moment
 from durably.cli.output import Exit, complain, exit_code, say
 from durably.cli.schedules.making import create_command, overlap_option, told, update_command
 from durably.cli.schedules.rows import COLUMNS, KEYS, card_of, row_of
-from durably.cli.settings import Commands, format_option, hub_option, quiet_option, settings_of, shared
+from durably.cli.settings import Commands, format_option, quiet_option, reach_options, settings_of, shared
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -46,7 +46,7 @@ _ids_argument = click.argument(
 
 @schedules_group.command("list", short_help="List schedules.")
 @click.option("--prefix", default="", metavar="TEXT", show_envvar=True, help="The id begins with TEXT.")
-@hub_option
+@reach_options
 @format_option(*FORMATS, help_text="For people; or all for programs, the last one for - of other commands.")
 @shared
 @click.pass_context
@@ -79,7 +79,7 @@ async def _matching(client: Client, prefix: str) -> AsyncIterator[ScheduleDescri
 
 @schedules_group.command("describe", short_help="Show all about schedules.")
 @_ids_argument
-@hub_option
+@reach_options
 @format_option(
     "table", "json", "jsonl", help_text="For people; an object (several: an array), or one a line."
 )
@@ -119,7 +119,7 @@ def describe_command(context: click.Context, ids: tuple[str, ...], hub: str, out
 
 def _verb(name: str, about: str, text: str, act: Act, *options: Callable[..., Any]) -> click.Command:
     @_ids_argument
-    @hub_option
+    @reach_options
     @format_option(
         *FORMATS, help_text="Nothing but errors; or for each schedule an object, a line of CSV, its id."
     )

@@ -13,7 +13,7 @@ from durably.cli.instances.session import with_client
 from durably.cli.moments import Length, Moment
 from durably.cli.output import Exit, say
 from durably.cli.payloads import json_of
-from durably.cli.settings import hub_option, shared
+from durably.cli.settings import reach_options, shared
 
 if TYPE_CHECKING:
     from durably.client import Client
@@ -44,7 +44,7 @@ def overlap_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def _what_and_when(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         shared,
-        hub_option,
+        reach_options,
         click.option(
             "--catch-up-window",
             type=Length(),

@@ -6,7 +6,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from durably.client.entities import EntityInfo
 from durably.core.commit import InstanceRow
+from durably.core.entities import EntityId
 from durably.core.history import encode_failure
 from durably.core.status import RuntimeStatus
 from durably.core.timeline import HistoryEntry
@@ -87,3 +89,14 @@ def entries_of(rows: list[dict[str, Any]]) -> list[HistoryEntry]:
 
 def _text(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def entity_of(body: dict[str, Any]) -> EntityInfo:
+    """An entity."""
+    said = body["entityId"]
+    return EntityInfo(
+        entity_id=EntityId(said["name"], said["key"]),
+        state=body.get("state"),
+        exists=True,
+        last_modified=moment_of(body["lastOperationTime"]),
+    )

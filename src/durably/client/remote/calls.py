@@ -11,8 +11,10 @@ from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from durably.client.queries import status_of_row
-from durably.client.remote.api import Answer, HostApi, error_of
+from durably.client.remote.answer import Answer
+from durably.client.remote.api import HostApi
 from durably.client.remote.bodies import row_of
+from durably.client.remote.refused import error_of
 from durably.core.status import InstanceStatus
 from durably.errors import AccessDeniedError, OperationError, UsageError
 

@@ -12,7 +12,7 @@ from durably.core.commit import InstanceRow, Unreadable
 from durably.core.events import HistoryEvent
 from durably.core.history import decode_failure
 from durably.core.status import RuntimeStatus
-from durably.core.timeline import HistoryEntry, instant, timeline
+from durably.core.timeline import HistoryEntry, second, timeline
 
 _NOTHING = msgspec.Raw(b"null")
 
@@ -64,8 +64,8 @@ def status_body(
         input=raw(row.input) if show_input and payloads else _NOTHING,
         custom_status=raw(row.custom_status) if payloads else _NOTHING,
         output=output,
-        created_time=seconds(instant(row.created_at)),
-        last_updated_time=seconds(instant(row.updated_at)),
+        created_time=f"{second(row.created_at // 1_000_000)}Z",
+        last_updated_time=f"{second(row.updated_at // 1_000_000)}Z",
         history_events=msgspec.UNSET if history is None else history,
     )
 
@@ -81,11 +81,11 @@ def raw(payload: bytes | None) -> msgspec.Raw:
 
 def seconds(moment: datetime) -> str:
     """An instant to the second, as the original writes it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.isoformat(timespec='seconds')[:19]}Z"  # a tenth of the price of strftime
 
 
 def _precise(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.isoformat(timespec='microseconds')[:26]}Z"
 
 
 # --- histories -------------------------------------------------------------------------------------------------------

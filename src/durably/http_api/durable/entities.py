@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from durably.core.entities import EntityId, EntityState, check_operation
@@ -14,6 +13,7 @@ from durably.http_api.access import sees_payloads
 from durably.http_api.durable.bodies import seconds
 from durably.http_api.durable.instances import TOKEN
 from durably.http_api.durable.starts import JSON
+from durably.http_api.incoming import Incoming
 from durably.http_api.reading import Parameters, is_json, json_payload, read_body
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
@@ -46,7 +46,7 @@ class Entities:
     def __init__(self, served: Served) -> None:
         self._served = served
 
-    async def find(self, request: Request) -> Response:
+    async def find(self, request: Incoming) -> Response:
         """``GET entities[/{name}]``: one page."""
         parameters = Parameters(request)
         fetch_state = parameters.flag("fetchState", default=False) and sees_payloads(request)
@@ -69,7 +69,7 @@ class Entities:
         headers = {} if page.continuation_token is None else {TOKEN: page.continuation_token}
         return Response(msgspec.json.encode(body), 200, headers, media_type=JSON)
 
-    async def state(self, request: Request) -> Response:
+    async def state(self, request: Incoming) -> Response:
         """``GET entities/{name}/{key}``."""
         entity = _entity(request)
         row = await self._served.management.get_entity(str(entity))
@@ -80,7 +80,7 @@ class Entities:
             )
         return Response(state, 200, media_type=JSON)
 
-    async def signal(self, request: Request) -> Response:
+    async def signal(self, request: Incoming) -> Response:
         """``POST entities/{name}/{key}?op=``: JSON as it is, anything else as text."""
         body = await read_body(request, self._served.body_bytes_max)
         payload: Payload
@@ -95,16 +95,16 @@ class Entities:
                 ) from None
         return await self._send(request, Parameters(request).text("op") or "", payload)
 
-    async def delete(self, request: Request) -> Response:
+    async def delete(self, request: Incoming) -> Response:
         """``DELETE entities/{name}/{key}``: sends the operation ``delete``."""
         return await self._send(request, "delete", None)
 
-    async def _send(self, request: Request, operation: str, payload: Payload) -> Response:
+    async def _send(self, request: Incoming, operation: str, payload: Payload) -> Response:
         entity = str(of_users(_entity(request)))
         await self._served.management.signal_entity(entity, CallEntity(check_operation(operation), payload))
         return Response(b"", 202)
 
 
-def _entity(request: Request) -> EntityId:
+def _entity(request: Incoming) -> EntityId:
     key: str = request.path_params["key"]
     return EntityId(request.path_params["name"], "" if key == EMPTY_KEY else key)

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from durably.client.selection import Filters, selection
@@ -17,6 +16,7 @@ from durably.errors import InstanceNotFoundError
 from durably.http_api.access import sees_payloads
 from durably.http_api.durable.bodies import history_rows, status_body
 from durably.http_api.durable.starts import JSON
+from durably.http_api.incoming import Incoming
 from durably.http_api.reading import Parameters, is_json, json_payload, read_body
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
@@ -32,7 +32,7 @@ class Instances:
     def __init__(self, served: Served) -> None:
         self._served = served
 
-    async def status(self, request: Request) -> Response:
+    async def status(self, request: Incoming) -> Response:
         """``GET instances/{id}``: 202 while it runs, 200 when it has ended."""
         instance_id: str = request.path_params["instanceId"]
         parameters = Parameters(request)
@@ -53,7 +53,7 @@ class Instances:
             status_body(row, show_input=show_input, history=history, payloads=payloads)
         )
         if row.status not in TERMINAL:
-            location = request.state.links.of_instance(instance_id)["statusQueryGetUri"]
+            location = request.links.of_instance(instance_id)["statusQueryGetUri"]
             return Response(body, 202, {"Location": location, "Retry-After": _RETRY_AFTER_S}, media_type=JSON)
         return Response(body, failed if row.status == RuntimeStatus.Failed.value else 200, media_type=JSON)
 
@@ -63,7 +63,7 @@ class Instances:
         except InstanceNotFoundError:  # it waits for a host, or its first turn, and has none yet
             return []
 
-    async def find(self, request: Request) -> Response:
+    async def find(self, request: Incoming) -> Response:
         """``GET instances``: one page, in the order of creation."""
         parameters = Parameters(request)
         token = request.headers.get(TOKEN)
@@ -93,14 +93,14 @@ class Instances:
 
     # --- purge -------------------------------------------------------------------------------------------------------
 
-    async def purge(self, request: Request) -> Response:
+    async def purge(self, request: Incoming) -> Response:
         """``DELETE instances/{id}``."""
         instance_id: str = request.path_params["instanceId"]
         if not await self._served.management.purge(instance_id):
             raise InstanceNotFoundError(instance_id)
         return _deleted(1)
 
-    async def purge_many(self, request: Request) -> Response:
+    async def purge_many(self, request: Incoming) -> Response:
         """``DELETE instances``: all finished ones that were created in a time."""
         parameters = Parameters(request)
         filters = self._filters(parameters)
@@ -118,7 +118,7 @@ class Instances:
 
     # --- events and orders -------------------------------------------------------------------------------------------
 
-    async def raise_event(self, request: Request) -> Response:
+    async def raise_event(self, request: Incoming) -> Response:
         """``POST instances/{id}/raiseEvent/{eventName}``."""
         body = await read_body(request, self._served.body_bytes_max)
         if not is_json(request):
@@ -131,24 +131,24 @@ class Instances:
         )
         return _accepted()
 
-    async def terminate(self, request: Request) -> Response:
+    async def terminate(self, request: Incoming) -> Response:
         """``POST instances/{id}/terminate``."""
         return await self._order(request, self._served.client.terminate)
 
-    async def suspend(self, request: Request) -> Response:
+    async def suspend(self, request: Incoming) -> Response:
         """``POST instances/{id}/suspend``; of one that is suspended, it changes nothing."""
         return await self._order(request, self._served.client.suspend)
 
-    async def resume(self, request: Request) -> Response:
+    async def resume(self, request: Incoming) -> Response:
         """``POST instances/{id}/resume``; of one that runs, it changes nothing."""
         return await self._order(request, self._served.client.resume)
 
-    async def rewind(self, request: Request) -> Response:
+    async def rewind(self, request: Incoming) -> Response:
         """``POST instances/{id}/rewind``."""
         return await self._order(request, self._served.client.rewind)
 
     @staticmethod
-    async def _order(request: Request, give: Callable[[str, str | None], Awaitable[None]]) -> Response:
+    async def _order(request: Incoming, give: Callable[[str, str | None], Awaitable[None]]) -> Response:
         await give(request.path_params["instanceId"], Parameters(request).text("reason"))
         return _accepted()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from durably.core.ids import check_text
@@ -12,6 +11,7 @@ from durably.core.notices import with_callback
 from durably.core.status import TERMINAL, RuntimeStatus
 from durably.errors import InstanceNotFoundError
 from durably.http_api.durable.bodies import status_body
+from durably.http_api.incoming import Incoming
 from durably.http_api.links import Links
 from durably.http_api.reading import Parameters, json_payload, read_body
 from durably.http_api.refusals import Refusal
@@ -27,7 +27,7 @@ class Starts:
     def __init__(self, served: Served) -> None:
         self._served = served
 
-    async def start(self, request: Request) -> Response:
+    async def start(self, request: Incoming) -> Response:
         """``POST orchestrators/{functionName}[/{instanceId}]``."""
         served, parameters = self._served, Parameters(request)
         timeout = patience(parameters)
@@ -46,31 +46,32 @@ class Starts:
                 served.random.token(),
                 version,
                 tags=with_callback(None, parameters.text("callbackUrl")),
+                on_existing=served.on_existing,
                 fresh=given is None,
             ),
         )
         return await self._accepted(request, instance_id, timeout)
 
-    async def restart(self, request: Request) -> Response:
+    async def restart(self, request: Incoming) -> Response:
         """``POST instances/{id}/restart``: under a new id, unless the query says otherwise."""
         parameters = Parameters(request)
         timeout = patience(parameters)
         fresh = parameters.flag("restartWithNewInstanceId", default=True)
         instance_id: str = request.path_params["instanceId"]
-        await check_restart(self._served.management, instance_id, request.state.principal)
+        await check_restart(self._served.management, instance_id, request.principal)
         try:
             handle = await self._served.client.restart(instance_id, new_instance_id=fresh)
         except InstanceNotFoundError as error:
             raise Refusal(400, str(error), type(error).__name__) from None  # as the original answers
         return await self._accepted(request, handle.instance_id, timeout)
 
-    async def _accepted(self, request: Request, instance_id: str, timeout: float | None) -> Response:
-        request.state.made = instance_id
+    async def _accepted(self, request: Incoming, instance_id: str, timeout: float | None) -> Response:
+        request.made = instance_id
         if timeout is not None:
             ended = await output_within(self._served, instance_id, timeout, failed=200)
             if ended is not None:
                 return ended
-        return check_status(request.state.links, instance_id)
+        return check_status(request.links, instance_id)
 
 
 def patience(parameters: Parameters) -> float | None:

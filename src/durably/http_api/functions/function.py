@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterable
-from functools import cached_property
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from durably.client import Client, Handle
+from durably.bindings.function import ABSENT, Parameter, Source, UserFunction, is_any, is_client
+from durably.bindings.outlets import Outlets
+from durably.bindings.placeholders import Occasion
+from durably.client import Handle
 from durably.codec.convert import Converter
 from durably.errors import PayloadError, RegistrationError
 from durably.http_api.client import DurableClient
 from durably.http_api.functions.templates import RouteTemplate
 from durably.http_api.reading import is_json, json_payload, read_body
 from durably.http_api.refusals import Refusal
-from durably.program.registry import name_of
-from durably.program.signatures import Signature
 
 AuthLevel = Literal["anonymous", "function", "admin"]
 
 LEVELS: Final[dict[str, int]] = {"anonymous": 0, "function": 1, "admin": 2}
 
+LEVEL_NAMES: Final = {number: level for level, number in LEVELS.items()}
+
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 
 _JSON = "application/json; charset=utf-8"
 _SCALARS = (str, int, float, bool)
+
+
+class Asked(NamedTuple):
+    """A request on its way to a function."""
+
+    request: Request
+    client: DurableClient
+    converter: Converter
+    body_bytes_max: int
 
 
 class HttpFunction:
@@ -50,10 +60,15 @@ class HttpFunction:
         methods: Iterable[str] | None,
         auth_level: str,
     ) -> None:
-        if not callable(fn) or inspect.isclass(fn):
-            raise RegistrationError(f"Cannot route to {fn!r}: expected a function")
-        self.fn = fn
-        self.name = name_of(fn) if name is None else name
+        self._function = UserFunction(
+            fn,
+            name,
+            what="HTTP function",
+            act="route to {}",
+            sources=self._sources,
+            expected="Request, Client, parameters of the route, and one for the JSON body",
+        )
+        self.name = self._function.name
         self.template = RouteTemplate(self.name if route is None else route, self.name)
         self.methods = _methods(methods, self.name)
         level = LEVELS.get(auth_level)
@@ -62,63 +77,33 @@ class HttpFunction:
                 f"HTTP function '{self.name}' has auth_level={auth_level!r}: expected one of {', '.join(LEVELS)}"
             )
         self.level = level
-        self._signature = Signature(fn, self.name)
 
-    @cached_property
-    def _plan(self) -> list[tuple[str, str, Any]]:
-        """Name, source and type of each parameter: at first use, since annotations may name what is defined further down."""
-        plan: list[tuple[str, str, Any]] = []
-        for one in self._signature.parameters:
-            if one.kind in {one.VAR_POSITIONAL, one.VAR_KEYWORD}:
-                continue
-            kind = self._signature.type_of(one.name)
-            if inspect.isclass(kind) and issubclass(kind, Request):
-                plan.append((one.name, "request", Any))
-            elif inspect.isclass(kind) and issubclass(kind, Client):
-                plan.append((one.name, "client", kind))
-            elif one.name in self.template.parameters:
-                plan.append((one.name, "path", kind))
-            elif one.name in {"req", "request"} and kind is Any:
-                plan.append((one.name, "request", kind))
-            elif any(source == "body" for _, source, _ in plan):
-                raise RegistrationError(
-                    f"HTTP function '{self.name}' has the parameter '{one.name}', which nothing would fill: expected "
-                    "Request, Client, parameters of the route, and one for the JSON body"
-                )
-            else:
-                plan.append((one.name, "body", kind))
-        return plan
+    @property
+    def _sources(self) -> tuple[Source[Asked], ...]:
+        return (
+            Source(_is_request, lambda asked, _: asked.request),
+            Source(is_client, lambda asked, _: asked.client),
+            Source(lambda one: one.name in self.template.parameters, _path),
+            Source(_is_named_request, lambda asked, _: asked.request),
+            Source(is_any, _body, once=True),
+        )
 
-    def check(self) -> None:
-        """Find out at the start of a host what would fail at the first request.
+    def check(self, outlets: Outlets) -> None:
+        """See `UserFunction.check`."""
+        self._function.check(outlets, self.template.parameters)
 
-        Raises:
-            RegistrationError: A parameter that nothing would fill.
+    async def answer(self, asked: Asked, outlets: Outlets, origin: str, now: int) -> Response:
+        """Call the function and make its answer, once its outputs are written.
+
+        Args:
+            asked: The request.
+            outlets: Where its outputs go.
+            origin: Names the request; no other one has it.
+            now: In microseconds since 1970 UTC.
         """
-        _ = self._plan
-
-    async def answer(
-        self, request: Request, client: DurableClient, converter: Converter, body_bytes_max: int
-    ) -> Response:
-        """Call the function and make its answer."""
-        arguments: dict[str, Any] = {}
-        for name, source, kind in self._plan:
-            if source == "request":
-                arguments[name] = request
-            elif source == "client":
-                arguments[name] = client
-            elif source == "path":
-                if name in request.path_params:
-                    arguments[name] = _scalar(request.path_params[name], kind, name)
-            else:
-                arguments[name] = await _body(request, kind, converter, body_bytes_max)
-        if inspect.iscoroutinefunction(self.fn):
-            returned = await self.fn(**arguments)
-        else:
-            returned = await asyncio.to_thread(self.fn, **arguments)
-            if inspect.isawaitable(returned):
-                returned = await returned
-        return _answer(returned, request, client, converter)
+        occasion = Occasion(origin, now, lambda: asked.request.path_params)
+        returned = await self._function.call(asked, outlets, occasion)
+        return _answer(returned, asked.request, asked.client, asked.converter)
 
 
 def _methods(given: Iterable[str] | None, name: str) -> frozenset[str]:
@@ -130,6 +115,19 @@ def _methods(given: Iterable[str] | None, name: str) -> frozenset[str]:
             f"HTTP function '{name}' has the method {unknown[0]!r}: expected some of {', '.join(METHODS)}"
         )
     return upper
+
+
+def _is_request(parameter: Parameter) -> bool:
+    return inspect.isclass(parameter.kind) and issubclass(parameter.kind, Request)
+
+
+def _is_named_request(parameter: Parameter) -> bool:
+    return parameter.name in {"req", "request"} and parameter.kind is Any
+
+
+def _path(asked: Asked, parameter: Parameter) -> Any:
+    given = asked.request.path_params.get(parameter.name)
+    return ABSENT if given is None else _scalar(given, parameter.kind, parameter.name)
 
 
 def _scalar(text: str, kind: Any, name: str) -> Any:
@@ -145,8 +143,9 @@ def _scalar(text: str, kind: Any, name: str) -> Any:
         ) from None
 
 
-async def _body(request: Request, kind: Any, converter: Converter, bytes_max: int) -> Any:
-    body = await read_body(request, bytes_max)
+async def _body(asked: Asked, parameter: Parameter) -> Any:
+    request, kind = asked.request, parameter.kind
+    body = await read_body(request, asked.body_bytes_max)
     if kind is bytes:
         return body
     if kind is str and not is_json(request):
@@ -158,7 +157,7 @@ async def _body(request: Request, kind: Any, converter: Converter, bytes_max: in
     if payload is None:
         return None
     try:
-        return converter.decode(payload, kind)
+        return asked.converter.decode(payload, kind)
     except PayloadError as error:
         raise Refusal(400, f"The body does not fit: {error}", "PayloadError") from None
 

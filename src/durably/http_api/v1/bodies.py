@@ -29,12 +29,14 @@ class _Shown(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Failure(_Shown, frozen=True, kw_only=True):
-    """Why something failed."""
+    """Why something failed. `bases`: qualified names of the class of the error and of its bases."""
 
     type: str
     message: str
     stack_trace: str | None = None
     inner: Failure | None = None
+    bases: tuple[str, ...] = ()
+    non_retryable: bool = False
 
 
 class Instance(_Shown, frozen=True, kw_only=True):
@@ -124,6 +126,7 @@ class Trouble(_Shown, frozen=True, kw_only=True):
     status: int
     kind: str
     detail: str
+    failure: Hidden[Failure] = UNSET
 
 
 class Why(_Shown, frozen=True, kw_only=True):
@@ -162,7 +165,13 @@ class BulkSummary(_Shown, frozen=True, kw_only=True):
 
 
 class Entity(_Shown, frozen=True, kw_only=True):
-    """An entity, as of its last committed operation. `waiting` is counted only where one entity is asked for."""
+    """An entity, as of its last committed operation.
+
+    Attributes:
+        waiting: How many messages wait for it; said only where one entity is asked for.
+        lock_waiters: The instances that wait to lock it, in their order; likewise.
+        corrupt: Why its row cannot be read, for who may see payloads, like the state.
+    """
 
     name: str
     key: str
@@ -172,6 +181,8 @@ class Entity(_Shown, frozen=True, kw_only=True):
     locked_since: Instant | None
     scheduled: int
     waiting: Hidden[int] = UNSET
+    lock_waiters: Hidden[list[str]] = UNSET
+    corrupt: Hidden[str | None] = UNSET
     state: Hidden[Any] = UNSET
 
 
@@ -180,6 +191,13 @@ class EntityPage(_Shown, frozen=True, kw_only=True):
 
     entities: list[Entity]
     next_cursor: str | None
+
+
+class Cleaned(_Shown, frozen=True, kw_only=True):
+    """Locks that were released, and how many of their entities did not exist."""
+
+    released: int
+    removed: int
 
 
 class Called(_Shown, frozen=True, kw_only=True):
@@ -286,10 +304,50 @@ class Hub(_Shown, frozen=True, kw_only=True):
 class Host(_Shown, frozen=True, kw_only=True):
     """A process that serves the hub."""
 
-    process_id: int
-    machine: str
-    python_version: str
+    id: str
+    name: str
     durably_version: str
+    since: Instant
+    seen_at: Instant
+    partitions: int
+    is_draining: bool
+    backlog: int
+    oldest_wait_s: float | None
+    functions: list[str]
+
+
+class Load(_Shown, frozen=True, kw_only=True):
+    """How much there is to do. Numbers of messages, timers and instances end at 5,000.
+
+    Attributes:
+        unowned: Partitions that no live host owns.
+        messages: That nobody has dealt with, but for those to instances that are held.
+        timers_due: That have not fired, likewise.
+        tasks: Activities in the queue of all hosts that nobody has claimed.
+        activities: That wait for a place in a host.
+        running: Activities that run.
+        places: Activities that may run at once.
+        in_flight: Instances with an activity, a child or a call of an entity under way.
+        held_at: When the newest message to an instance that is held (suspended, blocked, parked, not to begin yet) came.
+        recommended_hosts: How many hosts the hub should have; 0: nothing needs one now, nor soon.
+    """
+
+    at: Instant
+    hosts: int
+    partitions: int
+    unowned: int
+    messages: int
+    timers_due: int
+    tasks: int
+    activities: int
+    running: int
+    places: int
+    backlog: int
+    in_flight: int
+    oldest_wait_s: float | None
+    held_at: Instant | None
+    next_timer: Instant | None
+    recommended_hosts: int
 
 
 class Hosts(_Shown, frozen=True, kw_only=True):

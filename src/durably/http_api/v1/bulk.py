@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
+from durably.client import Client
 from durably.client.bulk import APPLIES_TO, BulkResult
 from durably.client.bulk import Operation as Verb
 from durably.errors import DurablyError
+from durably.http_api.client import DurableClient
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests
@@ -32,7 +34,7 @@ class Bulk:
     """Bulk operations. A row for each, since they need different permissions."""
 
     def __init__(self, served: Served, streams: Streams) -> None:
-        self._client = served.client
+        self._served = served
         self._streams = streams
 
     @property
@@ -68,15 +70,23 @@ class Bulk:
                     "NoFilter",
                 )
             if SSE in call.request.headers.get("accept", ""):
-                return self._streams.answer(self._progress(call, verb, asked))
-            return _summary(call, verb, await self._client.bulk(verb, **_arguments(asked)))
+                return self._streams.answer(call.request, self._progress(call, verb, asked))
+            return _summary(call, verb, await self._client(call, verb).bulk(verb, **_arguments(asked)))
 
         return carry_out
+
+    def _client(self, call: Call, verb: Verb) -> Client:
+        """The client of the hub; where starts have a limit, each that it restarts waits for its turn."""
+        starts = self._served.starts
+        if starts is None or _NEEDS[verb] != "start":
+            return self._served.client
+        return DurableClient.serving(self._served).pacing(starts.turns(call.principal))
 
     async def _progress(self, call: Call, verb: Verb, asked: requests.Bulk) -> AsyncGenerator[bytes]:
         """The work waits for its reader, a page ahead at most; it ends with the connection."""
         pages: asyncio.Queue[BulkResult] = asyncio.Queue(maxsize=1)
-        work = asyncio.ensure_future(self._client.bulk(verb, progress=pages.put, **_arguments(asked)))
+        client = self._client(call, verb)
+        work = asyncio.ensure_future(client.bulk(verb, progress=pages.put, **_arguments(asked)))
         try:
             while not (work.done() and pages.empty()) and not self._streams.is_closing:
                 page = asyncio.ensure_future(pages.get())

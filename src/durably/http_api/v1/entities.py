@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import Any, Final
 
 from msgspec import UNSET
 
 from durably.core.entities import EntityId, check_operation
 from durably.core.messages import CallEntity
+from durably.errors import DurablyError, EntityOperationFailedError
 from durably.http_api.durable.entities import EMPTY_KEY, of_users
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests, shown
-from durably.http_api.v1.operation import Answer, Call, Operation
+from durably.http_api.v1.operation import SSE, Answer, Call, Operation
 from durably.http_api.v1.orders import payload_of
+from durably.http_api.v1.streams import Streams, event, trouble
 from durably.program.durations import micros_of
 
 _ONE: Final = "/entities/{name}/{key}"
@@ -22,7 +27,8 @@ _ONE: Final = "/entities/{name}/{key}"
 class Entities:
     """Operations on entities. The key ``$`` in a path stands for the empty one."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, streams: Streams) -> None:
+        self._streams = streams
         self._client = served.client
         self._management = served.management
 
@@ -63,10 +69,21 @@ class Entities:
                 method="POST",
                 path=f"{_ONE}/call",
                 needs="control",
-                summary="Perform an operation and answer with its result; 202 when there is none in time",
+                summary="Perform an operation and answer with its result; 202 when there is none in time; with "
+                f"`Accept: {SSE}` as a stream that ends with it",
                 act=self._call,
                 body=requests.CallOperation,
                 answers={200: bodies.Called, 202: bodies.Called},
+                events={"called": bodies.Called, "problem": bodies.Trouble},
+            ),
+            Operation(
+                id="cleanEntities",
+                method="POST",
+                path="/entities/clean",
+                needs="control",
+                summary="Release locks whose instance has ended or is gone; in a healthy hub there are none",
+                act=self._clean,
+                answers={200: bodies.Cleaned},
             ),
         ]
 
@@ -91,6 +108,7 @@ class Entities:
             last_modified_to=query.updated_to,
             include_state=with_state,
             include_transient=query.transient,
+            locked=query.locked,
             page_size=query.limit,
             continuation_token=query.cursor,
         )
@@ -105,15 +123,48 @@ class Entities:
         operation = CallEntity(check_operation(asked.operation), payload_of(asked.input), due_at=due_at)
         await self._management.signal_entity(str(of_users(_entity(call))), operation)
 
-    async def _call(self, call: Call) -> Answer:
+    async def _call(self, call: Call) -> Any:
         asked: requests.CallOperation = call.body
+        entity = str(of_users(_entity(call)))
         operation = CallEntity(check_operation(asked.operation), payload_of(asked.input), wanted=True)
+        if SSE in call.request.headers.get("accept", ""):
+            return self._streams.answer(
+                call.request,
+                self._waiting(partial(self._performed, call, entity, operation, None)),
+            )
         try:
-            result = await self._management.call_entity(str(of_users(_entity(call))), operation, asked.wait_s)
+            return Answer(200, await self._performed(call, entity, operation, asked.wait_s))
         except TimeoutError:
             return Answer(202, bodies.Called(done=False))
-        told = shown.raw(result) if call.sees_payloads else UNSET
-        return Answer(200, bodies.Called(done=True, result=told))
+
+    async def _performed(
+        self, call: Call, entity: str, operation: CallEntity, timeout_s: float | None
+    ) -> bodies.Called:
+        try:
+            result = await self._management.call_entity(entity, operation, timeout_s)
+        except EntityOperationFailedError as error:
+            failure = error.details if call.sees_payloads else None
+            raise Refusal(422, str(error), type(error).__name__, failure=failure) from None
+        return bodies.Called(done=True, result=shown.raw(result) if call.sees_payloads else UNSET)
+
+    async def _waiting(self, perform: Callable[[], Awaitable[bodies.Called]]) -> AsyncGenerator[bytes]:
+        """Signs of life, then the result: a lock may be held for days. What was sent is performed, also without a reader."""
+        work = asyncio.ensure_future(perform())
+        try:
+            while not await self._streams.done(work):
+                if self._streams.is_closing:
+                    return
+                yield b": at work\n\n"
+            yield event("called", work.result())
+        except DurablyError as error:
+            yield trouble(error)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _clean(self, call: Call) -> bodies.Cleaned:
+        done = await self._client.clean_entity_storage()
+        return bodies.Cleaned(released=done.released, removed=done.removed)
 
 
 def _entity(call: Call) -> EntityId:

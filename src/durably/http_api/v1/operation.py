@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from durably.http_api.access import sees_payloads
+from durably.http_api.incoming import Incoming
 from durably.http_api.reading import is_json, json_payload, read_body
 from durably.http_api.refusals import Refusal
 from durably.http_api.routing import Route
@@ -39,7 +39,7 @@ class Call(NamedTuple):
         principal: Who asks.
     """
 
-    request: Request
+    request: Incoming
     path: Mapping[str, str]
     query: Any
     body: Any
@@ -97,15 +97,15 @@ class Operation:
     def route(self, body_bytes_max: int) -> Route:
         """The row of the table of routes."""
 
-        async def handle(request: Request) -> Response:
+        async def handle(request: Incoming) -> Response:
             query = read_parameters(request, self.query)
             body = None if self.body is None else await self._read(request, body_bytes_max)
-            call = Call(request, request.path_params, query, body, request.state.principal)
+            call = Call(request, request.path_params, query, body, request.principal)
             return _response(await self.act(call), empty=200 not in self.answers)
 
         return Route(self.method, f"{V1}{self.path}", self.needs, handle)
 
-    async def _read(self, request: Request, bytes_max: int) -> Any:
+    async def _read(self, request: Incoming, bytes_max: int) -> Any:
         data = await read_body(request, bytes_max)
         if not data.strip():
             if self.body_required:

@@ -23,9 +23,19 @@ Tag = Annotated[str, Meta(pattern="^[^=]+=", description="`key=value`; all that 
 
 Text = Annotated[str, Meta(min_length=1)]
 
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Interval = Annotated[float, Meta(ge=1, le=1e9)]
+
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """What is asked."""
+
+
+class Page(_Asked, frozen=True, kw_only=True):
+    """A page of a list."""
+
+    limit: Limit = 100
+    cursor: Cursor | None = None
 
 
 class InstanceFilters(_Asked, frozen=True, kw_only=True):
@@ -35,6 +45,7 @@ class InstanceFilters(_Asked, frozen=True, kw_only=True):
     status: Annotated[tuple[Status, ...], Meta(description="Any of these")] = ()
     created_from: Annotated[Instant, Meta(description="Created at or after")] | None = None
     created_to: Annotated[Instant, Meta(description="Created at or before")] | None = None
+    updated_from: Annotated[Instant, Meta(description="Last updated at or after")] | None = None
     updated_to: Annotated[Instant, Meta(description="Last updated at or before")] | None = None
     id_prefix: Annotated[Text, Meta(description="The id begins with it")] | None = None
     tag: tuple[Tag, ...] = ()
@@ -60,6 +71,7 @@ class InstanceFilters(_Asked, frozen=True, kw_only=True):
             runtime_status=[RuntimeStatus(one) for one in self.status] if self.status else None,
             created_from=self.created_from,
             created_to=self.created_to,
+            updated_from=self.updated_from,
             updated_to=self.updated_to,
             instance_id_prefix=self.id_prefix,
             tags=tags or None,
@@ -157,7 +169,7 @@ class Bulk(_Asked, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class EntityQuery(_Asked, frozen=True, kw_only=True):
+class EntityQuery(Page, frozen=True, kw_only=True):
     """Entities, page by page."""
 
     name: Annotated[Text, Meta(description="Of the class or function")] | None = None
@@ -166,8 +178,7 @@ class EntityQuery(_Asked, frozen=True, kw_only=True):
     updated_to: Annotated[Instant, Meta(description="Changed at or before")] | None = None
     state: Annotated[bool, Meta(description="With their states")] = False
     transient: Annotated[bool, Meta(description="Also those that are only locked or waited for")] = False
-    limit: Limit = 100
-    cursor: Cursor | None = None
+    locked: Annotated[bool, Meta(description="Only those that an instance has locked")] = False
 
 
 class Signal(_Asked, frozen=True, kw_only=True):
@@ -179,38 +190,74 @@ class Signal(_Asked, frozen=True, kw_only=True):
 
 
 class CallOperation(_Asked, frozen=True, kw_only=True):
-    """An operation whose result is wanted."""
+    """An operation whose result is wanted; as a stream it is waited for as long as it takes."""
 
     operation: Text
     input: Raw | UnsetType = UNSET
     wait_s: Annotated[float, Meta(ge=0, le=WAIT_S_MAX)] = 10.0
 
 
-class ScheduleQuery(_Asked, frozen=True, kw_only=True):
+class ScheduleQuery(Page, frozen=True, kw_only=True):
     """Schedules, page by page."""
 
     prefix: Annotated[Text, Meta(description="Their ids begin with it")] | None = None
-    limit: Limit = 100
-    cursor: Cursor | None = None
 
 
 class CreateSchedule(_Asked, frozen=True, kw_only=True):
-    """A schedule that starts an orchestration: either `cron` or `intervalS`."""
+    """A schedule that starts an orchestration, or asks an `entity` for an `operation`: by `cron` or by `intervalS`."""
 
     schedule_id: Text
-    orchestrator: Text
+    orchestrator: Text | None = None
+    entity: Text | None = None
+    operation: Text | None = None
     input: Any = None
     cron: str | None = None
-    interval_s: Annotated[float, Meta(ge=1, le=1e9)] | None = None
+    interval_s: Interval | None = None
     time_zone: str = "UTC"
     start_at: Instant | None = None
     end_at: Instant | None = None
+    jitter_s: Seconds = 0.0
     overlap: Overlap = "skip"
     catch_up: CatchUp = "latest"
+    catch_up_window_s: Seconds | None = None
     version: str | None = None
     tags: dict[str, str] = {}
     paused: bool = False
     note: str | None = None
+
+
+class UpdateSchedule(_Asked, frozen=True, kw_only=True):
+    """What changes; what is not there stays. `version` and `tags` go with `orchestrator`, `operation` with `entity`."""
+
+    orchestrator: Text | UnsetType = UNSET
+    entity: Text | UnsetType = UNSET
+    operation: Text | UnsetType = UNSET
+    input: Any = UNSET
+    cron: str | UnsetType = UNSET
+    interval_s: Interval | UnsetType = UNSET
+    time_zone: str | UnsetType = UNSET
+    start_at: Instant | UnsetType | None = UNSET
+    end_at: Instant | UnsetType | None = UNSET
+    jitter_s: Seconds | UnsetType = UNSET
+    overlap: Overlap | UnsetType = UNSET
+    catch_up: CatchUp | UnsetType = UNSET
+    catch_up_window_s: Seconds | UnsetType | None = UNSET
+    version: str | UnsetType = UNSET
+    tags: dict[str, str] | UnsetType = UNSET
+
+
+class Trigger(_Asked, frozen=True, kw_only=True):
+    """What to do while an instance of the schedule still runs, in the place of its own policy."""
+
+    overlap: Overlap | None = None
+
+
+class Backfill(_Asked, frozen=True, kw_only=True):
+    """A past range, both ends included; its occurrences one after the other, or at once."""
+
+    start: Instant
+    end: Instant
+    at_once: bool = False
 
 
 class Note(_Asked, frozen=True, kw_only=True):
@@ -219,10 +266,8 @@ class Note(_Asked, frozen=True, kw_only=True):
     note: str | None = None
 
 
-class ParkedQuery(_Asked, frozen=True, kw_only=True):
+class ParkedQuery(Page, frozen=True, kw_only=True):
     """What is parked, page by page."""
 
     kind: Literal["instance", "message"] | None = None
     id_prefix: Annotated[Text, Meta(description="The id of the instance begins with it")] | None = None
-    limit: Limit = 100
-    cursor: Cursor | None = None

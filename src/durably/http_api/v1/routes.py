@@ -23,7 +23,7 @@ def v1_operations(served: Served, streams: Streams) -> list[Operation]:
         *Orders(served).operations,
         *InstanceStreams(served, streams).operations,
         *Bulk(served, streams).operations,
-        *Entities(served).operations,
+        *Entities(served, streams).operations,
         *ParkedWork(served).operations,
         *Schedules(served).operations,
         *HubInfo(served).operations,

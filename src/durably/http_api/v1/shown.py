@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
@@ -41,7 +43,7 @@ def instance_of(row: InstanceRow, *, payloads: bool, inputs: bool = True) -> bod
         stuck="parked" if row.parked is not None else "blocked" if row.blocked is not None else None,
         stuck_because=(row.parked or row.blocked) if payloads else UNSET,
         custom_status=raw(row.custom_status) if payloads else UNSET,
-        failure=_failure(failure) if payloads else UNSET,
+        failure=failure_of(failure) if payloads else UNSET,
         input=raw(row.input) if payloads and inputs else UNSET,
         output=raw(row.output) if payloads and inputs else UNSET,
     )
@@ -54,14 +56,25 @@ def raw(payload: bytes | None) -> Raw:
     return Raw(b"null" if payload is None else payload)
 
 
-def _failure(details: FailureDetails | None) -> bodies.Failure | None:
+@overload
+def failure_of(details: FailureDetails) -> bodies.Failure: ...
+
+
+@overload
+def failure_of(details: FailureDetails | None) -> bodies.Failure | None: ...
+
+
+def failure_of(details: FailureDetails | None) -> bodies.Failure | None:
+    """Why something failed."""
     if details is None:
         return None
     return bodies.Failure(
         type=details.type,
         message=details.message,
         stack_trace=details.stack_trace,
-        inner=_failure(details.inner),
+        inner=failure_of(details.inner),
+        bases=details.bases,
+        non_retryable=details.non_retryable,
     )
 
 
@@ -94,6 +107,8 @@ def entity_of(info: EntityInfo, *, state: bool, waiting: bool = False) -> bodies
         locked_since=info.locked_since,
         scheduled=info.scheduled,
         waiting=info.waiting if waiting else UNSET,
+        lock_waiters=info.lock_waiters if waiting else UNSET,
+        corrupt=info.corrupt if state else UNSET,
         state=info.state if state else UNSET,
     )
 

@@ -11,6 +11,8 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from durably.core.commit import InstanceRow
@@ -22,6 +24,8 @@ from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests, shown
 from durably.http_api.v1.instances import mark, read_history
 from durably.http_api.v1.operation import SSE, Answer, Call, Operation
+from durably.http_api.v1.problems import refusal_of_v1
+from durably.http_api.v1.shown import failure_of
 from durably.management import Management, Watch
 
 HEARTBEAT_S: Final = 15.0
@@ -50,7 +54,7 @@ class Streams:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._open = 0
+        self._open: set[Request] = set()
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -62,29 +66,25 @@ class Streams:
         """True when no more is to be said."""
         return self._closing.is_set()
 
-    def answer(self, events: AsyncGenerator[bytes]) -> StreamingResponse:
-        """A response that says these.
+    def answer(self, request: Request, events: AsyncGenerator[bytes]) -> StreamingResponse:
+        """A response that says these. It counts from now on, until `leave`.
 
         Raises:
             Refusal: 429, there are too many.
         """
-        if self._open >= self._most:
-            text = f"{self._open} streams are open: close some, or try again later"
+        if len(self._open) >= self._most:
+            text = f"{len(self._open)} streams are open: close some, or try again later"
             raise Refusal(429, text, "TooManyStreams", {"Retry-After": "5"})
+        self._open.add(request)
         return StreamingResponse(
-            self._counted(events),
+            _closed(events),
             media_type=SSE,
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    async def _counted(self, events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-        self._open += 1
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    yield event
-        finally:
-            self._open -= 1
+    def leave(self, request: Request) -> None:
+        """A request is over, whether its stream was ever read or not. Nothing, for one without a stream."""
+        self._open.discard(request)
 
     async def pause(self, seconds: float) -> None:
         """Let time pass, unless it is over for all."""
@@ -94,18 +94,30 @@ class Streams:
         except TimeoutError:
             return
 
+    async def done(self, work: asyncio.Future[Any]) -> bool:
+        """True when this is done; False after the time of a heartbeat, or when the host stops."""
+        closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({work, closing}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            return work.done()
+        finally:
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+
     async def news(self, watch: Watch) -> bool:
         """True when something may have changed; False after the time of a heartbeat, or when the host stops."""
         changed: asyncio.Future[Any] = asyncio.ensure_future(watch.changed())
-        closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
-        both = (changed, closing)
         try:
-            await asyncio.wait(both, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
-            return changed.done()
+            return await self.done(changed)
         finally:
-            for one in both:
-                one.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            changed.cancel()
+            await asyncio.gather(changed, return_exceptions=True)
+
+
+async def _closed(events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(events):
+        async for event in events:
+            yield event
 
 
 async def _for_a_while(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -127,8 +139,14 @@ def event(kind: str, body: Any, event_id: str | None = None) -> bytes:
 
 def trouble(error: DurablyError) -> bytes:
     """The last event of a stream that cannot go on."""
-    refusal = refusal_of(error)
-    return event("problem", bodies.Trouble(status=refusal.status, kind=refusal.kind, detail=str(refusal)))
+    refusal = refusal_of_v1(error, refusal_of(error))
+    body = bodies.Trouble(
+        status=refusal.status,
+        kind=refusal.kind,
+        detail=str(refusal),
+        failure=UNSET if refusal.failure is None else failure_of(refusal.failure),
+    )
+    return event("problem", body)
 
 
 class InstanceStreams:
@@ -172,7 +190,7 @@ class InstanceStreams:
             return Answer(204)  # a browser comes again until it is told so
         query: requests.StreamQuery = call.query
         one = _InstanceStream(self._management, self._streams, call, mark(last), with_history=query.history)
-        return self._streams.answer(_for_a_while(one.events()))
+        return self._streams.answer(call.request, _for_a_while(one.events()))
 
 
 class _InstanceStream:

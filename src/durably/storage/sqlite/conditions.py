@@ -69,6 +69,8 @@ def require_filters(execute: Execute, query: InstanceQuery, where: Where) -> boo
         where.require("i.parent_instance_id = ?", query.parent_instance_id)
     if query.name is not None:
         where.require("+i.name = ?" if narrow or of_parent else "i.name = ?", query.name)
+    if query.updated_from is not None:
+        where.require(f"{UPDATED_AT} >= ?", within(query.updated_from))
     if query.updated_to is not None:
         where.require(f"{UPDATED_AT} <= ?", within(query.updated_to))
     if query.stuck is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ _SQLITE_VERSION_MIN = (3, 51, 3)
 
 _BUSY_MS = 5_000
 """How long a lock of another process is waited for. They hold it for one short insert; this is far beyond."""
+
+_RETRY_S = 0.005
 
 _STATEMENTS = 512
 """Statements kept prepared: one per kind of row and size of chunk, see `statements`; with room for queries."""
@@ -68,15 +71,37 @@ def prepare(path: Path, *, create: bool, vfs: str | None) -> bool:
         if version == 0 and not create:
             raise HubNotFoundError(f"File '{path}' is empty; open it with create=True to make it a hub")
         if version < schema.VERSION:
-            pragma(connection, "journal_mode", "wal")
+            _keep_a_log(connection)
             schema.migrate(connection, str(path))
         return version == 0
     finally:
         connection.close()
 
 
-def _check_file(path: Path, *, create: bool) -> None:
-    """Say in words of the file system what SQLite would call "unable to open database file"."""
+def _keep_a_log(connection: apsw.Connection) -> None:
+    """Switch to a log. Whoever meets somebody else who does the same is refused at once, however patient: it is tried again.
+
+    SQLite reads first and writes then, and two who read and want to write would wait for each other.
+    """
+    patient_until = time.monotonic() + _BUSY_MS / 1_000
+    while True:
+        try:
+            pragma(connection, "journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() > patient_until:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
+
+
+def check_place(path: Path) -> bool:
+    """Whether the hub file exists. Says in words of the file system what SQLite would call "unable to open database file".
+
+    Raises:
+        HubNotFoundError: There can be no file.
+        StoreUnavailableError: This process may not look, or write there, or it is a network file system.
+    """
     if path.is_dir():
         raise HubNotFoundError(f"'{path}' is a directory; name a file in it, for example '{path / 'hub.db'}'")
     try:
@@ -89,6 +114,18 @@ def _check_file(path: Path, *, create: bool) -> None:
         raise HubNotFoundError(
             f"Hub file '{path}' cannot exist: there is no folder '{missing}'; check the path, or make the folder first"
         )
+    return exists
+
+
+def check_folder(path: Path) -> None:
+    """Raise `StoreUnavailableError` when no files can be made beside the hub file, or SQLite is not safe there."""
+    check_file_system(path)
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # the log lies beside the file
+        raise _unusable(path.parent, "directory", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    exists = check_place(path)
     if not exists and not create:
         raise HubNotFoundError(
             f"Hub file '{path}' does not exist; check the URL. A host creates it, and so does a client that starts an instance"
@@ -100,11 +137,10 @@ def _check_file(path: Path, *, create: bool) -> None:
             f"Hub file '{path}' is gone, but its log '{log}' is there: the file was deleted or moved. Put it back, "
             "restore a backup, or delete the log too to begin with an empty hub"
         )
-    check_file_system(path)
     if exists and not os.access(path, os.R_OK | os.W_OK):
+        check_file_system(path)
         raise _unusable(path, "hub file", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-    if not os.access(path.parent, os.W_OK | os.X_OK):  # the log lies beside the file
-        raise _unusable(path.parent, "directory", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    check_folder(path)
     if not exists:
         _make_private(path)
 

@@ -61,6 +61,7 @@ def _is_covered(query: InstanceQuery) -> bool:
     others: tuple[Any, ...] = (
         query.instance_id_prefix,
         query.tags,
+        query.updated_from,
         query.updated_to,
         query.stuck,
         query.parent_instance_id,

@@ -160,6 +160,12 @@ def _settle(future: asyncio.Future[Any], result: Any, error: DurablyError | None
         future.set_exception(error)
 
 
+def answer(ended: asyncio.Future[None]) -> None:
+    """Tell the loop of a future that it is done, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        ended.get_loop().call_soon_threadsafe(_settle, ended, None, None)
+
+
 def _close(connection: apsw.Connection, health: Health) -> None:
     """Close a connection; nothing is raised, for nothing depends on it.
 

@@ -25,11 +25,19 @@ class Holder(NamedTuple):
         text: Owner, process and since when, for people; "another host" when it did not say.
         pid: Its process, or None.
         since: When it took the lock, or None.
+        owner: Who it is, as it called itself; "" when it did not say.
+        name: Its process, for people.
+        host_id: The store object that took it; "" when it did not say.
+        version: Of durably; "" when it did not say.
     """
 
     text: str
     pid: int | None
     since: str | None
+    owner: str = ""
+    name: str = ""
+    host_id: str = ""
+    version: str = ""
 
 
 def holder_of(path: Path) -> Holder | None:
@@ -58,8 +66,9 @@ class HostLock:
     if it were deleted while another process waits for it, two hosts could hold two files of the same name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, host_id: str = "") -> None:
+        self.path = path
+        self._host_id = host_id
         self._file: int | None = None
         self._about: dict[str, Any] = {}
         self.epoch_before = 0
@@ -102,9 +111,18 @@ class HostLock:
             if self._is_current(file):
                 break
             os.close(file)  # deleted, with its hub, between open and lock
+        from importlib.metadata import version
+
         self._file = file
         self.epoch_before = _epoch(os.pread(file, 4_096, 0))
-        self._about = {"pid": os.getpid(), "host": socket.gethostname(), "owner": owner, "since": since}
+        self._about = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "owner": owner,
+            "since": since,
+            "host_id": self._host_id,
+            "version": version("durably"),
+        }
         self.write(self.epoch_before)
 
     def write(self, epoch: int) -> None:
@@ -118,16 +136,16 @@ class HostLock:
 
     def _open(self) -> int:
         try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreUnavailableError(
-                f"The lock file '{self._path}' cannot be opened: {error.strerror}; "
+                f"The lock file '{self.path}' cannot be opened: {error.strerror}; "
                 "let the user of this process read and write it"
             ) from None
 
     def _is_current(self, file: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(file), self._path.stat())
+            return os.path.samestat(os.fstat(file), self.path.stat())
         except FileNotFoundError:
             return False
 
@@ -152,7 +170,15 @@ def _holder(content: bytes) -> Holder:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         holder = json.loads(content)
         text = f"'{holder['owner']}' (process {holder['pid']} on {holder['host']}, since {holder['since']})"
-        return Holder(text, holder["pid"], holder["since"])
+        return Holder(
+            text,
+            holder["pid"],
+            holder["since"],
+            holder["owner"],
+            f"pid {holder['pid']} on {holder['host']}",
+            holder.get("host_id", ""),
+            holder.get("version", ""),
+        )
     return Holder("another host", None, None)
 
 

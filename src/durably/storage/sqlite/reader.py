@@ -91,6 +91,11 @@ class Reader:
         found = {instance.row.instance_id: instance for instance in stored}
         return [found.get(instance_id) for instance_id in instance_ids]
 
+    def lease(self) -> tuple[int, bool]:
+        """The epoch of the newest owner, and whether it has not released the hub."""
+        ((epoch, held),) = self.execute("SELECT epoch, held FROM partition").fetchall()
+        return epoch, bool(held)
+
     def identity(self) -> HubIdentity:
         """See `Store.identity`."""
         with one_moment(self.connection):
@@ -108,14 +113,17 @@ class Reader:
         """See `Store.read_inbox`."""
         return _inbox(self.execute, after)
 
-    def get_instance(self, instance_id: str, payloads: bool) -> InstanceRow | None:  # noqa: FBT001
-        """See `Store.get_instance`."""
-        rows = self._ask(_INSTANCES_BY_ID if payloads else _INSTANCES_ALONE_BY_ID, instance_id)
-        return as_instance(rows[0]) if rows else None
-
     def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
         """See `Store.get_instances`."""
-        found = {row.instance_id: row for row in map(as_instance, self._ask(_INSTANCES_BY_ID, *instance_ids))}
+        return self._instances(_INSTANCES_BY_ID, instance_ids)
+
+    def get_instances_alone(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        """The same without input and output."""
+        return self._instances(_INSTANCES_ALONE_BY_ID, instance_ids)
+
+    def _instances(self, statement: ManyKeys, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+        ids = dict.fromkeys(instance_ids)
+        found = {row.instance_id: row for row in map(as_instance, self._ask(statement, *ids))}
         return [found.get(instance_id) for instance_id in instance_ids]
 
     def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:

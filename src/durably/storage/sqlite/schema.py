@@ -236,12 +236,17 @@ def inspect(connection: apsw.Connection, path: str) -> int:
     return version
 
 
+def scripts(version: int) -> tuple[str, ...]:
+    """What a file of a version misses, in order."""
+    return _SCRIPTS[version:]
+
+
 def migrate(connection: apsw.Connection, path: str) -> None:
     """Bring the file to `VERSION` in one transaction; several processes may try at once."""
     execute = executor(connection)
     execute("BEGIN IMMEDIATE")
     try:
-        for script in _SCRIPTS[inspect(connection, path) :]:
+        for script in scripts(inspect(connection, path)):
             execute(script)
         pragma(connection, "application_id", APPLICATION_ID)
         pragma(connection, "user_version", VERSION)

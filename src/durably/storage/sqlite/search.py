@@ -3,7 +3,8 @@
 
 Pages are in order of (created_at, position), and so is each index that is walked here: a page costs its rows, plus those
 that are passed over because another filter refuses them. What is rare by id prefix or by tag is fetched through the narrow
-index and sorted. All filters that match next to nothing in a large hub have an index, but for `updated_to`.
+index and sorted. All filters that match next to nothing in a large hub have an index, but for
+`updated_from` and `updated_to`.
 """
 
 from __future__ import annotations

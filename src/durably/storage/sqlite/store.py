@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from durably.clock import SystemClock
 from durably.core.commit import Batch, EntityRow, HistoryRow, InboxRow, InstanceRow, ParkedMessage, TimerRow
+from durably.core.dump import DumpChunk
 from durably.core.query import (
     Counts,
     EntitiesFound,
@@ -29,16 +30,29 @@ from durably.errors import (
     UsageError,
 )
 from durably.storage import limits
-from durably.storage.api import Capabilities, HubIdentity, Lease, Snapshot, StoredInstance
+from durably.storage.api import (
+    Capabilities,
+    HostReport,
+    HubIdentity,
+    Lease,
+    Snapshot,
+    StoredInstance,
+    Survey,
+    Workload,
+)
 from durably.storage.sqlite import connection as opening
-from durably.storage.sqlite import counting, entities, search, wakeup
+from durably.storage.sqlite import counting, entities, restore, search, wakeup
+from durably.storage.sqlite.dump import Dumper
 from durably.storage.sqlite.files import INDEX, Identity
-from durably.storage.sqlite.lane import Health, Lane
-from durably.storage.sqlite.lock import HostLock
+from durably.storage.sqlite.lane import Health, Lane, answer
+from durably.storage.sqlite.lock import HostLock, holder_of
+from durably.storage.sqlite.lookups import Lookups
+from durably.storage.sqlite.presence import Presence
 from durably.storage.sqlite.reader import Reader
 from durably.storage.sqlite.wakeup import Arrivals, Bell
-from durably.storage.sqlite.work_log import FileWorkLog
+from durably.storage.sqlite.workload import workload
 from durably.storage.sqlite.writer import Writer
+from durably.storage.work_log import FileWorkLog
 
 T = TypeVar("T")
 INLINE_MAX = 16_384
@@ -70,7 +84,8 @@ class SqliteStore:
         self._state = "new"
         self._ended: asyncio.Future[None] | None = None
         self._health = Health(str(self._path))
-        self._lock = HostLock(self._beside(".lock"))
+        self._presence = Presence(self._beside(".lock"))
+        self._lock = HostLock(self._beside(".lock"), self._presence.host_id)
         self._epoch = 0  # of the lease that this object holds; 0 when it holds none
         self._log = FileWorkLog(self._beside(".running"))
         self._bell = Bell(self._beside(".sock"))
@@ -79,6 +94,8 @@ class SqliteStore:
         self._created = False
         self._lanes: dict[str, Lane[Reader]] = {}
         self._asking = asyncio.Semaphore(limits.READS_MAX)
+        self._whole = Lookups(lambda ids: self._reads("anybody").submit(Reader.get_instances, ids))
+        self._alone = Lookups(lambda ids: self._reads("anybody").submit(Reader.get_instances_alone, ids))
         self._writer: Lane[Writer] | None = None
 
     @property
@@ -90,6 +107,20 @@ class SqliteStore:
     def capabilities(self) -> Capabilities:
         """See `Store.capabilities`."""
         return _CAPABILITIES
+
+    @property
+    def listening(self) -> bool:
+        """See `Store.listening`. It looks every 50 ms where nobody can tell it."""
+        return self._state == "open"
+
+    @property
+    def tasks(self) -> None:
+        """See `Store.tasks`: a file has one host."""
+        return
+
+    def partition_of(self, instance_id: str) -> int:
+        """See `Store.partition_of`."""
+        return 0
 
     # --- hub ---------------------------------------------------------------------------------------------------------
 
@@ -135,7 +166,7 @@ class SqliteStore:
         if self._state == "open":
             self._arrivals.stop()
             self._ended = asyncio.get_running_loop().create_future()
-            self._let_go(partial(_answer, self._ended))
+            self._let_go(partial(answer, self._ended))
         self._state = "closed"
         if self._ended is not None and not self._ended.done():
             await asyncio.shield(self._ended)
@@ -191,6 +222,31 @@ class SqliteStore:
     async def add_key(self, key_id: str, proof: bytes) -> None:
         """See `Store.add_key`."""
         await self._writes.submit(Writer.add_key, key_id, proof)
+
+    async def dump(self) -> AsyncGenerator[DumpChunk]:
+        """See `Store.dump`. As long as it reads, the log is not emptied: it grows, and no host can begin to serve."""
+        self._check_open()
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane = Lane("durably-sqlite-dump", self._health, self._connect_dumper)
+        try:
+            while (chunk := await lane.submit(Dumper.next)) is not None:
+                yield chunk
+                self._check_open()
+        finally:
+            lane.end(after=partial(answer, ended))
+            await asyncio.shield(ended)
+
+    def _connect_dumper(self) -> Dumper:
+        cache_kib = opening.READER_CACHE_KIB
+        return Dumper(opening.connect(self._path, vfs=self._vfs, cache_kib=cache_kib, read_only=True))
+
+    async def restore(self, chunks: AsyncIterator[DumpChunk]) -> None:
+        """See `Store.restore`. A file that is there is never taken, empty or not."""
+        if self._state != "new":
+            raise UsageError(f"Hub {self.url} is open, or was: restore() comes before open()")
+        opening.check_sqlite()
+        place = restore.Place(self._path, self.url, self._lock, _now())
+        await restore.restore(place, chunks, inline_max=self._inline_max, vfs=self._vfs)
 
     # --- leases ------------------------------------------------------------------------------------------------------
 
@@ -270,6 +326,11 @@ class SqliteStore:
             self._bell.take_down()
             self._lock.drop()
 
+    def on_lease_lost(self, callback: Callable[[Lease], None]) -> None:
+        """See `Store.on_lease_lost`. The kernel keeps the lock for as long as this process lives: none is ever lost."""
+        if self._state != "open":
+            raise self._refusal()
+
     async def work_log(self, lease: Lease) -> FileWorkLog:
         """See `Store.work_log`."""
         return await self._writes.submit(self._open_log, lease.epoch)
@@ -277,6 +338,33 @@ class SqliteStore:
     def _open_log(self, _: Writer, epoch: int) -> FileWorkLog:
         self._log.open(epoch)
         return self._log
+
+    # --- hosts -------------------------------------------------------------------------------------------------------
+
+    async def survey(self, report: HostReport | None = None) -> Survey:
+        """See `Store.survey`."""
+        if report is not None and self._state == "open" and self._presence.say(report):
+            self._arrivals.announce()
+        return await self._ask(self._look_around)
+
+    def _look_around(self, reader: Reader) -> Survey:
+        return self._presence.look(reader)
+
+    async def withdraw(self) -> None:
+        """See `Store.withdraw`."""
+        if self._state != "open":
+            raise self._refusal()
+        if self._presence.go():
+            self._arrivals.announce()
+
+    async def ask_to_drain(self, host_id: str) -> bool:
+        """See `Store.ask_to_drain`. A host of another process is not asked: nobody could take its partition."""
+        if self._state != "open":
+            raise self._refusal()
+        asked = self._presence.drain(host_id)
+        if asked:
+            self._arrivals.announce()
+        return asked
 
     # --- partition ---------------------------------------------------------------------------------------------------
 
@@ -317,7 +405,9 @@ class SqliteStore:
         if self._epoch:
             self._arrivals.announce()
             return True
-        return wake_path is not None and wakeup.send(wake_path)
+        if wake_path is not None and wakeup.send(wake_path):
+            return True
+        return holder_of(self._lock.path) is not None  # without a socket: it looks by itself
 
     def on_arrival(self, callback: Callable[[], None]) -> None:
         """See `Store.on_arrival`."""
@@ -327,7 +417,8 @@ class SqliteStore:
 
     async def get_instance(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Store.get_instance`."""
-        return await self._ask(Reader.get_instance, instance_id, payloads)
+        async with self._asking:
+            return await (self._whole if payloads else self._alone).ask(instance_id)
 
     async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
         """See `Store.get_instances`."""
@@ -371,6 +462,10 @@ class SqliteStore:
         """See `Store.count`."""
         return await self._ask(counting.count, query)
 
+    async def workload(self, now: int | None = None) -> Workload:
+        """See `Store.workload`."""
+        return await self._ask(workload, now)
+
     # --- lanes -------------------------------------------------------------------------------------------------------
 
     @property
@@ -384,9 +479,12 @@ class SqliteStore:
         async with self._asking:
             return await self._reads("anybody").submit(work, *arguments)
 
-    def _reads(self, who: str) -> Lane[Reader]:
+    def _check_open(self) -> None:
         if self._state != "open":
             raise self._refusal()
+
+    def _reads(self, who: str) -> Lane[Reader]:
+        self._check_open()
         lane = self._lanes.get(who)
         if lane is None:
             lane = self._lanes[who] = Lane(f"durably-sqlite-{who}", self._health, self._connect_reader)
@@ -407,13 +505,3 @@ def _nothing(_: Writer) -> None:
 
 def _now() -> str:
     return datetime.fromtimestamp(SystemClock().now() // 1_000_000, UTC).isoformat()
-
-
-def _answer(ended: asyncio.Future[None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        ended.get_loop().call_soon_threadsafe(_done, ended)
-
-
-def _done(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)

@@ -1,16 +1,29 @@
-"""The management protocol over the management API of Durable Functions, as far as that has words for it."""
+"""The management protocol over the management API of Durable Functions, as far as that has words for it.
+
+For hosts without ``/api/v1``, which are not ours.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, NoReturn
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import msgspec
+
+from durably.client.endings import PollingWatch
+from durably.client.entities import CleanResult, EntityInfo, EntityPage, page_token
 from durably.client.remote.api import HostApi
-from durably.client.remote.bodies import row_of
+from durably.client.remote.bodies import entity_of, entries_of, row_of
+from durably.client.remote.refused import cannot, error_of
+from durably.clock import SystemClock
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
+from durably.core.entities import EntityId
 from durably.core.events import HistoryEvent, Payload
 from durably.core.history import decode_failure
+from durably.core.hosts import HostStatus
+from durably.core.load import HubLoad
 from durably.core.messages import CallEntity, Restart, Rewind, StartInstance
 from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import (
@@ -21,36 +34,29 @@ from durably.core.query import (
     EntityQuery,
     Found,
     InstanceQuery,
-    place_of,
-    token_of,
+    Place,
 )
-from durably.core.status import TERMINAL, Outcome
-from durably.core.timeline import instant
+from durably.core.shared_tasks import TaskInfo
+from durably.core.status import TERMINAL, Outcome, RuntimeStatus
+from durably.core.timeline import HistoryEntry, instant
+from durably.core.why import why
 from durably.errors import InstanceNotFoundError, UsageError
 from durably.management import check_start
+from durably.schedules.description import ScheduleDescription, SchedulePage
 
 _TOKEN = "x-ms-continuation-token"  # noqa: S105 - the name of a header
 
 _FIRST_LOOK_S, _LOOK_MAX_S = 0.02, 1.0
 """Whoever waits looks again, each time twice as late."""
 
+_TOKENS_KEPT = 1_000
+"""Of so many pages the next one can be asked for."""
+
 _JSON = {"content-type": "application/json"}
 
 
-def cannot(what: str) -> NoReturn:
-    """Refuse what the API has no words for.
-
-    Raises:
-        UsageError: Always.
-    """
-    raise UsageError(
-        f"{what} cannot be asked for over HTTP: the management API has no words for it. Use the URL of the hub itself, such "
-        "as --hub sqlite:///hub.db"
-    )
-
-
-class HttpManagement:
-    """Implements `durably.management.Management` for a host that serves HTTP.
+class DurableApi:
+    """Implements `durably.client.remote.host.RemoteHost` with the API of Durable Functions.
 
     Args:
         api: The host.
@@ -58,6 +64,13 @@ class HttpManagement:
 
     def __init__(self, api: HostApi) -> None:
         self._api = api
+        self._tokens: dict[int, str] = {}
+        self._pages = 0
+
+    @property
+    def has_streams(self) -> bool:
+        """See `RemoteHost.has_streams`."""
+        return False
 
     # --- control -----------------------------------------------------------------------------------------------------
 
@@ -76,7 +89,7 @@ class HttpManagement:
             "orchestrators",
             start.name,
             instance_id,
-            instance_id=instance_id,
+            about={"instance_id": instance_id},
             content=start.input or b"",
             params={"version": start.version} if start.version else {},
             headers=_JSON,
@@ -130,7 +143,7 @@ class HttpManagement:
         if recursive:
             cannot("--recursive")
         try:
-            await self._api.manage("DELETE", "instances", instance_id, instance_id=instance_id)
+            await self._api.manage("DELETE", "instances", instance_id, about={"instance_id": instance_id})
         except InstanceNotFoundError:
             return False
         return True
@@ -140,7 +153,7 @@ class HttpManagement:
 
     async def _post(self, instance_id: str, *verb: str, **more: Any) -> Any:
         path = ("instances", instance_id, *verb)
-        answer = await self._api.manage("POST", *path, instance_id=instance_id, **more)
+        answer = await self._api.manage("POST", *path, about={"instance_id": instance_id}, **more)
         return answer.json() if answer.body else None
 
     # --- reads -------------------------------------------------------------------------------------------------------
@@ -150,7 +163,7 @@ class HttpManagement:
         params = {"showInput": str(payloads).lower()}
         path = ("instances", instance_id)
         try:
-            answer = await self._api.manage("GET", *path, instance_id=instance_id, params=params)
+            answer = await self._api.manage("GET", *path, about={"instance_id": instance_id}, params=params)
         except InstanceNotFoundError:
             return None
         return row_of(answer.json())
@@ -178,9 +191,9 @@ class HttpManagement:
         row = await self.wait(instance_id, timeout_s)
         return Outcome(row.status, row.output, decode_failure(row.failure))
 
-    def watch(self, instance_id: str) -> NoReturn:
-        """See `Management.watch`; refused."""
-        cannot("A watch on an instance")
+    def watch(self, instance_id: str) -> AbstractContextManager[PollingWatch]:
+        """See `Management.watch`."""
+        return nullcontext(PollingWatch())
 
     async def query(self, query: InstanceQuery) -> Found:
         """See `Management.query`. The name is looked at here, so that such a page may have fewer rows than asked for."""
@@ -203,36 +216,41 @@ class HttpManagement:
             params["instanceIdPrefix"] = query.instance_id_prefix
         for given, what in (
             (query.tags, "Instances by tag"),
-            (query.updated_to is not None, "Instances by the time of their last update"),
+            (
+                query.updated_from is not None or query.updated_to is not None,
+                "Instances by the time of their last update",
+            ),
             (query.parent_instance_id, "Instances by parent"),
             (query.stuck is not None or query.parked, "Instances that are stuck"),
         ):
             if given:
                 cannot(what)
-        headers = {} if after == FIRST else {_TOKEN: token_of(after)}
+        headers = {} if after == FIRST else {_TOKEN: self._token_of(after)}
         answer = await self._api.manage("GET", "instances", params=params, headers=headers)
         token = answer.headers.get(_TOKEN)
-        return Found([row_of(body) for body in answer.json()], place_of(token) if token else None)
+        return Found([row_of(body) for body in answer.json()], self._place_of(token) if token else None)
+
+    def _place_of(self, token: str) -> Place:
+        """Stands for a token, which is the host's own, in this client."""
+        self._pages += 1
+        self._tokens[self._pages] = token
+        self._tokens.pop(self._pages - _TOKENS_KEPT, None)
+        return Place(0, self._pages)
+
+    def _token_of(self, place: Place) -> str:
+        token = self._tokens.get(place.position)
+        if token is None:
+            raise UsageError(
+                "The continuation token is not known to this client: expected one of its own newest pages. Begin again"
+            )
+        return token
 
     async def count(self, query: InstanceQuery) -> Counts:
         """See `Management.count`. All pages are walked through."""
         counts: Counts = {}
         after = FIRST
         while True:
-            page = InstanceQuery(
-                name=query.name,
-                statuses=query.statuses,
-                created_from=query.created_from,
-                created_to=query.created_to,
-                instance_id_prefix=query.instance_id_prefix,
-                tags=query.tags,
-                updated_to=query.updated_to,
-                parent_instance_id=query.parent_instance_id,
-                stuck=query.stuck,
-                payloads=False,
-                page_size=PAGE_SIZE_MAX,
-                after=after,
-            )
+            page = msgspec.structs.replace(query, payloads=False, page_size=PAGE_SIZE_MAX, after=after)
             found = await self.query(page)
             for row in found.rows:
                 counts[row.name, row.status] = counts.get((row.name, row.status), 0) + 1
@@ -249,11 +267,83 @@ class HttpManagement:
         await self._api.manage("GET", "instances", params={"top": 1, "showInput": "false"})
         return True
 
-    # --- what the API has no words for ---------------------------------------------------------------------------------
+    async def shared_tasks(self, instance_id: str) -> list[TaskInfo]:
+        """See `Management.shared_tasks`. Always refused: the host tells of them in a sentence, see `explained`."""
+        cannot("The activities of an instance that wait for hosts")
+
+    async def hosts(self) -> list[HostStatus]:
+        """See `Management.hosts`. Always refused: Durable Functions knows nothing of them."""
+        cannot("The hosts of a hub")
+
+    async def load(self) -> HubLoad:
+        """See `Management.load`. Always refused."""
+        cannot("The load of a hub")
+
+    async def now(self) -> int:
+        """See `Management.now`. Durable Functions has no call for it: the clock of this machine."""
+        return SystemClock().now()
+
+    async def drain_host(self, host_id: str) -> None:
+        """See `Management.drain_host`. Always refused."""
+        cannot("A drain")
+
+    async def entries(self, instance_id: str) -> list[HistoryEntry]:
+        """See `Client.get_history`. As Durable Functions shows it: what was scheduled and has completed is one entry."""
+        params = {"showHistory": "true", "showHistoryOutput": "true", "showInput": "false"}
+        path = ("instances", instance_id)
+        answer = await self._api.manage("GET", *path, about={"instance_id": instance_id}, params=params)
+        return entries_of(answer.json()["historyEvents"])
+
+    async def explained(self, instance_id: str) -> str:
+        """See `Client.why`. Of an instance that goes on it tells no more than its status."""
+        row = await self.get(instance_id, payloads=False)
+        if row is None:
+            raise InstanceNotFoundError(instance_id)
+        if row.status in TERMINAL or row.status == RuntimeStatus.Pending.value:
+            return why(row, [], SystemClock().now())
+        return f"Is {row.status}; what it waits for is told under the URL of the hub itself, not over HTTP."
+
+    # --- entities ----------------------------------------------------------------------------------------------------
 
     async def signal_entity(self, entity: str, call: CallEntity) -> None:
-        """See `Management.signal_entity`. Always refused."""
-        cannot("A signal to an entity")
+        """See `Management.signal_entity`."""
+        if call.due_at is not None:
+            cannot("A signal for later")
+        content = b"" if call.input is None else call.input
+        await self._api.manage(
+            "POST", *_entity(entity), params={"op": call.operation}, content=content, headers=_JSON
+        )
+
+    async def entity_state(self, entity: str) -> bytes | None:
+        """See `RemoteHost.entity_state`."""
+        answer = await self._api.send("GET", self._api.managed(*_entity(entity)), patient=True)
+        if answer.status == 404:
+            return None
+        if answer.status >= 300:
+            raise error_of(answer)
+        return answer.body
+
+    async def entity_page(self, query: EntityQuery, *, with_state: bool) -> EntityPage:
+        """See `RemoteHost.entity_page`."""
+        if query.locked or query.with_transient:
+            cannot("Entities that are locked, or do not exist,")
+        if query.name is not None and query.prefix not in {None, f"@{query.name}@"}:
+            cannot("Entities by the beginning of their keys")
+        params: dict[str, Any] = {"top": query.page_size, "fetchState": str(with_state).lower()}
+        for name, micros in (
+            ("lastOperationTimeFrom", query.updated_from),
+            ("lastOperationTimeTo", query.updated_to),
+        ):
+            if micros is not None:
+                params[name] = instant(micros).isoformat()
+        path = ("entities",) if query.name is None else ("entities", query.name)
+        headers = {_TOKEN: query.after} if query.after else {}
+        answer = await self._api.manage("GET", *path, params=params, headers=headers)
+        found = [entity_of(body) for body in answer.json()]
+        token = answer.headers.get(_TOKEN)
+        return EntityPage(found, page_token(token) if token else None)
+
+    # --- what the API has no words for ---------------------------------------------------------------------------------
 
     async def call_entity(self, entity: str, call: CallEntity, timeout_s: float | None) -> Payload:
         """See `Management.call_entity`. Always refused."""
@@ -266,10 +356,6 @@ class HttpManagement:
     async def query_entities(self, query: EntityQuery) -> EntitiesFound:
         """See `Management.query_entities`. Always refused."""
         cannot("A list of entities")
-
-    async def count_messages(self, target: str) -> int:
-        """See `Management.count_messages`. Always refused."""
-        cannot("The number of messages")
 
     async def messages_to(self, target: str) -> list[InboxRow]:
         """See `Management.messages_to`. Always refused."""
@@ -290,3 +376,28 @@ class HttpManagement:
     async def discard(self, item_id: str) -> None:
         """See `Management.discard`. Always refused."""
         cannot("A discard")
+
+    async def entity_info(self, entity: str) -> EntityInfo | None:
+        """See `RemoteHost.entity_info`. Always refused."""
+        cannot("The lock of an entity")
+
+    async def clean_entities(self) -> CleanResult:
+        """See `RemoteHost.clean_entities`. Always refused."""
+        cannot("The release of locks")
+
+    async def order_schedule(self, schedule_id: str, operation: str, order: Any) -> bytes | None:
+        """See `RemoteHost.order_schedule`. Always refused."""
+        cannot("A schedule")
+
+    async def schedule(self, schedule_id: str) -> ScheduleDescription:
+        """See `RemoteHost.schedule`. Always refused."""
+        cannot("A schedule")
+
+    async def schedule_page(self, prefix: str, page_size: int, token: str | None) -> SchedulePage:
+        """See `RemoteHost.schedule_page`. Always refused."""
+        cannot("Schedules")
+
+
+def _entity(entity: str) -> tuple[str, str, str]:
+    found = EntityId.parse(entity)
+    return "entities", found.name, found.key or "$"

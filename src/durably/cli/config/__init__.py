@@ -1,0 +1,1 @@
+"""``durably config``: what is set, and where."""

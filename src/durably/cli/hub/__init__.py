@@ -1,0 +1,1 @@
+"""``durably hub``: a hub as a whole."""

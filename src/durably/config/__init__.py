@@ -1,0 +1,1 @@
+"""Settings: where they come from, and how texts of code name them."""

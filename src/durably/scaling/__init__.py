@@ -1,0 +1,1 @@
+"""Tells whoever starts and stops hosts how many there should be."""

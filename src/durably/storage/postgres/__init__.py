@@ -1,0 +1,1 @@
+"""The PostgreSQL provider: hubs that many hosts share."""
