@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +32,10 @@ _BALANCE_S = 60.0
 _CHUNK = 20_000
 _CATCH_UP_S = 20.0
 """Hosts have settled, and what they do then they do for ever."""
+
+
+Drive = Callable[[int, int], Awaitable[tuple[list[float], float]]]
+"""Runs so many chains, so many in flight; the seconds of each, and of all together."""
 
 
 class Process:
@@ -69,6 +73,7 @@ async def hosting(url: str) -> AsyncGenerator[Process]:
         VARIANT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=1 << 24,
     )
     found = Process(process)
     try:
@@ -96,21 +101,44 @@ async def fleet(url: str, hosts: int) -> AsyncGenerator[list[Process]]:
         yield found
 
 
-async def pair(n: int, c: int, reps: int) -> AsyncGenerator[Record]:
-    """Activities a second by one host and by two; the load is a client in this process."""
+async def pair(n: int, c: int, reps: int, *, inside: bool) -> AsyncGenerator[Record]:
+    """Activities a second by one host and by two; the load is a client in this process, or one within each host."""
     for rep in range(reps):
         for hosts in (1, 2):
             url = hub_url(VARIANT, Path())
-            async with fleet(url, hosts), Client(url) as client:
-                await run_chains(client, Load(200, c, f"warm-{time.time_ns()}", 60), 5)
-                seconds, wall = await run_chains(client, Load(n, c, f"w-{time.time_ns()}", 600), 5)
+            async with fleet(url, hosts) as members:
+                drive = _from_within(members) if inside else _from_here(url)
+                await drive(200, c)
+                seconds, wall = await drive(n, c)
             yield {
+                "load": "within" if inside else "outside",
                 "hosts": hosts,
                 "rep": rep,
                 "done": len(seconds),
                 "act_per_s": round(5 * len(seconds) / wall, 1),
                 **latency(seconds),
             }
+
+
+def _from_here(url: str) -> Drive:
+    async def drive(n: int, c: int) -> tuple[list[float], float]:
+        async with Client(url) as client:
+            return await run_chains(client, Load(n, c, f"w-{time.time_ns()}", 600), 5)
+
+    return drive
+
+
+def _from_within(members: Sequence[Process]) -> Drive:
+    """Each host starts an equal part, and instances have the ids that it gives them."""
+
+    async def drive(n: int, c: int) -> tuple[list[float], float]:
+        began = perf_counter()
+        parts = [member.ask(do="chains", n=n // len(members), c=c // len(members)) for member in members]
+        done = await asyncio.gather(*parts)
+        wall = perf_counter() - began
+        return [seconds for part in done for seconds in part["seconds"]], wall
+
+    return drive
 
 
 async def idle(hosts: int, seconds: float) -> AsyncGenerator[Record]:
@@ -164,7 +192,7 @@ async def measure(given: argparse.Namespace) -> None:
     """Print a line for each result."""
     match given.what:
         case "pair":
-            found = pair(given.n or 4_000, given.c, given.reps)
+            found = pair(given.n or 4_000, given.c, given.reps, inside=given.load == "within")
         case "idle":
             found = idle(given.hosts, given.seconds)
         case _:
@@ -183,6 +211,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, help="pair: instances (4,000); waiting: instances (1,000,000)")
     parser.add_argument("--c", type=int, default=100, help="pair: in flight at once (default: %(default)s)")
     parser.add_argument("--reps", type=int, default=3, help="pair: repetitions (default: %(default)s)")
+    parser.add_argument(
+        "--load",
+        choices=("within", "outside"),
+        default="within",
+        help="pair: who starts (default: %(default)s)",
+    )
     parser.add_argument("--hosts", type=int, default=4, help="idle: how many (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="idle: for how long (default: %(default)s)")
     try:

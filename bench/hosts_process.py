@@ -2,6 +2,7 @@
 
     {"do": "start", "first": 0, "n": 1000, "tag": TEXT} starts instances that wait for an event
     {"do": "raise", "tag": TEXT, "number": 7}           raises the event of one, and waits until it has ended
+    {"do": "chains", "n": 1000, "c": 100}               chains of five activities, so many in flight: the time of each
     {"do": "owns"}                                      how many partitions it owns, and the memory that it has
 
 It ends, in good order, when stdin does.
@@ -18,10 +19,11 @@ from typing import Any
 
 import uvloop
 
-from bench.figures import closed_loop
+from bench.figures import Load, closed_loop
 from bench.hub import hub_options
 from bench.machine import resident_mb
 from bench.programs import app, order, waiter
+from bench.workloads import run_chains
 from durably import AppHost
 
 Command = dict[str, Any]
@@ -44,6 +46,9 @@ async def obey(host: AppHost, command: Command) -> Command:
             name = f"{command['tag']}-{command['number']}"
             await client.raise_event(name, "go", {"go": True})
             return {"result": await client.handle(name).result()}
+        case "chains":
+            seconds, _ = await run_chains(client, Load(command["n"], command["c"], "", 600), 5, named=False)
+            return {"seconds": [round(one, 6) for one in seconds]}
         case _:
             survey = await host.engine.store.survey()
             mine = sum(one.partitions for one in survey.hosts if one.is_me)

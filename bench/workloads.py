@@ -46,12 +46,14 @@ async def hosted(
 # --- chains ----------------------------------------------------------------------------------------------------------
 
 
-async def run_chains(client: Client, load: Load, steps: int) -> tuple[list[float], float]:
-    """Chains of `steps` activities in a closed loop; the time of each, and of all together."""
+async def run_chains(
+    client: Client, load: Load, steps: int, *, named: bool = True
+) -> tuple[list[float], float]:
+    """Chains of `steps` activities in a closed loop; the time of each, and of all together. Unnamed: the hub gives ids."""
     job: ChainJob = {"data": order(), "steps": steps, "stamped": False}
 
     async def one(key: str) -> int:
-        handle = await client.start(chain, job, instance_id=key)
+        handle = await client.start(chain, job, instance_id=key if named else None)
         return await handle.result()
 
     began = perf_counter()

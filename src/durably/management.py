@@ -49,6 +49,10 @@ class Watch(Protocol):
 class Management(Protocol):
     """Every operation on instances. All may raise `HubClosedError`, and `OperationError` when the store is in trouble."""
 
+    def new_instance_id(self) -> str:
+        """An id that no instance has had: random, and where several hosts share a hub near the one that is asked."""
+        ...
+
     async def start(self, instance_id: str, start: StartInstance) -> None:
         """Create an instance.
 

@@ -128,6 +128,7 @@ def test_what_is_no_change_of_management_is_a_look() -> None:
         "is_served",
         "hosts",
         "load",
+        "new_instance_id",
         "now",
         "shared_tasks",
         "query_parked",

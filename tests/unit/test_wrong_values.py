@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durably import App, OrchestrationContext, RegistrationError, UsageError
+from durably import App, InstanceNotFoundError, OrchestrationContext, RegistrationError, UsageError
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -54,6 +54,19 @@ def test_of_a_client(call: str, arguments: dict[str, Any], words: str) -> None:
 
     with pytest.raises(UsageError, match=words):
         asyncio.run(called())
+
+
+@pytest.mark.parametrize("call", ["suspend", "resume", "terminate", "cancel", "purge", "rewind"])
+def test_an_empty_id_is_that_of_no_instance(call: str) -> None:
+    async def called() -> Any:
+        async with app_that_waits().host("memory://") as host, asyncio.timeout(3):
+            await host.client.start("waits", instance_id="here")
+            try:
+                return await getattr(host.client, call)("")
+            except InstanceNotFoundError:
+                return None
+
+    assert asyncio.run(called()) in (None, False)
 
 
 def test_an_infinite_timeout_waits_for_ever() -> None:

@@ -273,7 +273,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         name = function.name if function is not None else self._registry.orchestrator_name(fn)
         check_text(version, "version")
         fresh = instance_id is None
-        target = self._random.token() if instance_id is None else instance_id
+        target = self._management.new_instance_id() if instance_id is None else instance_id
         start = StartInstance(
             name,
             None if input is None else self._converter.encode(input),
@@ -327,7 +327,7 @@ class Client(ControlVerbs, QueryVerbs, BulkVerbs, EntityVerbs, QueueVerbs, Parke
         if not new_instance_id:
             await self._management.restart(instance_id, Restart(self._random.token(), reason))
             return Handle(self, instance_id, returns)
-        target = self._random.token()
+        target = self._management.new_instance_id()
         start = StartInstance(
             row.name,
             readable(instance_id, "input", row.input),

@@ -16,6 +16,7 @@ class Connection:
 
     Attributes:
         endings: What this process waits for.
+        heard: What hosts tell of.
     """
 
     def __init__(self, hub: str | Store, keys: EncryptionKeys | None = None) -> None:
@@ -37,6 +38,7 @@ class Connection:
         self._opening = asyncio.Lock()
         self._is_open = False
         self.endings = Endings(self._store)
+        self.heard = self.endings.heard
 
     async def store(self, *, create: bool = False) -> Store:
         """The store, opened.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
+from durably.client.heard import SELDOM_S, Heard
 from durably.core.commit import InstanceRow
 from durably.core.status import TERMINAL
 from durably.engine.committed import find_newest
@@ -45,6 +47,9 @@ class Endings:
         self._unborn: set[str] = set()
         """Those of them whose start waited for an owner: what has ended under such an id may be what they replace."""
         self._looking: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
+        self._anything_told = asyncio.Event()
+        self.heard = Heard(store, self._on_endings)
 
     async def wait(self, instance_id: str, timeout_s: float | None) -> InstanceRow:
         """The row of the instance once it has ended.
@@ -53,18 +58,18 @@ class Endings:
             InstanceNotFoundError: No such instance; or it was purged meanwhile.
             TimeoutError: It has not ended in time.
         """
-        row = await find_newest(self._store, instance_id)
-        if row is None:
-            raise InstanceNotFoundError(instance_id)
-        if row.status in TERMINAL:
-            return row
-        if row.execution == 0:
-            self._unborn.add(instance_id)
         future: asyncio.Future[InstanceRow] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(instance_id, []).append(future)
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+        self._waiting.setdefault(instance_id, []).append(future)  # at once: it may end while it is looked for
         try:
+            row = await find_newest(self._store, instance_id)
+            if row is None:
+                raise InstanceNotFoundError(instance_id)
+            if row.status in TERMINAL:
+                return row
+            if row.execution == 0:
+                self._unborn.add(instance_id)
+            if self._looking is None:
+                self._looking = asyncio.get_running_loop().create_task(self._look())
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
@@ -81,6 +86,12 @@ class Endings:
             self._looking.cancel()
             self._looking = None
         self._fail(HubClosedError(f"The client of {self._store.url} was closed; open one and ask again"))
+
+    def _on_endings(self, ended: frozenset[str]) -> None:
+        told = self._waiting.keys() & ended
+        if told:
+            self._told |= told
+            self._anything_told.set()
 
     def _forget(self, instance_id: str, future: asyncio.Future[InstanceRow]) -> None:
         waiting = self._waiting.get(instance_id)
@@ -101,26 +112,43 @@ class Endings:
 
     async def _look(self) -> None:
         delay_s, loop = _LOOK_MIN_S, asyncio.get_running_loop()
+        looked_at, waited = loop.time(), False
         while self._waiting:
-            await asyncio.sleep(delay_s)
+            hears = waited and self.heard.listen()
+            told = await self._wait_until(looked_at + (SELDOM_S if hears else delay_s))
             began = loop.time()
             try:
-                some_ended = await self._look_once()
+                some_ended = await self._look_once(told or list(self._waiting))
             except StoreUnavailableError:
                 some_ended = False  # busy, or a disk that is full: the next look may be luckier
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to know
                 self._fail(error)
                 continue
-            took_s = loop.time() - began
+            waited = True
+            if told:
+                continue
+            looked_at = loop.time()
             delay_s = _LOOK_MIN_S if some_ended else min(2 * delay_s, _LOOK_MAX_S)
-            delay_s = max(delay_s, _SHARE * took_s)
+            delay_s = max(delay_s, _SHARE * (looked_at - began))
         self._looking = None
 
-    async def _look_once(self) -> bool:
-        everybody = list(self._waiting)
+    async def _wait_until(self, then: float) -> list[str]:
+        """Those that have ended as hosts say; empty: it is time to look at all."""
+        loop = asyncio.get_running_loop()
+        if not self._told:
+            self._anything_told.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(then):
+                    await self._anything_told.wait()
+        if loop.time() >= then:
+            self._told.clear()
+        told, self._told = self._told, set()
+        return sorted(told & self._waiting.keys())
+
+    async def _look_once(self, ids: list[str]) -> bool:
         ended = 0
-        for first in range(0, len(everybody), _LOOK_MAX):
-            ended += await self._look_at(everybody[first : first + _LOOK_MAX])
+        for first in range(0, len(ids), _LOOK_MAX):
+            ended += await self._look_at(ids[first : first + _LOOK_MAX])
         return ended > 0
 
     async def _look_at(self, ids: list[str]) -> int:

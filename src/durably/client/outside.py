@@ -8,12 +8,15 @@ next owner deals with it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from typing import Self
 
 from durably.client.connection import Connection
 from durably.client.endings import PollingWatch
+from durably.client.heard import SELDOM_S, Heard
 from durably.clock import Clock, Random
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.events import HistoryEvent, Payload
@@ -40,7 +43,7 @@ from durably.core.parked import ParkedFound, ParkedQuery
 from durably.core.query import Counts, EntitiesFound, EntityQuery, Found, InstanceQuery
 from durably.core.shared_tasks import TaskInfo
 from durably.core.status import TERMINAL, Outcome, RuntimeStatus
-from durably.core.verdicts import decode_verdict, result_of
+from durably.core.verdicts import ACCEPTED, decode_verdict, result_of
 from durably.engine.committed import find_newest, no_answer, orphaned_section, read_events
 from durably.engine.families import order_family
 from durably.engine.listing import count_instances, query_instances
@@ -61,10 +64,16 @@ FIRST_LOOK_S = 0.000_5
 
 LOOK_MAX_S = 0.05
 
+LISTEN_S = 0.004
+"""Who has to wait for so long asks hosts to tell: a single command that is answered at once does not."""
+
 PATIENCE_S = 60.0
 """So long a live owner may take to answer; one that takes longer hangs, or has more to do than it can."""
 
 _ALIVE_CHECK_S = 1.0
+
+_SERVED_S = 1.0
+"""Who was told of a message lives so long, as far as the next one is concerned."""
 
 _LIVE = frozenset(status.value for status in RuntimeStatus) - TERMINAL
 
@@ -100,17 +109,23 @@ class OutsideOperations:
     ) -> None:
         self._connection = connection
         self._clock = clock
+        self._random = random
         self._prefix = random.token()
         self._posted = 0
         self._patience_s = patience_s
+        self._served_until = 0.0
 
     # --- control -----------------------------------------------------------------------------------------------------
+
+    def new_instance_id(self) -> str:
+        """See `Management.new_instance_id`."""
+        return self._random.token()
 
     async def start(self, instance_id: str, start: StartInstance) -> None:
         """See `Management.start`. Without a live owner it returns once durable, and the next owner starts it."""
         check_start(instance_id, start)
         store = await self._connection.store(create=True)
-        if not start.fresh and not await store.post([]):
+        if not start.fresh and not await self._is_answered(store):
             _refuse_taken(instance_id, start, await find_newest(store, instance_id))
         await self._send(store, instance_id, start)
 
@@ -191,7 +206,7 @@ class OutsideOperations:
     ) -> None:
         """Send what is for instances in some statuses; where nobody will answer, say what the rows say already."""
         store = await self._connection.store()
-        if not await store.post([]):
+        if not await self._is_answered(store):
             row = await find_newest(store, instance_id)
             if row is None:
                 raise InstanceNotFoundError(instance_id)
@@ -208,17 +223,14 @@ class OutsideOperations:
     async def call_entity(self, entity: str, call: CallEntity, timeout_s: float | None) -> Payload:
         """See `Management.call_entity`. Without a live owner it waits for the next one."""
         store = await self._connection.store(create=True)
-        message_id, _ = await self._post(store, entity, call)
-        looks = _Looks(store, message_id)
-        while True:
-            verdict = await looks.next()
-            if verdict is not None:
-                error = decode_verdict(verdict)
-                if error is not None:
-                    raise error
-                return result_of(verdict)
-            if timeout_s is not None and looks.waited_s >= timeout_s:
-                raise TimeoutError(no_answer(entity, call.operation, timeout_s))
+        with _Looks(store, self._connection.heard, self._next_id()) as looks:
+            await self._post(store, looks.message_id, entity, call)
+            while True:
+                verdict = await looks.next()
+                if verdict is not None:
+                    return _obeyed(verdict)
+                if timeout_s is not None and looks.waited_s >= timeout_s:
+                    raise TimeoutError(no_answer(entity, call.operation, timeout_s))
 
     async def get_entity(self, entity: str) -> EntityRow | None:
         """See `Management.get_entity`."""
@@ -257,33 +269,39 @@ class OutsideOperations:
         return await self._answer(store, target, body)
 
     async def _answer(self, store: Store, target: str, body: MessageBody) -> Payload:
-        message_id, owned = await self._post(store, target, body)
-        if not owned:
-            return None
-        checked_s, looks = 0.0, _Looks(store, message_id)
-        while True:
-            verdict = await looks.next()
-            if verdict is not None:
-                error = decode_verdict(verdict)
-                if error is not None:
-                    raise error
-                return result_of(verdict)
-            if looks.waited_s > self._patience_s:
-                raise HubSilentError(
-                    f"The host of {store.url} has not answered for {self._patience_s:g} s. The message to instance "
-                    f"'{target}' is durable and will be dealt with: look at the instance, or at the host, before you repeat it"
-                )
-            if looks.waited_s - checked_s > _ALIVE_CHECK_S:
-                checked_s = looks.waited_s
-                if not await store.post([]):
-                    return None
+        with _Looks(store, self._connection.heard, self._next_id()) as looks:
+            if not await self._post(store, looks.message_id, target, body):
+                return None
+            checked_s = 0.0
+            while True:
+                verdict = await looks.next()
+                if verdict is not None:
+                    return _obeyed(verdict)
+                if looks.waited_s > self._patience_s:
+                    raise HubSilentError(
+                        f"The host of {store.url} has not answered for {self._patience_s:g} s. The message to instance "
+                        f"'{target}' is durable and will be dealt with: look at the instance, or at the host, before you "
+                        "repeat it"
+                    )
+                if looks.waited_s - checked_s > _ALIVE_CHECK_S:
+                    checked_s = looks.waited_s
+                    if not await store.post([]):
+                        return None
 
-    async def _post(self, store: Store, target: str, body: MessageBody) -> tuple[str, bool]:
-        """Post a message; returns its id, and whether a live owner has been told."""
+    def _next_id(self) -> str:
         self._posted += 1
-        message_id = f"{self._prefix}.{self._posted:x}"
-        row = InboxRow(message_id, target, self._clock.now(), encode_body(body))
-        return message_id, await store.post([row])
+        return f"{self._prefix}.{self._posted:x}"
+
+    async def _post(self, store: Store, message_id: str, target: str, body: MessageBody) -> bool:
+        """Post a message; True when a live owner has been told."""
+        served = await store.post([InboxRow(message_id, target, self._clock.now(), encode_body(body))])
+        if served:
+            self._served_until = time.monotonic() + _SERVED_S
+        return served
+
+    async def _is_answered(self, store: Store) -> bool:
+        """True when some owner answers, or did a moment ago: one that dies between two messages is found out by the next."""
+        return time.monotonic() < self._served_until or await store.post([])
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
@@ -343,23 +361,52 @@ class OutsideOperations:
         return await read_events(await self._connection.store(), instance_id)
 
 
+def _obeyed(verdict: bytes) -> Payload:
+    """What the owner answered.
+
+    Raises:
+        DurablyError: It refused.
+    """
+    error = decode_verdict(verdict)
+    if error is not None:
+        raise error
+    return result_of(verdict)
+
+
 class _Looks:
-    """Looks for the verdict on a message, each twice as late as the one before.
+    """Looks for the verdict on a message: when a host tells of it, and until one does each twice as late as the one before.
 
     Attributes:
+        message_id: Of the message; posted behind the beginning of the block, so that no word about it is missed.
         waited_s: How long it has been looked for.
     """
 
-    def __init__(self, store: Store, message_id: str) -> None:
+    def __init__(self, store: Store, heard: Heard, message_id: str) -> None:
+        self.message_id = message_id
         self.waited_s = 0.0
         self._store = store
-        self._message_id = message_id
+        self._heard = heard
         self._delay_s = FIRST_LOOK_S
+
+    def __enter__(self) -> Self:
+        self._told = self._heard.expect(self.message_id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._heard.forget(self.message_id)
 
     async def next(self) -> bytes | None:
         """Wait, and look; None: there is none yet."""
-        await asyncio.sleep(self._delay_s)
-        self.waited_s += self._delay_s
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        hears = self._delay_s >= LISTEN_S and self._heard.listen()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SELDOM_S if hears else self._delay_s):
+                await self._told.soon.wait()
+        self.waited_s += loop.time() - began
+        if self._told.accepted:
+            return ACCEPTED
+        self._told.soon.clear()
         self._delay_s = min(2 * self._delay_s, LOOK_MAX_S)
-        (verdict,) = await self._store.verdicts([self._message_id])
+        (verdict,) = await self._store.verdicts([self.message_id])
         return verdict

@@ -22,6 +22,9 @@ from durably.engine.operations import Operations
 from durably.errors import NotServedHereError, OperationError
 from durably.management import Watch
 
+_TRIES = 64
+"""Of finding an id that is near, a microsecond or two each: most hosts have more than one partition of thirty-two."""
+
 
 class RoutedOperations(Operations):
     """Implements `durably.management.Management` for a host beside others.
@@ -34,6 +37,18 @@ class RoutedOperations(Operations):
         super().__init__(host)
         self._connection = Connection(host.store)
         self._others = OutsideOperations(self._connection, host.clock, host.random)
+
+    def new_instance_id(self) -> str:
+        """See `Management.new_instance_id`. Of a partition of this host, which starts it without a way through the store.
+
+        Not while this host has enough to do: then it may be anybody's.
+        """
+        instance_id = self._host.random.token()
+        for _ in range(_TRIES if self._host.is_calm else 0):
+            if self._host.serves(instance_id):
+                break
+            instance_id = self._host.random.token()
+        return instance_id
 
     async def _submit(self, target: str, body: MessageBody) -> Payload:
         """See `Operations`. A partition may come and go meanwhile: what was not taken here is sent there."""

@@ -36,6 +36,9 @@ from durably.storage.api import HostReport, Lease, Store, Survey
 
 _log = logging.getLogger("durably.engine")
 
+_CALM: Final = 256
+"""So many messages may wait for a turn on a host that has time for more."""
+
 _HEARING: Final = 5
 """A host that is told of arrivals looks for what it was not told of so many times less often: it costs the server."""
 
@@ -359,6 +362,12 @@ class Host:
         held = len(self.pool) + (0 if self._keeps is None else self._keeps.offered)
         room = held <= self.options.max_open_activities
         return room or self._closing or self.failure is not None
+
+    @property
+    def is_calm(self) -> bool:
+        """True while no activity waits for a place, and few messages for a turn: more may come here than elsewhere."""
+        waiting = sum(partition.waiting for partition in self.partitions)
+        return len(self.pool) <= self.options.max_concurrent_activities and waiting <= _CALM
 
     async def wait_for_room(self) -> None:
         """Return when the host has room for another start."""

@@ -54,6 +54,10 @@ class Operations:
     def __init__(self, host: Host) -> None:
         self._host = host
 
+    def new_instance_id(self) -> str:
+        """See `Management.new_instance_id`."""
+        return self._host.random.token()
+
     async def start(self, instance_id: str, start: StartInstance) -> None:
         """See `Management.start`."""
         check_start(instance_id, start)

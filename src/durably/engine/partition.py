@@ -230,6 +230,11 @@ class Partition:
         return self.committer.number > self._loaded_at
 
     @property
+    def waiting(self) -> int:
+        """Messages that wait for a turn."""
+        return len(self._around.mailbox.deliveries) + len(self._around.mailbox.late)
+
+    @property
     def quiet(self) -> bool:
         """True when nothing waits, gathers or is on its way."""
         around = self._around

@@ -85,7 +85,7 @@ class Pump:
                 culprit = delivery.target
                 resident = residents.get(culprit)
                 if resident is None:
-                    if culprit[0] == "@":
+                    if culprit.startswith("@"):
                         self._entities.take(delivery)
                         continue
                     resident = self._admission.ask(delivery, now)

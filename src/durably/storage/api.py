@@ -27,6 +27,7 @@ from durably.core.query import (
     FoundWithWaiting,
     InstanceQuery,
 )
+from durably.storage.news import News
 from durably.storage.shared_tasks import SharedTasks
 
 FUNCTIONS_MAX: Final = 1_000
@@ -453,6 +454,17 @@ class Store(Protocol):
         """Call back on the host loop soon after somebody else wrote; may be early, late, or too often.
 
         Also after a lease was released, and after a host came, went, or was asked to drain.
+        """
+        ...
+
+    def heed(self, callback: Callable[[News], None]) -> bool:
+        """Call back on the running loop with what others make known by their commits, for the next ten seconds at least.
+
+        Whoever waits for something calls this now and then as long as he does; the same callback counts once.
+
+        Returns:
+            True while hosts are known to tell, so that looking without news may be rare. False where nobody does, or nobody
+            does yet.
         """
         ...
 

@@ -45,6 +45,7 @@ from durably.storage.memory_hub import MemoryHub
 from durably.storage.memory_parts import MemoryHost, MemoryPartition, MemoryWorkLog
 from durably.storage.memory_tasks import MemoryTasks
 from durably.storage.memory_workload import workload
+from durably.storage.news import News
 
 __all__ = ["MemoryHub", "MemoryStore"]
 
@@ -65,6 +66,7 @@ class MemoryStore:
         self.hub = hub if hub is not None else MemoryHub()
         self._state = "new"
         self._arrivals: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
+        self._heeding: list[tuple[asyncio.AbstractEventLoop, Callable[[News], None]]] = []
         self._logs: dict[int, MemoryWorkLog] = {}
         self._leases: dict[int, Lease] = {}  # that it believes to have, by partition
         self._lost: list[tuple[asyncio.AbstractEventLoop, Callable[[Lease], None]]] = []
@@ -180,6 +182,9 @@ class MemoryStore:
         self._tasks.close()
         self._leases.clear()
         self._arrivals.clear()
+        self._heeding.clear()
+        if self._heard in self.hub.news:
+            self.hub.news.remove(self._heard)
         self._lost.clear()
         for log in self._logs.values():
             log.close()
@@ -387,6 +392,16 @@ class MemoryStore:
         self._refuse_unless_open()
         self._arrivals.append((asyncio.get_running_loop(), callback))
 
+    def heed(self, callback: Callable[[News], None]) -> bool:
+        """See `Store.heed`. Also called for what this object itself commits."""
+        self._refuse_unless_open()
+        heeding = (asyncio.get_running_loop(), callback)
+        if heeding not in self._heeding:
+            self._heeding.append(heeding)
+        if self._heard not in self.hub.news:
+            self.hub.news.append(self._heard)
+        return True
+
     async def get_instance(self, instance_id: str, *, payloads: bool = True) -> InstanceRow | None:
         """See `Store.get_instance`."""
         row = await self._later(self.hub.get_instance, instance_id)
@@ -444,6 +459,10 @@ class MemoryStore:
 
     def _tasks_changed(self, offered: bool, withdrawn: bool) -> None:  # noqa: FBT001 - a callback of the hub
         self._tasks.tell(offered=offered, withdrawn=withdrawn)
+
+    def _heard(self, news: News) -> None:
+        for loop, callback in self._heeding:
+            loop.call_soon_threadsafe(callback, news)
 
     def _wake(self) -> None:
         for loop, callback in self._arrivals:

@@ -33,6 +33,7 @@ from durably.core.query import (
 from durably.errors import InvariantError, LeaseLostError, StoreRefusedError
 from durably.storage.api import HostInfo, HubIdentity, Lease, PartitionInfo, Snapshot, StoredInstance, Survey
 from durably.storage.memory_parts import MemoryHost, MemoryPartition, MemoryTask
+from durably.storage.news import News, news_of
 from durably.storage.slots import partition_of
 
 LEASE_US: Final = 15_000_000
@@ -70,6 +71,7 @@ class MemoryHub:
         self.lease_us = lease_us if clock is not None and not exclusive else None
         self.arrivals: list[Callable[[], None]] = []
         self.written: list[Callable[[Lease, set[int]], None]] = []
+        self.news: list[Callable[[News], None]] = []
         self.tasks_changed: list[Callable[[bool, bool], None]] = []
         self._count = partitions
         self._objects = 0
@@ -182,6 +184,10 @@ class MemoryHub:
         places = {mine.number, *(self.partition_of(row.instance_id) for row in batch.inbox_put)}
         for written in list(self.written):
             written(lease, places)
+        if self.news:
+            news = news_of([batch])
+            for heard in list(self.news):
+                heard(news)
         if batch.tasks_offered or batch.tasks_withdrawn:
             self.tell_tasks(offered=bool(batch.tasks_offered), withdrawn=bool(batch.tasks_withdrawn))
 

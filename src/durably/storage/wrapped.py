@@ -25,6 +25,7 @@ from durably.storage.api import (
     WorkLog,
 )
 from durably.storage.limits import history_max
+from durably.storage.news import News
 from durably.storage.shared_tasks import SharedTasks
 from durably.storage.wrapped_tasks import WrappedTasks
 from durably.storage.wrapping import Wrapping
@@ -243,6 +244,10 @@ class WrappedStore:
     def on_arrival(self, callback: Callable[[], None]) -> None:
         """See `Store.on_arrival`."""
         self.inner.on_arrival(callback)
+
+    def heed(self, callback: Callable[[News], None]) -> bool:
+        """See `Store.heed`."""
+        return self.inner.heed(callback)
 
     async def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
         """See `Store.verdicts`."""

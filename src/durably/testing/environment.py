@@ -76,7 +76,7 @@ class DurableEnvironment(Arrangements):
         self._clock = VirtualClock(start)
         self._options = _arranged(options)
         self._pace = Pace(self._clock, self._is_idle, self._is_stuck, stuck_after_s)
-        self._gateway = Gateway(self._alive, self._pace, auto_skip=auto_skip)
+        self._gateway = Gateway(self._alive, self._pace, SimRandom(self._chance), auto_skip=auto_skip)
         self._life: Life | None = None
         self._succession: asyncio.Task[None] | None = None
         self._failure: Exception | None = None

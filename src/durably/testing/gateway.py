@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from durably.clock import Random
 from durably.errors import HubClosedError
 from durably.testing.life import Life
 from durably.testing.pace import Pace
@@ -32,11 +33,15 @@ class Gateway:
     Args:
         alive: Returns the host, once there is one.
         pace: Skips idle time for those who follow an instance.
+        random: Source of the ids of instances.
         auto_skip: That they do.
     """
 
-    def __init__(self, alive: Callable[[], Awaitable[Life]], pace: Pace, *, auto_skip: bool) -> None:
+    def __init__(
+        self, alive: Callable[[], Awaitable[Life]], pace: Pace, random: Random, *, auto_skip: bool
+    ) -> None:
         self._alive = alive
+        self._random = random
         self._pace = pace
         self._auto_skip = auto_skip
         self._pending: set[_Pending] = set()
@@ -45,6 +50,10 @@ class Gateway:
         """Calls under way that are no waits."""
         self.told = False
         """Somebody has learned of what failed for good."""
+
+    def new_instance_id(self) -> str:
+        """See `Management.new_instance_id`."""
+        return self._random.token()
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name.startswith("_"):

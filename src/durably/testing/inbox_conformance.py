@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from durably.core.commit import Tombstone
+from durably.core.commit import Removal, Tombstone
 from durably.errors import StoreRefusedError
+from durably.storage.news import News
 from durably.testing.store_scene import WAIT_S, Scene, StoreHooks, instance_row, message, scenario
 
 
@@ -16,7 +17,7 @@ async def _ids(scene: Scene, after: int = 0) -> list[str]:
 
 
 class InboxConformance(StoreHooks):
-    """`post`, `read_inbox`, `read_messages`, `verdicts`, `on_arrival`."""
+    """`post`, `read_inbox`, `read_messages`, `verdicts`, `on_arrival`, `heed`."""
 
     @scenario
     async def test_what_is_posted_is_read_by_position(self, scene: Scene) -> None:
@@ -185,3 +186,21 @@ class InboxConformance(StoreHooks):
             told.clear()
             await scene.commit(instances=[instance_row(f"{number}", number + 1)])
             await asyncio.wait_for(told.wait(), WAIT_S)
+
+    @scenario
+    async def test_who_waits_is_told_of_answers_and_of_ends(self, scene: Scene) -> None:
+        if not scene.store.capabilities.shared:
+            return
+        client = await scene.another()
+        scene.store.on_arrival(lambda: None)
+        heard: asyncio.Queue[News] = asyncio.Queue()
+        async with asyncio.timeout(WAIT_S):
+            while not client.heed(heard.put_nowait):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+        ended = [instance_row("a", 1, status="Completed"), instance_row("b", 2)]
+        await scene.commit(instances=ended, tombstones=[Tombstone("m", 1), Tombstone("n", 1, b"no\0")])
+        await scene.commit(removed=[Removal("a", 1)])
+        found = [frozenset[str]()] * 3
+        async with asyncio.timeout(WAIT_S):
+            while found != [{"m"}, {"n"}, {"a"}]:
+                found = [old | new for old, new in zip(found, await heard.get(), strict=True)]

@@ -11,6 +11,7 @@ from durably.core.commit import Batch
 from durably.errors import HubClosedError, InvariantError, StoreFailedError, StoreUnavailableError
 from durably.storage.api import Capabilities, Lease
 from durably.storage.memory import MemoryStore
+from durably.storage.news import News
 from durably.testing.sim_machine import MachineLoop
 from durably.testing.sim_scene import Scene
 from durably.testing.sim_shared_hub import SharedHub
@@ -261,6 +262,14 @@ class SharedStore(MemoryStore):
             self._scene.loop.call_later(self._scene.chance.random() * 0.5, super()._wake)
         else:
             super()._wake()
+
+    def _heard(self, news: News) -> None:
+        if self._happens("wake_lost"):
+            return
+        if self._happens("wake_late"):
+            self._scene.loop.call_later(self._scene.chance.random() * 0.5, super()._heard, news)
+        else:
+            super()._heard(news)
 
 
 def _settle(answer: asyncio.Future[Any], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

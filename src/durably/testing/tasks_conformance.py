@@ -282,7 +282,12 @@ class TasksConformance(StoreHooks):
         offered, withdrawn = asyncio.Event(), asyncio.Event()
         queue.other.on_arrival(lambda: None)
         queue.theirs.on_change(offered=offered.set, withdrawn=withdrawn.set)
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(WAIT_S):
+            while not queue.other.listening:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0)  # whoever begins to listen is told to look
+        offered.clear()
+        withdrawn.clear()
         await queue.offer("a")
         await asyncio.wait_for(offered.wait(), WAIT_S)
         assert not withdrawn.is_set()

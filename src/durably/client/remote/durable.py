@@ -17,7 +17,7 @@ from durably.client.entities import CleanResult, EntityInfo, EntityPage, page_to
 from durably.client.remote.api import HostApi
 from durably.client.remote.bodies import entity_of, entries_of, row_of
 from durably.client.remote.refused import cannot, error_of
-from durably.clock import SystemClock
+from durably.clock import SystemClock, SystemRandom
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.entities import EntityId
 from durably.core.events import HistoryEvent, Payload
@@ -73,6 +73,10 @@ class DurableApi:
         return False
 
     # --- control -----------------------------------------------------------------------------------------------------
+
+    def new_instance_id(self) -> str:
+        """See `Management.new_instance_id`."""
+        return SystemRandom().token()
 
     async def start(self, instance_id: str, start: StartInstance) -> None:
         """See `Management.start`. It is sent once: without an answer nobody knows whether it was taken."""

@@ -13,6 +13,7 @@ from durably.client.remote.api import V1, HostApi
 from durably.client.remote.durable import DurableApi
 from durably.client.remote.refused import PROBLEM, error_of
 from durably.client.remote.v1 import V1Api
+from durably.clock import SystemRandom
 from durably.core.query import EntityQuery
 from durably.core.timeline import HistoryEntry
 from durably.management import Management
@@ -85,6 +86,10 @@ class _Either:
     def has_streams(self) -> bool:
         """See `RemoteHost.has_streams`."""
         return self._chosen is not None and self._chosen.has_streams
+
+    def new_instance_id(self) -> str:
+        """See `Management.new_instance_id`."""
+        return SystemRandom().token()
 
     def watch(self, instance_id: str) -> AbstractContextManager[PollingWatch]:
         """See `Management.watch`."""

@@ -16,6 +16,7 @@ from durably.client.remote.api import HostApi
 from durably.client.remote.refused import cannot
 from durably.client.remote.schedules import ScheduleApi
 from durably.client.remote.streams import SSE, events_in, trouble_in
+from durably.clock import SystemRandom
 from durably.core.commit import EntityRow, InboxRow, InstanceRow
 from durably.core.entities import EntityId
 from durably.core.events import HistoryEvent, Payload
@@ -76,6 +77,10 @@ class V1Api(ScheduleApi):
         return True
 
     # --- control -----------------------------------------------------------------------------------------------------
+
+    def new_instance_id(self) -> str:
+        """See `Management.new_instance_id`."""
+        return SystemRandom().token()
 
     async def start(self, instance_id: str, start: StartInstance) -> None:
         """See `Management.start`. It is sent once: without an answer nobody knows whether it was taken."""

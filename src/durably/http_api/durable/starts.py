@@ -35,7 +35,7 @@ class Starts:
         version = parameters.text("version")
         check_text(version, "version")
         given: str | None = request.path_params.get("instanceId")
-        instance_id = served.random.token() if given is None else given
+        instance_id = served.management.new_instance_id() if given is None else given
         name: str = request.path_params["functionName"]
         check_orchestrator(name)
         await served.management.start(

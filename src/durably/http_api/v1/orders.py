@@ -11,9 +11,10 @@ from msgspec import UNSET, Raw, UnsetType
 from durably.core.events import Payload
 from durably.core.ids import check_text
 from durably.core.messages import StartInstance
+from durably.core.notices import checked_tags
 from durably.errors import InstanceNotFoundError
 from durably.http_api.reading import json_payload
-from durably.http_api.reserved import check_orchestrator, check_restart, checked_tags
+from durably.http_api.reserved import check_orchestrator, check_restart
 from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests
 from durably.http_api.v1.instances import ONE
@@ -101,7 +102,7 @@ class Orders:
         check_orchestrator(asked.name)
         check_text(asked.version, "version")
         fresh = asked.instance_id is None
-        instance_id = self._random.token() if asked.instance_id is None else asked.instance_id
+        instance_id = self._management.new_instance_id() if asked.instance_id is None else asked.instance_id
         await self._management.start(
             instance_id,
             StartInstance(

@@ -54,7 +54,7 @@ class Lane:
         *,
         partitions: int,
         holder: bytes,
-        landed: Callable[[Columns], None],
+        landed: Callable[[Columns, Sequence[Batch]], None],
         fenced: Callable[[Lease], None],
     ) -> None:
         self._pool = pool
@@ -128,7 +128,7 @@ class Lane:
             return
         for sent in sents:
             _tell(sent, None)
-        self._landed(columns)
+        self._landed(columns, [sent.batch for sent in sents])
 
     async def _run(self, text: str, values: Sequence[Any]) -> None:
         for left in reversed(range(_TRIES)):

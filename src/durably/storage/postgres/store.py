@@ -25,6 +25,7 @@ from durably.storage.api import (
     Survey,
     Workload,
 )
+from durably.storage.news import News
 from durably.storage.postgres import dump, hub, search, tasks
 from durably.storage.postgres.address import Address
 from durably.storage.postgres.arrivals import Arrivals
@@ -35,6 +36,7 @@ from durably.storage.postgres.hosts import Hosts
 from durably.storage.postgres.keeper import HEARTBEAT_S, Keeper
 from durably.storage.postgres.lane import Lane
 from durably.storage.postgres.leases import Leases
+from durably.storage.postgres.news import PostgresNews
 from durably.storage.postgres.pool import Pool
 from durably.storage.postgres.posting import Posting
 from durably.storage.postgres.reader import Reader
@@ -69,7 +71,8 @@ class PostgresStore:
     """A `Store` in a schema of a PostgreSQL database. An object is opened once; after `close` another one is made.
 
     Connections: one for commits, two for what the owner reads, up to four for what anybody reads and posts, one that
-    listens, and one of the thread that renews leases. Each is made when it is first needed, and made again when it was lost.
+    listens, another one that listens once it has been waited for what other hosts do, and one of the thread that renews
+    leases. Each is made when it is first needed, and made again when it was lost.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class PostgresStore:
         self._said = False  # that this host is there
         self._logs: dict[int, FileWorkLog] = {}
         self._arrivals = Arrivals(self._anybody, self._servers, channel, holder.hex())
+        self._news = PostgresNews(self._anybody, self._servers, self._arrivals)
         self._read_inbox = Gathering(self._read_inbox_of, name="durably-postgres-inbox")
         self._read_timers = Gathering(self._read_timers_of, name="durably-postgres-timers")
         self._read_instances = Gathering(
@@ -218,6 +222,7 @@ class PostgresStore:
             self._state = "closed"
             return
         self._state = "closed"
+        await self._news.stop()
         await self._arrivals.stop()
         if self._lane is not None:
             await self._lane.idle()
@@ -431,7 +436,8 @@ class PostgresStore:
         if self._held:
             self._arrivals.announce()
 
-    def _landed(self, columns: Columns) -> None:
+    def _landed(self, columns: Columns, batches: Sequence[Batch]) -> None:
+        self._news.landed(batches)
         offered, withdrawn = columns.has("offered"), columns.has("withdrawn")
         if offered or withdrawn:
             self._arrivals.tell_tasks(offered=offered, withdrawn=withdrawn)
@@ -443,6 +449,11 @@ class PostgresStore:
         """See `Store.on_arrival`."""
         self._open_lane()
         self._arrivals.watch(callback)
+
+    def heed(self, callback: Callable[[News], None]) -> bool:
+        """See `Store.heed`."""
+        self._open_lane()
+        return self._news.heed(callback)
 
     async def verdicts(self, message_ids: Sequence[str]) -> list[bytes | None]:
         """See `Store.verdicts`."""
