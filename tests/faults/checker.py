@@ -112,7 +112,7 @@ def check_file(evidence: Evidence) -> None:
         assert batch_epoch <= epoch, f"C2: epoch {batch_epoch} has committed, and the newest is {epoch}"
     left = {table: ask(evidence, text) for table, text in _LEFT.items()}
     for table in ("history", "timers"):
-        assert not left[table], f"C11: {table} holds rows of executions {left[table]}, which no instance has"
+        assert not left[table], f"C11: {table} holds rows of executions {left[table]}, which nobody has"
     assert not left["inbox"], f"C11: the inbox holds messages to {left['inbox']}, which do not exist"
 
 
@@ -140,8 +140,10 @@ async def _ask_server(url: str, text: str) -> list[tuple[Any, ...]]:
 
 _LEFT = {
     "history": "SELECT DISTINCT execution FROM history WHERE execution NOT IN (SELECT execution FROM instances)",
-    "timers": "SELECT DISTINCT execution FROM timers WHERE execution NOT IN (SELECT execution FROM instances)",
-    "inbox": "SELECT instance_id FROM inbox WHERE instance_id NOT IN (SELECT instance_id FROM instances)",
+    "timers": "SELECT DISTINCT execution FROM timers WHERE execution NOT IN "
+    "(SELECT execution FROM instances UNION ALL SELECT execution FROM entities)",
+    "inbox": "SELECT instance_id FROM inbox WHERE instance_id NOT IN "
+    "(SELECT instance_id FROM instances UNION ALL SELECT instance_id FROM entities)",
 }
 """What belongs to nobody, by table; an execution number is unique in a hub, whatever its partition."""
 
@@ -273,7 +275,7 @@ def _check_tokens(evidence: Evidence, job: Job, result: Any, events: list[Histor
     in the history and not in the result; or, where the tally was kept waiting, it ends before that event's turn comes.
     """
     sent = [token for token in evidence.raising if token.startswith(f"{job.instance_id}/")]
-    got = [msgspec.json.decode(event.input) for event in events if isinstance(event, EventRaised)]
+    got = [msgspec.json.decode(event.input or b"null") for event in events if isinstance(event, EventRaised)]
     assert len(got) == len(set(got)), f"C6: {job.instance_id} has an event twice: {got}"
     tokens = [token for token in got if token != "close"]
     assert tokens == [token for token in sent if token in tokens], (

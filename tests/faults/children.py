@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from durably.core.commit import InboxRow
 from durably.core.history import encode_body
 from durably.core.messages import RaiseEvent
 from durably.storage.open import open_store
-from tests.faults.clients import Clients, jobs, serving
+from tests.faults.clients import Clients, jobs, options_of, serving
 from tests.faults.effects import SideFile
 from tests.faults.evidence import Evidence
 from tests.faults.plan import Job
@@ -35,7 +35,7 @@ WIDTH = 1_000
 
 
 @contextmanager
-def child(command: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def child(command: str, *arguments: object) -> Generator[subprocess.Popen[str]]:
     """Run a command of this file in a process of its own; it is killed when the block ends."""
     with program("tests.faults.children", command, *arguments) as process:
         yield process
@@ -44,7 +44,7 @@ def child(command: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def program(
     module: str, *arguments: object, cwd: Path = ROOT, **environment: str
-) -> Iterator[subprocess.Popen[str]]:
+) -> Generator[subprocess.Popen[str]]:
     """Run a module in a process of its own; it is killed when the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
@@ -158,7 +158,7 @@ async def starve(folder: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (CAP_MIB << 20, resource.RLIM_INFINITY))
     evidence = Evidence.of_journal(Path(folder))
     async with (
-        hungry_app().host(f"sqlite:///{folder}/other.db") as hungry,
+        hungry_app().host(evidence.beside("other"), options=options_of(evidence)) as hungry,
         serving(evidence) as host,
     ):
         handle = await hungry.client.start("once", 16 * CAP_MIB)
@@ -203,7 +203,8 @@ async def bulk(folder: str, what: str, cap_mib: str, scale: str) -> None:
         "fan": int(scale) * 5_000,
         "long": int(scale) * 2_000,
     }
-    async with hungry_app().host(f"sqlite:///{folder}/hub.db") as host:
+    evidence = Evidence.in_folder(Path(folder))
+    async with hungry_app().host(evidence.url, options=options_of(evidence)) as host:
         await (await host.client.start("fan", 10)).result()
         before = _peak_mib()
         size = sizes[what]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -23,20 +23,25 @@ from tests.faults.evidence import Evidence
 from tests.faults.plan import EVENTS, Job
 from tests.faults.programs import build_app
 
-QUICK = {"slow_turn_s": 0, "inbox_poll_s": 0.02, "commit_retry_s": 0.01, "drain_timeout_s": 5}
-SHARED = {"lease_s": 1.0, "partitions": 4}
+QUICK: dict[str, Any] = {"slow_turn_s": 0, "inbox_poll_s": 0.02, "commit_retry_s": 0.01, "drain_timeout_s": 5}
+SHARED: dict[str, Any] = {"lease_s": 1.0, "partitions": 4}
 """Of a host beside others: who dies is missed after a second."""
+
+
+def options_of(evidence: Evidence, **options: Any) -> EngineOptions:
+    """Options of a host; if others share its hub, it takes the place of one who died soon."""
+    return EngineOptions(**{**({} if evidence.is_file else SHARED), **options})
 
 
 @asynccontextmanager
 async def serving(
     evidence: Evidence, store: Store | None = None, *, clock: Clock | None = None, **options: Any
-) -> AsyncIterator[AppHost]:
+) -> AsyncGenerator[AppHost]:
     """One life of a host. One that failed, or whose block raised, counts as a death."""
     side = SideFile(evidence.side, evidence.deaths)
     app = build_app(side)
-    usual = QUICK if evidence.is_file else {**QUICK, **SHARED}
-    host = app.host(store or evidence.url, options=EngineOptions(**{**usual, **options}), clock=clock)
+    given = options_of(evidence, **{**QUICK, **options})
+    host = app.host(store or evidence.url, options=given, clock=clock)
     try:
         await host.start()
         try:

@@ -67,6 +67,10 @@ class Evidence:
         elsewhere = self.hub.with_name(ELSEWHERE)
         return elsewhere.read_text() if elsewhere.exists() else f"sqlite:///{self.hub}"
 
+    def beside(self, name: str) -> str:
+        """The URL of another hub, in the same place."""
+        return f"sqlite:///{self.hub.with_name(name)}.db" if self.is_file else f"{self.url}_{name}"
+
     @property
     def is_file(self) -> bool:
         return self.url.startswith("sqlite:")

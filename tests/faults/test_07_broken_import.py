@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import pytest
 
 from durably import App, OrchestrationContext
 from durably.cli.output import Exit
+from durably.errors import HubNotFoundError
 from durably.storage.open import open_store
 from tests.faults.checker import check_file
 from tests.faults.children import line_of, program
+from tests.faults.clients import options_of
 from tests.faults.evidence import Evidence
-from tests.support.hubs import crash
 from tests.support.waiting import eventually
 
 SHOP = """
@@ -49,8 +50,8 @@ BROKEN = "raise RuntimeError('no such setting: BILLING_KEY')\n"
 
 
 @contextmanager
-def host(folder: Path, *apps: str) -> Iterator[subprocess.Popen[str]]:
-    with program("durably", "run", *apps, "--hub", "sqlite:///hub.db", cwd=folder) as process:
+def host(evidence: Evidence, *apps: str) -> Generator[subprocess.Popen[str]]:
+    with program("durably", "run", *apps, "--hub", evidence.url, cwd=evidence.hub.parent) as process:
         yield process
 
 
@@ -91,11 +92,11 @@ def both() -> App:
 
 
 async def begin(evidence: Evidence) -> None:
-    async with both().host(evidence.url) as first:
+    options = options_of(evidence, drain_timeout_s=0.01)  # the activities are still running then
+    async with both().host(evidence.url, options=options) as first:
         for name in ("order", "invoice"):
             await first.client.start(name, 20, instance_id=name)
             await first.client.start(name, 20, instance_id=f"{name}-later", start_at=0.5)
-        await crash(first)
 
 
 async def look(evidence: Evidence, **expected: str) -> None:
@@ -121,7 +122,7 @@ def test_the_others_are_served_and_the_work_of_a_broken_file_waits(tmp_path: Pat
     (tmp_path / "shop.py").write_text(SHOP)
     (tmp_path / "billing.py").write_text(BROKEN)
     asyncio.run(begin(evidence))
-    with host(tmp_path, "shop.py", "billing.py") as process:
+    with host(evidence, "shop.py", "billing.py") as process:
         said = announced(process)
         assert "orchestrators  order" in said
         assert "degraded       1 app could not be loaded" in said
@@ -135,7 +136,7 @@ def test_the_others_are_served_and_the_work_of_a_broken_file_waits(tmp_path: Pat
     ):
         assert words in errors
     (tmp_path / "billing.py").write_text(BILLING)  # somebody mends it
-    with host(tmp_path, "shop.py", "billing.py") as process:
+    with host(evidence, "shop.py", "billing.py") as process:
         assert "degraded" not in announced(process)
         asyncio.run(look(evidence, invoice="Completed", invoice_later="Completed"))
         stop(process)
@@ -144,10 +145,12 @@ def test_the_others_are_served_and_the_work_of_a_broken_file_waits(tmp_path: Pat
 
 @pytest.mark.slow_once
 def test_with_nothing_to_serve_it_says_what_is_wrong_and_touches_no_hub(tmp_path: Path) -> None:
+    evidence = Evidence.in_folder(tmp_path)
     (tmp_path / "billing.py").write_text(BROKEN)
-    with host(tmp_path, "billing.py") as process:
+    with host(evidence, "billing.py") as process:
         assert announced(process) == ""
         _, said = process.communicate(timeout=60)
         assert process.returncode == Exit.USAGE
     assert "no such setting: BILLING_KEY" in said
-    assert not (tmp_path / "hub.db").exists()
+    with pytest.raises(HubNotFoundError):
+        asyncio.run(open_store(evidence.url).open(create=False))

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from durably import App, EngineOptions, OrchestrationContext, OrchestrationFailedError
+from durably import App, OrchestrationContext, OrchestrationFailedError
 from durably.errors import PayloadError
 from tests.faults.checker import check, check_file
 from tests.faults.children import child, line_of, program
-from tests.faults.clients import jobs, live_through
+from tests.faults.clients import jobs, live_through, options_of
 from tests.faults.evidence import Evidence
 
 CAP_MIB = 256
@@ -28,7 +28,6 @@ def test_an_activity_for_which_there_is_no_memory_fails_and_the_others_go_on(tmp
         assert line_of(process) == "all 8 ended"
         assert process.wait(60) == 0
     evidence = Evidence.of_journal(tmp_path)
-    evidence.hub = tmp_path / "hub.db"
     assert check(evidence, floor=1.0).completed == 8
 
 
@@ -70,18 +69,18 @@ def huge_app() -> App:
 HUGE_MIB, ROOM_MIB = 128, 256
 
 
-async def grow(hub: Path) -> None:
+async def grow(evidence: Evidence) -> None:
     """An instance with an activity in flight and buffered events: in memory each of them is there several times."""
-    options = EngineOptions(drain_timeout_s=0.01)
-    async with huge_app().host(f"sqlite:///{hub}", options=options) as host:
+    options = options_of(evidence, drain_timeout_s=0.01)
+    async with huge_app().host(evidence.url, options=options) as host:
         handle = await host.client.start("huge", instance_id="huge")
         for _ in range(HUGE_MIB // 8):
             await handle.raise_event("item", "x" * (8 << 20))
 
 
-async def go_on(hub: Path) -> Any:
-    options = EngineOptions(drain_timeout_s=0.01)
-    async with huge_app().host(f"sqlite:///{hub}", options=options) as host:
+async def go_on(evidence: Evidence) -> Any:
+    options = options_of(evidence, drain_timeout_s=0.01)
+    async with huge_app().host(evidence.url, options=options) as host:
         await host.client.redrive("huge")
         await host.client.raise_event("huge", "end")
         return await host.client.handle("huge").result(timeout=60)
@@ -90,14 +89,14 @@ async def go_on(hub: Path) -> Any:
 @pytest.mark.slow_once
 def test_a_history_larger_than_memory_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
     evidence = Evidence.of_journal(tmp_path)
-    asyncio.run(grow(evidence.hub))
-    limits = {"DURABLY_MAX_HISTORY_MIB": "32", "MALLOC_ARENA_MAX": "1"}
+    asyncio.run(grow(evidence))
+    limits: dict[str, Any] = {"DURABLY_MAX_HISTORY_MIB": "32", "MALLOC_ARENA_MAX": "1"}
     for _ in range(2):  # it stays so
         with program("tests.faults.children", "overgrown", tmp_path, ROOM_MIB, **limits) as process:
             assert "DURABLY_MAX_HISTORY_MIB" in line_of(process), process.communicate()
             assert line_of(process) == "all 8 ended"
             assert process.wait(60) == 0
-    assert asyncio.run(go_on(evidence.hub)) == [8 << 20, "done", False]
+    assert asyncio.run(go_on(evidence)) == [8 << 20, "done", False]
 
 
 @pytest.mark.slow_once
@@ -129,7 +128,7 @@ def deep(levels: int) -> Any:
 
 
 def test_what_is_too_deep_is_refused_where_it_comes_from(tmp_path: Path) -> None:
-    app = App()
+    app, evidence = App(), Evidence.in_folder(tmp_path)
 
     @app.activity
     async def dig(levels: int) -> Any:
@@ -144,7 +143,7 @@ def test_what_is_too_deep_is_refused_where_it_comes_from(tmp_path: Path) -> None
         return "taken"
 
     async def run() -> None:
-        async with app.host(f"sqlite:///{tmp_path / 'hub.db'}", options=EngineOptions()) as host:
+        async with app.host(evidence.url, options=options_of(evidence)) as host:
             with pytest.raises(PayloadError):
                 await host.client.start("takes", deep(10_000))
             handle = await host.client.start("digs", 10_000)
@@ -160,7 +159,7 @@ def test_what_is_too_deep_is_refused_where_it_comes_from(tmp_path: Path) -> None
 
 
 def test_a_loop_that_never_ends_fails_at_its_limit_with_the_cure(tmp_path: Path) -> None:
-    app = App()
+    app, evidence = App(), Evidence.in_folder(tmp_path)
 
     @app.activity
     async def step() -> None: ...
@@ -171,8 +170,8 @@ def test_a_loop_that_never_ends_fails_at_its_limit_with_the_cure(tmp_path: Path)
             await ctx.call_activity(step)
 
     async def run() -> None:
-        options = EngineOptions(max_actions=300)
-        async with app.host(f"sqlite:///{tmp_path / 'hub.db'}", options=options) as host:
+        options = options_of(evidence, max_actions=300)
+        async with app.host(evidence.url, options=options) as host:
             handle = await host.client.start("endless")
             with pytest.raises(OrchestrationFailedError, match=r"300.*continue_as_new"):
                 await handle.result(timeout=60)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from durably import App, AppHost, Client, EngineOptions, OrchestrationContext
+from durably import App, AppHost, Client, OrchestrationContext
 from durably.errors import InstanceAlreadyExistsError, InstanceNotFoundError, InstanceStateError
 from tests.faults.checker import check_file, count_rows
-from tests.faults.clients import SHARED
+from tests.faults.clients import options_of
 from tests.faults.evidence import Evidence
 from tests.faults.linear import Call, linearizable
 from tests.faults.operators import ABSENT, drift, model
@@ -89,9 +89,8 @@ async def look(client: Client, instance_id: str) -> str | None:
 async def race(evidence: Evidence, instances: int, calls: int, seed: int) -> dict[str, list[Call]]:
     """Four clients, two of them with a store of their own, each with calls of its own to each instance in turn."""
     told: dict[str, list[Call]] = {}
-    shared: dict[str, Any] = {} if evidence.is_file else SHARED
     # So that all are evicted now and then.
-    options = EngineOptions(turns_per_batch=2, max_resident_instances=4, **shared)
+    options = options_of(evidence, turns_per_batch=2, max_resident_instances=4)
     async with build().host(evidence.url, options=options) as host, Client(evidence.url) as outside:
 
         async def client(number: int, instance_id: str) -> None:
