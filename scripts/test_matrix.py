@@ -3,11 +3,11 @@
 Usage: scripts/test_matrix.py DEFAULT_PYTHON JOBS [PYTEST_ARGUMENT ...]
 
 Each run writes to a log of its own, so that runs side by side stay readable: the end of the log is printed when it passed,
-all of it when it failed. Tests marked `slow_once` run on DEFAULT_PYTHON only, and take longer than all others: they are two
-runs of their own, those that drive programs and servers (`default_only`), which mostly wait, and the rest. Tests marked
-`default_only` run there as well; those marked `ends_only` are left out on interpreters between the oldest one and
-DEFAULT_PYTHON. A choice of marks (`-m`) runs on all of them what it chooses. One failure fails all; so does a run of nothing
-but runs without tests.
+all of it when it failed. Tests marked `slow_once` run on DEFAULT_PYTHON only, and take longer than all others. They are
+three runs of their own: those that drive programs and servers (`default_only`), which mostly wait, in two halves, of which
+`faults` is one; and the rest. Tests marked `default_only` run there as well; those marked `ends_only` are left out on
+interpreters between the oldest one and DEFAULT_PYTHON. A choice of marks (`-m`) runs on all of them what it chooses. One
+failure fails all; so does a run of nothing but runs without tests.
 """
 
 import subprocess
@@ -25,12 +25,14 @@ TAIL_LINES = 3
 NO_TESTS = 5
 """Exit code of pytest when nothing is left of what was asked for: a file may hold tests of one kind only."""
 
-PROGRAMS, ONCE = "slow_once and default_only", "slow_once and not default_only"
+PROGRAMS = "slow_once and default_only and not faults"
+FAULTS = "slow_once and default_only and faults"
+ONCE = "slow_once and not default_only"
 DEFAULT = "not slow_once"
 OLDEST = f"{DEFAULT} and not default_only"
 BETWEEN = f"{OLDEST} and not ends_only"
 
-_CALLED = {PROGRAMS: "programs", ONCE: "slow"}
+_CALLED = {PROGRAMS: "programs", FAULTS: "faults", ONCE: "slow"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,9 @@ def shares_of(pythons: dict[str, str], default: str, pytest_arguments: list[str]
     others = [minor for minor in pythons if minor != first]
     return [
         share(first, PROGRAMS),
-        share(first, ONCE),
+        share(first, FAULTS),
         share(first, DEFAULT),
+        share(first, ONCE),
         *(share(minor, OLDEST if minor == oldest else BETWEEN) for minor in others),
     ]
 

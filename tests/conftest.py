@@ -26,6 +26,7 @@ _ON_DEFAULT = (
     "conformance",
     "examples",
     "faults",
+    "grpc",
     "http",
     "integration",
     "notices",
@@ -66,6 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("default_only")
         elif _is_in(_ON_ENDS, path):
             item.add_marker("ends_only")
+        if _is_in(("faults",), path):
+            item.add_marker("faults")
     if os.environ.get("DURABLY_SOAK"):
         return
     soak = [item for item in items if item.get_closest_marker("soak")]

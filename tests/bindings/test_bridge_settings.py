@@ -10,6 +10,7 @@ import pytest
 
 from durably import App, EngineOptions, OrchestrationContext, QueueMessage, RegistrationError
 from durably.bindings.connections import Connections
+from durably.cli.faces import Faces
 from durably.cli.serving import Service, announce
 from durably.clock import SystemClock
 from tests.bindings.broker_conformance import PATIENCE_S, until
@@ -133,7 +134,7 @@ def test_durably_run_names_queues_and_timers(
         announce(
             Service(app=app, hub="memory://", missing=0, open_http=no_http, settings={}),
             app.host("memory://"),
-            None,
+            Faces(),
         )
 
     asyncio.run(main())

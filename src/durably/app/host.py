@@ -22,7 +22,9 @@ from durably.engine.options import EngineOptions
 from durably.errors import OperationError, UsageError
 from durably.executors.native import NativeExecutor, NativeOptions
 from durably.executors.rehearsal import Audience, RehearsedExecutor, rehearse_live
+from durably.executors.router import RouterExecutor
 from durably.executors.stalls import StallWatch
+from durably.management import Management
 from durably.program.noticing import NOTICING
 from durably.program.run import ProgramOptions
 from durably.program.versions import Versioning
@@ -34,6 +36,7 @@ from durably.triggers.trigger_host import TriggerHost
 
 if TYPE_CHECKING:
     from durably.app.app import App
+    from durably.executors.remote.executor import RemoteExecutor
     from durably.http_api.options import HttpOptions
     from durably.http_api.server import HttpServer
 
@@ -44,10 +47,12 @@ class AppHost:
     Attributes:
         client: Starts and controls instances.
         connections: To brokers, by the names of their settings; for as long as it runs.
+        workers: Runs what the app has no function for, in workers that connect to this host; or None.
 
     Args:
         audience: Is told of what fails, and of code that is not deterministic: each turn is replayed. For development.
         settings: By the names of environment variables; the environment by default.
+        workers: As above.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class AppHost:
         *,
         audience: Audience | None = None,
         settings: Mapping[str, str] | None = None,
+        workers: RemoteExecutor | None = None,
     ) -> None:
         options = EngineOptions.from_environment(settings) if options is None else options
         _check_host(hub, options)
@@ -94,7 +100,12 @@ class AppHost:
             lease_s=options.lease_s,
         )
         self._rehearsal = None if audience is None else RehearsedExecutor(executor, audience)
-        self.engine = Host(store, self._rehearsal or executor, options, clock, random)
+        here = self._rehearsal or executor
+        everywhere = here if workers is None else RouterExecutor(here, workers)
+        self.engine = Host(store, everywhere, options, clock, random)
+        self.workers = workers
+        if workers is not None:
+            workers.connect(self.engine.submit)
         self._app = app
         self._settings = settings
         is_shared = store.capabilities.shared
@@ -174,6 +185,11 @@ class AppHost:
             RegistrationError: The setting is missing, is no URL of a store, or its extra is not installed.
         """
         return BlobContainer(container, self._blobs.store(connection))
+
+    @property
+    def management(self) -> Management:
+        """The operations behind `client`, with payloads as they are stored: what faces beside this host work on."""
+        return self._operations
 
     async def rehearse(self) -> None:
         """Replay what is under way, so that the audience hears of code that does otherwise than before."""

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,8 +65,8 @@ def load_apps(texts: Iterable[str]) -> App:
     return _together([load_app(text) for text in texts])
 
 
-def load_what_loads(texts: Iterable[str]) -> tuple[App, list[AppError]]:
-    """One app of all functions of those that can be loaded, and what is wrong with the others.
+def load_what_loads(texts: Collection[str]) -> tuple[App, list[AppError]]:
+    """One app of all functions of those that can be loaded, and what is wrong with the others; of none an empty one.
 
     Raises:
         AppError: None can be loaded, or they do not fit together.
@@ -79,6 +79,8 @@ def load_what_loads(texts: Iterable[str]) -> tuple[App, list[AppError]]:
             apps.append(load_app(text))
         except AppError as error:
             failed.append(error)
+    if not texts:
+        return App(), failed
     if not apps:
         for error in failed[:-1]:
             error.show()

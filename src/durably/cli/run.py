@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from durably.app import App, AppHost
     from durably.cli.processes.worker import Attached
     from durably.config.settings import Settings
+    from durably.grpc_server.server import GrpcServer
     from durably.http_api.server import HttpServer
 
 LINGER_S = 0.5
@@ -25,15 +26,23 @@ Examples:
   durably run orders.py
   durably run shop.orders shop.billing:app --hub sqlite:////var/lib/shop/hub.db
   durably run orders.py --port 8080
+  durably run --grpc localhost:4001
   durably run orders.py --dev
   durably run orders.py --hub postgresql://db/shop --processes auto
 """
 
 
 @click.command("run", short_help="Serve a hub until stopped.", epilog=_EXAMPLES)
-@click.argument("apps", metavar="APP...", nargs=-1, required=True)
+@click.argument("apps", metavar="[APP]...", nargs=-1)
 @app_hub_option
 @serving_options
+@click.option(
+    "--grpc",
+    metavar="ADDRESS:PORT",
+    envvar="DURABLY_GRPC",
+    show_envvar=True,
+    help="Also serve gRPC there, for clients of the Durable Task SDKs; APP may be left out then.",
+)
 @click.option(
     "--dev",
     is_flag=True,
@@ -59,6 +68,7 @@ def run_command(
     port: int | None,
     http: bool,
     insecure: bool | None,
+    grpc: str | None,
     dev: bool,
     processes: Count | None,
 ) -> int:
@@ -81,6 +91,9 @@ def run_command(
     HTTP: the management API and the HTTP functions of the APPs (more in DURABLY_HTTP_..., see HttpOptions).
     Nobody on this machine needs a key until there is one: durably keys create NAME --role ROLE. Any other --host needs one.
 
+    --grpc localhost:4001: the Durable Task protocol, with the keys, tokens and certificates of HTTP. What the APPs do not
+    know waits for somebody who does.
+
     --processes: one process holds the port and starts the others, each a host of its own; what they print comes with their
     numbers. One that dies is replaced. SIGHUP starts new ones with the code as it is now, one after the other, and each old
     one stops when the new one serves. When five in a row do not get to serve, all ends. MIN:MAX starts and stops workers as
@@ -94,9 +107,10 @@ def run_command(
 
     settings = settings_of_apps(apps)
     said: dict[str, Any] = {"hub": hub, "bind": bind, "port": port, "http": http, "insecure": insecure}
-    said |= {"dev": dev, "processes": processes, **left_to_files(context, settings)}
+    said |= {"dev": dev, "processes": processes, "grpc": grpc, **left_to_files(context, settings)}
     face = Face(said["bind"], said["port"], said["insecure"]) if said["http"] else None
     attached = settings_of(context).attached
+    _check_grpc(context, apps, said)
     if attached is None and said["processes"] is not None:
         from durably.cli.processes.run import can_share, run_processes
 
@@ -123,6 +137,11 @@ def run_command(
     async def open_http(host: AppHost) -> HttpServer | None:
         return None if face is None else await _open(app, host, face, settings, attached)
 
+    async def open_grpc(host: AppHost) -> GrpcServer:
+        from durably.cli.faces import open_grpc
+
+        return await open_grpc(host, said["grpc"], settings, insecure=said["insecure"])
+
     return run_loop(
         serve(
             Service(
@@ -130,12 +149,38 @@ def run_command(
                 hub=said["hub"],
                 missing=len(failed),
                 open_http=open_http,
+                open_grpc=open_grpc if said["grpc"] else None,
                 settings=settings,
                 ready=None if attached is None else attached.is_ready,
                 controlled=attached is not None,
             )
         )
     )
+
+
+def _check_grpc(context: click.Context, apps: tuple[str, ...], said: dict[str, Any]) -> None:
+    """Refuse before anything is opened what cannot be served over gRPC.
+
+    Raises:
+        UsageError: There is no APP and no gRPC, the address is none, or another option does not go with it.
+    """
+    if not said["grpc"]:
+        if not apps:
+            raise click.UsageError(
+                "Missing argument 'APP...': expected a file or module, or --grpc ADDRESS:PORT for a host without one",
+                context,
+            )
+        return
+    for option in ("dev", "processes"):
+        if said[option]:
+            raise click.UsageError(
+                f"--grpc is served by one process that stays: leave --{option} out", context
+            )
+    try:
+        from durably.grpc_server.server import Address
+    except ImportError as error:
+        raise OperationError(f"gRPC needs the extra 'grpc' ({error}): pip install 'durably[grpc]'") from None
+    Address.parse(said["grpc"])
 
 
 class Face(NamedTuple):
@@ -152,7 +197,11 @@ async def _open(
     """Serve HTTP. Where nobody has asked for it, a port that is taken, or no server at all, is no reason not to start."""
     asked = face.port is not None or face.bind is not None or app.serves_http
     try:
+        from importlib import import_module
+
         from durably.http_api.options import HttpOptions
+
+        import_module("durably.http_api.server")  # the options alone need no extra
     except ImportError as error:
         if asked:
             raise OperationError(

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from durably.app import App, AppHost
+from durably.cli.faces import Faces, remote_workers
 from durably.cli.hosting import Signals, drain
 from durably.cli.output import Exit, complain, say
 from durably.engine.options import EngineOptions
 
 if TYPE_CHECKING:
     from durably.executors.rehearsal import Audience
+    from durably.grpc_server.server import GrpcServer
     from durably.http_api.server import HttpServer
 
 STALL_LIMIT_S = 300.0
@@ -36,6 +38,7 @@ class Service:
         hub: URL of the hub.
         missing: How many apps could not be loaded.
         open_http: Opens the HTTP face of a host; None when there is none.
+        open_grpc: Opens its gRPC face. Workers may come then: what the apps do not know waits for one that does.
         stall_limit_s: See `EngineOptions`, where the environment does not say it.
         audience: Is told of what fails; for development.
         lifeline: A pipe: when its other end is closed, the host lets go at once, without waiting for what runs.
@@ -50,6 +53,7 @@ class Service:
     missing: int
     open_http: Callable[[AppHost], Awaitable[HttpServer | None]]
     settings: Mapping[str, str]
+    open_grpc: Callable[[AppHost], Awaitable[GrpcServer]] | None = None
     stall_limit_s: float = STALL_LIMIT_S
     audience: Audience | None = None
     lifeline: int | None = None
@@ -69,22 +73,22 @@ async def serve(service: Service) -> int:
             None,
             audience=service.audience,
             settings=service.settings,
+            workers=None if service.open_grpc is None else remote_workers(service.settings),
         )
         await host.start()
         try:
-            server = await service.open_http(host)
+            faces = await _open(service, host)
         except BaseException:
             await host.stop(0)
             raise
-        announce(service, host, server)
-        cut = await _until_over(host, server, signals, service.lifeline)
-        why = _failure(service, host, server)
+        announce(service, host, faces)
+        cut = await _until_over(host, faces.http, signals, service.lifeline)
+        why = _failure(service, host, faces.http)
         if cut:
-            await _let_go(host, server)
+            await _let_go(host, faces)
             return Exit.OK
         try:
-            if server is not None:
-                await server.stop()
+            await faces.stop()
         except Exception:
             if why is None:
                 raise
@@ -97,9 +101,20 @@ async def serve(service: Service) -> int:
     return Exit.OK
 
 
+async def _open(service: Service, host: AppHost) -> Faces:
+    http = await service.open_http(host)
+    try:
+        return Faces(http, None if service.open_grpc is None else await service.open_grpc(host))
+    except BaseException:
+        await Faces(http).stop()
+        raise
+
+
 def _options(service: Service) -> EngineOptions:
     options = engine_options(service.settings, service.stall_limit_s)
-    if service.missing:  # what they would do is not failed: it waits for a host that knows it
+    if (
+        service.missing or service.open_grpc is not None
+    ):  # what they would do is not failed: it waits for a host that knows it
         options = replace(options, unknown_functions="wait")
     return options
 
@@ -151,17 +166,16 @@ async def _until_over(
     return cut.is_set() and not signals.asked.is_set()
 
 
-async def _let_go(host: AppHost, server: HttpServer | None) -> None:
+async def _let_go(host: AppHost, faces: Faces) -> None:
     """The hub is free for the next one on return. What runs is cancelled, and done again by the next one."""
-    leaving = None if server is None else asyncio.ensure_future(server.stop())
+    leaving = asyncio.ensure_future(faces.stop())
     await host.stop(0)
-    if leaving is not None:
-        await asyncio.wait({leaving}, timeout=_REQUESTS_S)
+    await asyncio.wait({leaving}, timeout=_REQUESTS_S)
 
 
-def announce(service: Service, host: AppHost, server: HttpServer | None) -> None:
+def announce(service: Service, host: AppHost, faces: Faces) -> None:
     """Say what is served."""
-    lines = list(_served(service, host, server))
+    lines = list(_served(service, host, faces))
     if service.ready is not None:
         service.ready(host, lines)
         return
@@ -171,7 +185,7 @@ def announce(service: Service, host: AppHost, server: HttpServer | None) -> None
     click.echo(f"Ready{took}; Ctrl-C stops")
 
 
-def _served(service: Service, host: AppHost, server: HttpServer | None) -> Iterator[str]:
+def _served(service: Service, host: AppHost, faces: Faces) -> Iterator[str]:
     registry = service.app.registry
     yield f"Serving {host.engine.store.url} (pid {os.getpid()})"
     yield f"  orchestrators  {', '.join(registry.names('orchestrator')) or 'none'}"
@@ -182,10 +196,12 @@ def _served(service: Service, host: AppHost, server: HttpServer | None) -> Itera
         yield f"  queues         {', '.join(queues)}"
     if timers := [function.name for function in service.app.timer_functions]:
         yield f"  timers         {', '.join(timers)}"
-    if server is not None:
-        yield f"  http           {server.url} ({server.way_in})"
-        for line in server.routes:
+    if faces.http is not None:
+        yield f"  http           {faces.http.url} ({faces.http.way_in})"
+        for line in faces.http.routes:
             yield f"                 {line}"
+    if faces.grpc is not None:
+        yield f"  grpc           {faces.grpc.url} ({faces.grpc.way_in})"
     if service.missing:
         are = "app" if service.missing == 1 else "apps"
         yield f"  degraded       {service.missing} {are} could not be loaded, see above: the work waits"

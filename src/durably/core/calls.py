@@ -44,12 +44,13 @@ def order_child(
 
 
 def _start(state: InstanceState, action: ChildScheduled, number: int) -> StartInstance:
+    parent = _reference(state, action.seq, number)
     return StartInstance(
         name=action.name,
         input=action.input,
         execution_id=derived_execution_id(state.begun.execution_id, f"child:{action.seq}:{number}"),
         version=action.version,
-        parent=_reference(state, action.seq, number),
+        parent=msgspec.structs.replace(parent, name=state.begun.name),
         tags=action.tags,
     )
 

@@ -35,6 +35,7 @@ class ParentRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
         seq: The call in that execution.
         attempt: Which attempt of the call this child is; the first is 1.
         life: `ExecutionStarted.life` of the parent, or None: the child is from before that was recorded.
+        name: The orchestrator of the parent, for the code of the child; None elsewhere, and as above.
     """
 
     instance_id: str
@@ -42,6 +43,7 @@ class ParentRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seq: int
     attempt: int = 1
     life: str | None = None
+    name: str | None = None
 
 
 # --- what arrives ------------------------------------------------------------------------------------------------
@@ -73,6 +75,7 @@ class ExecutionStarted(Event, tag=2):
             `execution_id`: an execution that was rewound is to its code the one that it was. None: `execution_id`.
         reason: Why the instance was restarted, for people.
         began_as: `life` of an execution that continues another one as new; None: `origin`.
+        remote: Its code runs in workers, which see what arrives in batches and answer later; see `Answered`.
     """
 
     instance_id: str
@@ -89,6 +92,7 @@ class ExecutionStarted(Event, tag=2):
     seed: str | None = None
     reason: str | None = None
     began_as: str | None = None
+    remote: bool = False
 
     @property
     def origin(self) -> str:
@@ -246,6 +250,22 @@ class TurnInterrupted(Event, tag=15):
     parked: bool = False
 
 
+class Answered(Event, tag=17):
+    """A worker has answered: what it decided follows. Only in executions that are `ExecutionStarted.remote`.
+
+    What arrives meanwhile stands before it and is not seen by the code yet: an answer belongs to the arrivals that it takes.
+
+    Attributes:
+        at: The time that the code was told, microseconds since 1970 UTC.
+        taken: So many arrivals the code has seen, the oldest of those that no answer before has taken.
+        answer: What the answer says beyond the events that follow, in the form of whoever speaks with the workers.
+    """
+
+    at: int
+    taken: int
+    answer: bytes
+
+
 class LockGranted(Event, tag=44):
     """One of the entities of the lock `seq` is locked. User code sees the last one only, as completion of the lock."""
 
@@ -278,6 +298,7 @@ class TaskScheduled(Event, tag=20):
         retry: The policy, or None for a single attempt.
         timeout_us: Each attempt fails this long after it was scheduled, or None.
         tags: Set by the caller.
+        detail: What the protocol of a worker that calls says beyond this, or None.
     """
 
     seq: int
@@ -286,6 +307,7 @@ class TaskScheduled(Event, tag=20):
     retry: RetrySpec | None = None
     timeout_us: int | None = None
     tags: dict[str, str] | None = None
+    detail: bytes | None = None
 
 
 class ChildScheduled(Event, tag=21):
@@ -417,11 +439,13 @@ class ContinuedAsNew(Event, tag=32):
         input: Of the new execution.
         preserve_events: False drops events that nobody consumed.
         version: The version of the instance from then on; None keeps the one that it has, and "" takes it away.
+        carried: The events that move on, where only the code of a worker knows them; None: those that nobody consumed.
     """
 
     input: Payload
     preserve_events: bool = True
     version: str | None = None
+    carried: tuple[EventRaised, ...] | None = None
 
 
 class UndoAdded(Event, tag=34):
@@ -487,6 +511,7 @@ Arrival: TypeAlias = (
     | Rewound
     | AttemptInterrupted
     | TurnInterrupted
+    | Answered
     | LockGranted
     | EntityAnswered
 )

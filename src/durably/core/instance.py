@@ -12,6 +12,7 @@ import msgspec
 
 from durably.core.events import (
     ActionCanceled,
+    Answered,
     AttemptFailed,
     AttemptInterrupted,
     AttemptStarted,
@@ -121,6 +122,8 @@ class InstanceState(msgspec.Struct, eq=False):
         interrupted: The newest `AttemptInterrupted` of each call that has one; kept when the call ends.
         section: The critical section that the code has, or waits for.
         held_back: Calls of entities that are not sent: their critical section was rewound, and its locks are not back.
+        answers: Answers of workers so far.
+        untaken: Arrivals that the code of a worker has not seen yet.
     """
 
     instance_id: str
@@ -144,6 +147,13 @@ class InstanceState(msgspec.Struct, eq=False):
     interrupted: dict[int, AttemptInterrupted] | None = None
     section: Section | None = None
     held_back: frozenset[int] = frozenset()
+    answers: int = 0
+    untaken: int = 0
+
+    @property
+    def is_working(self) -> bool:
+        """True while an activity of it runs, or a worker has to be asked: after a crash somebody has to see to that."""
+        return (self.tasks_open > 0 or self.untaken > 0) and not self.ended
 
     @classmethod
     def fold(cls, instance_id: str, history: Iterable[HistoryEvent]) -> InstanceState:
@@ -285,6 +295,19 @@ def _execution_started(state: InstanceState, event: ExecutionStarted) -> None:
     state.started = event
     state.status = _RUNNING
     state.custom_status = event.custom_status
+    if event.remote:
+        state.untaken = 1
+
+
+def _answered(state: InstanceState, event: Answered) -> None:
+    state.answers += 1
+    state.untaken -= event.taken
+
+
+def _arrived(state: InstanceState) -> None:
+    """Of a remote execution: one more thing that the code has to see."""
+    if state.started is not None and state.started.remote:
+        state.untaken += 1
 
 
 def _task_scheduled(state: InstanceState, event: TaskScheduled) -> None:
@@ -313,6 +336,9 @@ def _event_awaited(state: InstanceState, event: EventAwaited) -> None:
 
 
 def _event_raised(state: InstanceState, event: EventRaised) -> None:
+    if state.started is not None and state.started.remote:
+        state.untaken += 1  # who waits for it is known to the code alone
+        return
     if state.events is None:
         state.events = EventMatcher()
     seq = state.events.raised(event)
@@ -322,6 +348,7 @@ def _event_raised(state: InstanceState, event: EventRaised) -> None:
 
 def _task_ended(state: InstanceState, event: TaskCompleted | TaskFailed) -> None:
     state.take(event.seq, event)
+    _arrived(state)
 
 
 def _attempt_failed(state: InstanceState, event: AttemptFailed) -> None:
@@ -339,6 +366,7 @@ def _attempt_started(state: InstanceState, event: AttemptStarted) -> None:
 
 def _closed(state: InstanceState, event: TimerFired | RetryDeclined) -> None:
     state.take(event.seq, event)
+    _arrived(state)
 
 
 def _given_up(state: InstanceState, event: ActionCanceled) -> None:
@@ -523,6 +551,7 @@ TRANSITIONS: dict[type[Event], Callable[[InstanceState, Event], None]] = {
     ContinuedAsNew: _continued,
     AttemptInterrupted: _attempt_interrupted,
     TurnInterrupted: _nothing,
+    Answered: _answered,
     PatchApplied: _nothing,
     UndoAdded: _undo_added,
     UndoEnded: _undo_ended,

@@ -117,7 +117,7 @@ def _check_row(row: InstanceRow, state: InstanceState) -> None:
     told = (state.status, state.custom_status, state.output if state.ended else None)
     if seen != told:
         raise _broken("I2", row.instance_id, f"its row says {seen}, its history {told}")
-    needs_load = not state.ended and (state.tasks_open > 0 or row.blocked is not None)
+    needs_load = not state.ended and (state.is_working or row.blocked is not None)
     if needs_load and not row.in_flight:
         raise _broken("I8", row.instance_id, "it has activities open and a recovery would not load it")
 
@@ -140,6 +140,8 @@ def _check_cause(
         return
     if state.continuing and any(isinstance(decode_body(message.body), Continue) for message in inbox):
         return
-    if state.open or inbox or timers or row.blocked is not None:
+    if state.open or state.untaken or inbox or timers or row.blocked is not None:
         return
+    if state.answers:
+        return  # its code waits for an event: which one, its worker alone knows
     raise _broken("I8", row.instance_id, "it lives, and nothing will ever move it")

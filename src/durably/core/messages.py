@@ -6,7 +6,7 @@ from typing import TypeAlias, dataclass_transform
 
 import msgspec
 
-from durably.core.events import EventRaised, ParentRef, Payload
+from durably.core.events import Action, EventRaised, ParentRef, Payload
 from durably.core.ids import next_execution_id
 from durably.errors import FailureDetails
 
@@ -277,6 +277,29 @@ class AttemptLost(Body, tag=25):
     deliveries: int
 
 
+class WorkerAnswered(Body, tag=26):
+    """A worker has run the code of an execution on what had arrived.
+
+    Attributes:
+        execution_id: The execution; another one has nothing to do with it.
+        number: Of the answer within the execution; the first is 1. A second one with the same number comes too late.
+        at: See `Answered`.
+        taken: See `Answered`.
+        answer: See `Answered`.
+        actions: What it decided, in order; an outcome is the last.
+        seen: Checksum of all that the code has seen, before and with this. Arrivals that were not durable when a worker was
+            asked may come again in another order, and then it is no answer to them.
+    """
+
+    execution_id: str
+    number: int
+    at: int
+    taken: int
+    answer: bytes
+    actions: tuple[Action, ...]
+    seen: int = 0
+
+
 MessageBody: TypeAlias = (
     StartInstance
     | RaiseEvent
@@ -299,6 +322,7 @@ MessageBody: TypeAlias = (
     | EntityDone
     | EntityLocked
     | AttemptLost
+    | WorkerAnswered
 )
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from durably.core.ids import derived_execution_id
+from durably.core.ids import check_tags, derived_execution_id
 from durably.core.instance import InstanceState
 from durably.core.messages import StartInstance
 from durably.errors import InvalidTextError
@@ -158,3 +158,17 @@ def with_callback(tags: dict[str, str] | None, url: str | None) -> dict[str, str
     """
     given = url if url is not None else (tags or {}).get(CALLBACK)
     return tags if given is None else {**(tags or {}), CALLBACK: check_callback(given, "callback URL")}
+
+
+def checked_tags(tags: dict[str, str] | None) -> dict[str, str] | None:
+    """Tags as callers may give them.
+
+    Raises:
+        InvalidTextError: They cannot be stored, one is the runtime's own, or the callback is no URL.
+    """
+    for name in tags or ():
+        if name.startswith(OWN) and name != CALLBACK:
+            raise InvalidTextError(
+                f"The tag {name[:100]!r} is the runtime's own: expected a name that does not begin with '{OWN}'"
+            )
+    return with_callback(check_tags(tags), None)

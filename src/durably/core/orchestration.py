@@ -23,6 +23,7 @@ from durably.core.events import (
     OUTCOMES,
     Action,
     ActionCanceled,
+    Answered,
     Arrival,
     AttemptFailed,
     AttemptStarted,
@@ -77,6 +78,7 @@ from durably.core.messages import (
     Suspend,
     Terminate,
     TimerDue,
+    WorkerAnswered,
     unknown_call_of,
 )
 from durably.core.notices import NO_NOTICES, NoticeRules, notice_of
@@ -159,6 +161,8 @@ class Commit(msgspec.Struct, eq=False):
                 return self._entity_done(body)
             case EntityLocked():
                 return self._entity_locked(body)
+            case WorkerAnswered():
+                return self._worker_answered(body)
             case RaiseEvent():
                 return self._raise_event(body)
             case Cancel():
@@ -172,6 +176,14 @@ class Commit(msgspec.Struct, eq=False):
             case _:
                 text = f"a {type(body).__name__} reached a running instance"
                 raise InvariantError("I5", self.state.instance_id, text)
+
+    def _worker_answered(self, body: WorkerAnswered) -> Arrival | None:
+        state = self.state
+        if body.execution_id != state.begun.execution_id or body.number != state.answers + 1:
+            return None  # somebody else has answered
+        event = Answered(body.at, body.taken, body.answer)
+        self.record(event)
+        return event
 
     def begin(self, started: ExecutionStarted) -> ExecutionStarted:
         """Record the first event of an execution."""
@@ -539,9 +551,15 @@ class Commit(msgspec.Struct, eq=False):
             )
 
     def _end(self, order: Cancel | Terminate | None) -> None:
-        """The execution ended: give up what is open, and tell the parent when the instance ended with it."""
+        """The execution ended: give up what is open, and tell the parent when the instance ended with it.
+
+        Calls of the code of a worker go on when it ended by itself: with its protocol nobody gives them up.
+        """
         state = self.state
+        goes_on = order is _GIVEN_UP and state.started is not None and state.started.remote
         for action in list(state.open.values()):
+            if goes_on and isinstance(action, TaskScheduled | ChildScheduled):
+                continue
             self._undo(action, order)
             self.record(ActionCanceled(action.seq))
         self.messages += release_all(self.state)
@@ -565,7 +583,9 @@ class Commit(msgspec.Struct, eq=False):
 
     def _continue(self, action: ContinuedAsNew) -> None:
         events = self.state.events
-        carried = tuple(events.unconsumed()) if events is not None and action.preserve_events else ()
+        carried = action.carried
+        if carried is None:
+            carried = tuple(events.unconsumed()) if events is not None and action.preserve_events else ()
         body = Continue(
             action.input,
             next_execution_id(self.state.begun.execution_id),

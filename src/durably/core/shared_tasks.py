@@ -23,6 +23,7 @@ class SharedCall(msgspec.Struct, frozen=True, array_like=True, gc=False):
         input: Of the activity.
         tags: Set by the caller of the activity.
         deliveries: How often the attempt was handed to a host before it came into the queue.
+        detail: See `TaskScheduled.detail`.
     """
 
     execution_id: str
@@ -31,6 +32,7 @@ class SharedCall(msgspec.Struct, frozen=True, array_like=True, gc=False):
     input: Payload
     tags: dict[str, str] | None = None
     deliveries: int = 0
+    detail: bytes | None = None
 
 
 class TaskInfo(NamedTuple):
@@ -88,7 +90,9 @@ def task_row(
         deliveries: See `SharedCall`.
     """
     seq = scheduled.seq
-    call = SharedCall(execution_id, seq, attempt, scheduled.input, scheduled.tags, deliveries)
+    call = SharedCall(
+        execution_id, seq, attempt, scheduled.input, scheduled.tags, deliveries, scheduled.detail
+    )
     return TaskRow(task_id(execution_id, seq, attempt), instance_id, scheduled.name, now, _encode(call))
 
 

@@ -32,6 +32,7 @@ _NAMES = {
     "AttemptInterrupted": "TaskAttemptInterrupted",
     "TurnInterrupted": "OrchestratorInterrupted",
     "EventAwaited": "EventAwaited",
+    "Answered": "WorkerAnswered",
     "StartSent": "OrchestrationStarted",
     "CustomStatusSet": "CustomStatusSet",
     "Rewound": "ExecutionRewound",
@@ -53,7 +54,21 @@ _OF_ENTITY = {
     "ActionCanceled": "EntityOperationCanceled",
 }
 _NOT_SHOWN = frozenset(
-    ("input", "result", "value", "at", "name", "operation", "seq", "retry", "timeout_us", "parent")
+    (
+        "input",
+        "result",
+        "value",
+        "at",
+        "name",
+        "operation",
+        "seq",
+        "retry",
+        "timeout_us",
+        "parent",
+        "answer",
+        "detail",
+        "carried",
+    )
 )
 _INSTANTS = frozenset(("fire_at", "retry_at", "start_at", "created_at"))
 
@@ -136,7 +151,7 @@ def _details(event: HistoryEvent) -> dict[str, Any]:
     details: dict[str, Any] = {}
     for field in event.__struct_fields__:
         value = getattr(event, field)
-        if field in _NOT_SHOWN or value is None or value == ():
+        if field in _NOT_SHOWN or value is None or value == () or (field == "remote" and not value):
             continue
         details[field] = instant(value).isoformat() if field in _INSTANTS else _plain(value)
     return details

@@ -33,6 +33,9 @@ _CANCEL_PATIENCE_US = 5_000_000
 """What a cancelled attempt may take to clean up while its host stops."""
 
 
+_ELSEWHERE = -1
+"""Stands for the limit of an activity that runs elsewhere, see `Executor.elsewhere`."""
+
 _CLAIMED = -1
 """Stands for the seq of a call where the id of an attempt in the queue that all hosts share stands for its execution."""
 
@@ -51,6 +54,16 @@ class Work(msgspec.Struct, eq=False):
 
 class Suspect(Work):
     """An attempt that was running when a process died. Its limit is a number, see `_free`."""
+
+
+class Elsewhere(Work):
+    """An attempt that a worker of another process runs: it takes no place.
+
+    Attributes:
+        begun: A worker has it.
+    """
+
+    begun: bool = False
 
 
 class Claimed(Work, kw_only=True):
@@ -100,6 +113,7 @@ class ActivityPool:
             str, deque[Work]
         ] = {}  # by function, so that a limited one cannot hold up the others
         self._running = 0
+        self._running_elsewhere = 0
         self._running_by_name: dict[str, int] = {}
         self._unknown_wait = unknown_wait
         self._stopping = False
@@ -163,9 +177,14 @@ class ActivityPool:
             name,
             scheduled.input,
             scheduled.tags,
+            scheduled.detail,
         )
         limits = self._limits
-        work = self._works[key] = Work(key, call, limits[name] if name in limits else self._limit_of(name))
+        limit = limits[name] if name in limits else self._limit_of(name)
+        if limit == _ELSEWHERE:
+            self._run_elsewhere(key, call)
+            return
+        work = self._works[key] = Work(key, call, limit)
         if (
             self._running < self.limit
             and name not in self._queues
@@ -194,7 +213,9 @@ class ActivityPool:
         """
         key = (task_id, _CLAIMED)
         self.abort(*key)
-        work = Claimed(key, call, self._limit_of(call.name), began=began, done=done)
+        limit = self._limit_of(call.name)
+        # One that runs elsewhere takes a place all the same: what a host has claimed it wants to begin soon.
+        work = Claimed(key, call, None if limit == _ELSEWHERE else limit, began=began, done=done)
         self._works[key] = work
         self._queue(work)
         self._start_queued()
@@ -218,9 +239,20 @@ class ActivityPool:
             return
         name, seq = scheduled.name, scheduled.seq
         call = ActivityCall(
-            instance_id, execution_id, seq, attempt, deliveries + 1, name, scheduled.input, scheduled.tags
+            instance_id,
+            execution_id,
+            seq,
+            attempt,
+            deliveries + 1,
+            name,
+            scheduled.input,
+            scheduled.tags,
+            scheduled.detail,
         )
         limit = self._limit_of(name)
+        if limit == _ELSEWHERE:
+            self._run_elsewhere(key, call)
+            return
         work = self._works[key] = Suspect(key, call, self.limit if limit is None else limit)
         self._company.apply(work, deliveries, partial(self._admit, work))
 
@@ -278,7 +310,7 @@ class ActivityPool:
             whose: Says of an instance id whether it goes.
             timeout_s: How long running attempts may take.
         """
-        for work in [work for work in self._works.values() if work.task is None and work.result is None]:
+        for work in [work for work in self._works.values() if _waits(work)]:
             if _goes(work, whose):
                 self.abort(*work.key)
         ended = asyncio.Event()
@@ -310,7 +342,7 @@ class ActivityPool:
         One that does not let itself be cancelled is left behind after a while.
         """
         self._stopping = True
-        if self._running and timeout_s > 0:
+        if (self._running or self._running_elsewhere) and timeout_s > 0:
             idle = self._idle = asyncio.Event()
             enough = self._clock.call_later(int(timeout_s * 1_000_000), idle.set)
             await idle.wait()
@@ -351,6 +383,9 @@ class ActivityPool:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _limit_of(self, name: str) -> int | None:
+        if self.executor.elsewhere("activity", name):
+            self._limits[name] = _ELSEWHERE
+            return _ELSEWHERE
         limit = self.executor.concurrency(name)
         if self._unknown_wait and not self.executor.serves("activity", name):
             _log.warning(
@@ -384,6 +419,26 @@ class ActivityPool:
             if is_told and call.begun is None:
                 self._begun(work)
 
+    def _run_elsewhere(self, key: tuple[str, int], call: ActivityCall) -> None:
+        if self._stopping:
+            return  # its call is in the history
+        work = Elsewhere(key, call, None)
+        work.call = msgspec.structs.replace(call, begun=partial(self._begun_elsewhere, work))
+        self._works[key] = work
+        work.task = asyncio.get_running_loop().create_task(self.executor.perform(work.call))
+        work.task.add_done_callback(partial(self._ended_elsewhere, work))
+
+    def _begun_elsewhere(self, work: Elsewhere) -> None:
+        if not work.begun and work.task is not None:
+            work.begun = True
+            self._running_elsewhere += 1
+
+    def _ended_elsewhere(self, work: Elsewhere, task: asyncio.Task[ActivityDone]) -> None:
+        work.task = None
+        if work.begun:
+            self._running_elsewhere -= 1
+        self._conclude(work, task)
+
     def _begun(self, work: Work) -> None:
         """Its code runs: its time begins."""
         if isinstance(work, Claimed):
@@ -416,7 +471,11 @@ class ActivityPool:
             self._free(work)
         if self._queues:
             self._start_queued()
-        if self._idle is not None and not self._running:
+        self._conclude(work, task)
+
+    def _conclude(self, work: Work, task: asyncio.Task[ActivityDone]) -> None:
+        """An attempt has ended: tell whoever waits for that, and whoever wants its result."""
+        if self._idle is not None and not (self._running or self._running_elsewhere):
             self._idle.set()
         if self._leavers:
             self._tell_leavers()
@@ -468,6 +527,11 @@ class ActivityPool:
 
 def _failed(call: ActivityCall, error: BaseException) -> ActivityDone:
     return ActivityDone(call.execution_id, call.seq, call.attempt, None, FailureDetails.of(error))
+
+
+def _waits(work: Work) -> bool:
+    """Whether an attempt has neither begun nor ended."""
+    return work.result is None and (work.task is None or (isinstance(work, Elsewhere) and not work.begun))
 
 
 def _goes(work: Work, whose: Callable[[str], bool]) -> bool:

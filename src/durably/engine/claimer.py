@@ -273,6 +273,7 @@ class Claimer:
             row.name,
             call.input,
             call.tags,
+            call.detail,
         )
         held.key = self._pool.start_claimed(
             row.task_id, attempt, began=lambda: self._began(held), done=lambda done: self._finish(held, done)

@@ -380,7 +380,7 @@ class Committer:
         resident = staged.resident
         state = resident.state
         in_flight = (
-            state.tasks_open > 0 or resident.blocked is not None or resident.is_unread_in_flight
+            state.is_working or resident.blocked is not None or resident.is_unread_in_flight
         ) and not state.ended
         now = (state.status, state.custom_status, in_flight)
         if resident.is_new:

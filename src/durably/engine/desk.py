@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from durably.clock import Clock
 from durably.core.commit import Tombstone
-from durably.core.events import Arrival, ExecutionFailed, ExecutionStarted, ParentRef, Payload, TaskScheduled
+from durably.core.events import (
+    Action,
+    Arrival,
+    ExecutionFailed,
+    ExecutionStarted,
+    ParentRef,
+    Payload,
+    TaskScheduled,
+)
 from durably.core.messages import ActivityDone, ChildDone, Continue, EntityDone, RaiseEvent, StartInstance
 from durably.core.notices import NoticeRules
 from durably.core.orchestration import Commit
@@ -160,6 +168,13 @@ class Desk:
         resident.queue.extendleft(reversed(resident.held))
         resident.held = []
         self.around.rearm(resident)
+        self.ask_workers(resident)
+
+    def ask_workers(self, resident: Resident) -> None:
+        """A worker has to be asked; whoever was asked before the code was torn down can answer nobody any more."""
+        state = resident.state
+        if state.untaken and not (resident.closed or state.ended or state.continuing):
+            self.run_of(resident)
 
     def dispatch(self, resident: Resident, commit: Commit) -> None:
         """Put the messages of a commit on their way."""
@@ -178,8 +193,12 @@ class Desk:
 
     def advance(self, resident: Resident, run: Run, commit: Commit, event: Arrival) -> None:
         """Let the code see an event and record what it decides."""
+        self.decide(resident, commit, run.advance(event, resident.state.now))
+
+    def decide(self, resident: Resident, commit: Commit, actions: Sequence[Action]) -> None:
+        """Record what the code of an instance has decided."""
         decide = commit.decide
-        for action in run.advance(event, resident.state.now):
+        for action in actions:
             decide(action)
             if type(action) is TaskScheduled and action.input is not None:
                 self.committer.gathering.size += len(action.input)
@@ -226,6 +245,7 @@ class Desk:
             parent=start.parent,
             tags=start.tags,
             reason=start.reason,
+            remote=self.executor.elsewhere("orchestrator", start.name),
         )
 
     def rewound_event(
@@ -256,6 +276,7 @@ class Desk:
             tags=before.tags,
             custom_status=body.custom_status,
             began_as=before.life,
+            remote=before.remote,
         )
 
     # --- functions and versions --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import msgspec
 
 from durably.core.entities import EntityId
 from durably.core.events import Action, Arrival, ExecutionStarted, HistoryEvent, Payload
-from durably.core.messages import ActivityDone
+from durably.core.messages import ActivityDone, WorkerAnswered
 from durably.core.operations import Operation, OperationOutcome
 
 FunctionKind = Literal["orchestrator", "activity", "entity"]
@@ -32,6 +32,7 @@ class ActivityCall(msgspec.Struct, frozen=True, eq=False):
         name: The activity.
         input: Its input.
         tags: Set by the caller of the activity.
+        detail: See `TaskScheduled.detail`.
         begun: Called by the event loop when the code of one that does not run on it has got its thread or process; None when
             nobody wants to know.
     """
@@ -44,6 +45,7 @@ class ActivityCall(msgspec.Struct, frozen=True, eq=False):
     name: str
     input: Payload
     tags: dict[str, str] | None = None
+    detail: bytes | None = None
     begun: Callable[[], None] | None = None
 
 
@@ -60,6 +62,14 @@ class Run(Protocol):
         Args:
             event: What arrived. `TurnStarted` is not delivered: `now` says it.
             now: Orchestration time of the turn, microseconds since 1970 UTC; never less than in the call before.
+        """
+        ...
+
+    def answered(self, body: WorkerAnswered) -> WorkerAnswered | None:
+        """A worker has answered. Only where `Executor.elsewhere`.
+
+        Returns:
+            What to record of it, at once; or None: it is no answer to what the history says.
         """
         ...
 
@@ -109,6 +119,15 @@ class Executor(Protocol):
 
     def runs(self, name: str, version: str | None) -> bool:
         """True when it has code for instances of the orchestrator that have this version."""
+        ...
+
+    def elsewhere(self, kind: FunctionKind, name: str) -> bool:
+        """True when the code of the function runs in workers: it takes no place of this host, and cannot end its process.
+
+        For an orchestrator it holds for new instances. The `Run` of such a one decides nothing when something arrives. It
+        asks a worker, whose answer comes as the message `durably.core.messages.WorkerAnswered`, and has to ask again after a
+        replay of a history that ends with arrivals that no answer has taken.
+        """
         ...
 
     def version_of_new(self, name: str) -> str | None:

@@ -36,6 +36,7 @@ class Recovery:
         entities: Entities,
         reads: Reads,
     ) -> None:
+        self._desk = desk
         self._around = desk.around
         self._clock = desk.clock
         self._turns = turns
@@ -78,7 +79,14 @@ class Recovery:
             resident = self._admission.settle_in(stored._replace(inbox=inbox.get(stored.row.instance_id, [])))
             if resident.state.started is not None:
                 self._trials.start_tasks(resident, finished)
+                self._ask_workers(resident)
                 self._retry_blocked(resident)
+
+    def _ask_workers(self, resident: Resident) -> None:
+        if resident.detained and resident.state.untaken:
+            self._trials.knock(resident)
+        else:
+            self._desk.ask_workers(resident)
 
     def _retry_blocked(self, resident: Resident) -> None:
         waits = resident.parked is not None or resident.pending is not None or resident.detained

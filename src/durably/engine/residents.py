@@ -199,7 +199,7 @@ class Resident:
             or self.detained
             or self.commit is not None
             or self.batches
-            or self.state.tasks_open
+            or self.state.is_working
         )
 
     @property

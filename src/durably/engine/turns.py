@@ -22,10 +22,12 @@ from durably.core.messages import (
     Suspend,
     Terminate,
     TimerDue,
+    WorkerAnswered,
     is_child_of,
     is_next_of,
 )
 from durably.engine.desk import Desk
+from durably.engine.executor import Run
 from durably.engine.lives import Lives
 from durably.engine.parking import Parking
 from durably.engine.residents import Delivery, Resident
@@ -163,6 +165,11 @@ class Turns:
             self._desk.consumed(delivery)
         elif isinstance(body, Terminate):
             self._lives.terminate(resident, delivery, body)
+        elif (
+            isinstance(body, Cancel) and resident.state.started is not None and resident.state.started.remote
+        ):
+            # No worker knows what a cancellation is.
+            self._lives.terminate(resident, delivery, Terminate(body.reason, recursive=True))
         elif isinstance(body, Resume):
             self._resume(resident, delivery, body)
         elif resident.closed:
@@ -246,6 +253,9 @@ class Turns:
                 else:
                     desk.hold(resident, delivery)
                 return
+        if run is not None and type(body) is WorkerAnswered:
+            self._answered(resident, run, delivery, body)
+            return
         commit = resident.commit or desk.commit_of(resident)
         event = commit.receive(body)
         desk.consumed(delivery)
@@ -253,6 +263,15 @@ class Turns:
             desk.advance(resident, run, commit, event)
         elif commit.messages:
             desk.dispatch(resident, commit)
+
+    def _answered(self, resident: Resident, run: Run, delivery: Delivery, body: WorkerAnswered) -> None:
+        """Record what a worker has decided; it counts only when the worker has seen what the history says."""
+        desk = self._desk
+        commit = resident.commit or desk.commit_of(resident)
+        answer = run.answered(body)
+        desk.consumed(delivery)
+        if answer is not None and commit.receive(answer) is not None:
+            desk.decide(resident, commit, answer.actions)
 
     def _while_closed(self, resident: Resident, delivery: Delivery, now: int) -> None:
         """Suspended, blocked, parked, or waiting for its time."""
@@ -295,7 +314,7 @@ class Turns:
 
     def _between_executions(self, resident: Resident, delivery: Delivery) -> None:
         """What is for the execution that ended is stale; the rest waits for the next one."""
-        if isinstance(delivery.body, ActivityDone | ChildDone | TimerDue):
+        if isinstance(delivery.body, ActivityDone | ChildDone | TimerDue | WorkerAnswered):
             self._desk.consumed(delivery)
         else:
             self._desk.hold(resident, delivery)

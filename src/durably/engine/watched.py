@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from durably.core.entities import EntityId
 from durably.core.events import Action, Arrival, ExecutionStarted, HistoryEvent, Payload
-from durably.core.messages import ActivityDone
+from durably.core.messages import ActivityDone, WorkerAnswered
 from durably.core.operations import Operation, OperationOutcome, Watched
 from durably.engine.executor import ActivityCall, EntityCode, Executor, FunctionKind, Run
 from durably.engine.suspicion import Suspicion
@@ -41,6 +41,10 @@ class WatchedExecutor:
         """See `Executor.runs`."""
         return self._executor.runs(name, version)
 
+    def elsewhere(self, kind: FunctionKind, name: str) -> bool:
+        """See `Executor.elsewhere`."""
+        return self._executor.elsewhere(kind, name)
+
     def version_of_new(self, name: str) -> str | None:
         """See `Executor.version_of_new`."""
         return self._executor.version_of_new(name)
@@ -67,6 +71,8 @@ class WatchedExecutor:
 
     def entity(self, entity_id: EntityId) -> EntityCode:
         """See `Executor.entity`."""
+        if self._executor.elsewhere("entity", entity_id.name):
+            return self._executor.entity(entity_id)
         entity = str(entity_id)
         return _WatchedCode(self._executor.entity(entity_id), entity, self._suspicion_of(entity))
 
@@ -79,7 +85,9 @@ class WatchedExecutor:
         return self._executor.on_loop(name)
 
     async def perform(self, call: ActivityCall) -> ActivityDone:
-        """See `Executor.perform`."""
+        """See `Executor.perform`. What runs elsewhere cannot end this process."""
+        if self._executor.elsewhere("activity", call.name):
+            return await self._executor.perform(call)
         suspicion = self._suspicion_of(call.instance_id)
         on_loop = self._executor.on_loop(call.name)
         place = suspicion.attempt_begins(call, waits=on_loop)
@@ -111,6 +119,10 @@ class _WatchedRun:
             return self._run.advance(event, now)
         finally:
             self._suspicion.over(place)
+
+    def answered(self, body: WorkerAnswered) -> WorkerAnswered | None:
+        """See `Run.answered`."""
+        return self._run.answered(body)
 
     def close(self) -> None:
         place = self._suspicion.turn_begins(self._instance_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from durably.core.events import OUTCOMES, Action, Arrival, HistoryEvent, TurnStarted
+from durably.core.messages import WorkerAnswered
 from durably.engine.executor import Executor, Run
 from durably.errors import NonDeterminismError
 
@@ -57,6 +58,10 @@ class CheckedRun:
             self._executor.replay(self._history).close()
         except NonDeterminismError as error:
             self._mismatch(error)
+
+    def answered(self, body: WorkerAnswered) -> WorkerAnswered | None:
+        """See `Run.answered`."""
+        return self._run.answered(body)
 
     def close(self) -> None:
         """See `Run.close`."""

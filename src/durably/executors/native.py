@@ -16,7 +16,7 @@ from durably.core.ids import task_key
 from durably.core.messages import ActivityDone
 from durably.core.undo import UNDO
 from durably.engine.executor import ActivityCall, EntityCode, FunctionKind
-from durably.errors import HistoryCorruptError, RegistrationError, UnknownFunctionError
+from durably.errors import HistoryCorruptError, NonDeterminismError, RegistrationError, UnknownFunctionError
 from durably.executors.activity_processes import ActivityProcesses
 from durably.executors.activity_threads import ActivityThreads
 from durably.executors.attempt import arguments_of, payload_of
@@ -112,6 +112,11 @@ class NativeExecutor:
         """See `Executor.runs`."""
         return self._code(name, version) is not None
 
+    def elsewhere(self, kind: FunctionKind, name: str) -> bool:
+        """See `Executor.elsewhere`: never."""
+        del kind, name
+        return False
+
     def version_of_new(self, name: str) -> str | None:
         """See `Executor.version_of_new`."""
         return self._versioning.for_new(self._registry.versions(name))
@@ -145,6 +150,12 @@ class NativeExecutor:
         started = next((event for event in history if isinstance(event, ExecutionStarted)), None)
         if started is None:
             raise HistoryCorruptError("History has no event of its start: expected one; restore a backup")
+        if started.remote:
+            raise NonDeterminismError(
+                started.instance_id,
+                "Its code ran in workers, and this host does not serve them. Serve the hub with a host that does "
+                "(durably run --grpc)",
+            )
         run = self.begin(started)
         replay(run, started, history)
         return run

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from durably.core.entities import EntityId
 from durably.core.events import Action, Arrival, ExecutionFailed, ExecutionStarted, HistoryEvent
-from durably.core.messages import ActivityDone
+from durably.core.messages import ActivityDone, WorkerAnswered
 from durably.core.query import InstanceQuery
 from durably.core.status import RuntimeStatus
 from durably.engine.executor import ActivityCall, EntityCode, Executor, FunctionKind, Run
@@ -66,6 +66,10 @@ class RehearsedExecutor:
     def runs(self, name: str, version: str | None) -> bool:
         """See `Executor.runs`."""
         return self._executor.runs(name, version)
+
+    def elsewhere(self, kind: FunctionKind, name: str) -> bool:
+        """See `Executor.elsewhere`."""
+        return self._executor.elsewhere(kind, name)
 
     def version_of_new(self, name: str) -> str | None:
         """See `Executor.version_of_new`."""
@@ -164,6 +168,10 @@ class _RehearsedRun:
         if made and isinstance(made[-1], ExecutionFailed):
             self._audience.failed(self._started, made[-1].failure)
         return made
+
+    def answered(self, body: WorkerAnswered) -> WorkerAnswered | None:
+        """See `Run.answered`."""
+        return self._run.answered(body)
 
     def close(self) -> None:
         """See `Run.close`."""

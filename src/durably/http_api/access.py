@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from durably.http_api.links import Credential
     from durably.security.issuer import Issuer
 
-LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
-
 TOO_MANY_FAILURES: Final = "TooManyFailures"
 
 _FAILURES: Final = frozenset(("Unauthorized", "InvalidLink", "UnknownHost", "CrossSite"))

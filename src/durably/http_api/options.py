@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from durably.errors import UsageError
-from durably.http_api.access import LOCAL_NAMES
-from durably.http_api.served import BODY_BYTES_MAX
 from durably.security.audit_log import BYTES_MAX
 from durably.security.key_file import audit_beside, beside
-from durably.security.loopback import is_loopback
+from durably.security.loopback import LOCAL_NAMES, is_loopback
 from durably.security.token_rules import DEFAULT_ALGORITHMS, DEFAULT_ROLES, TokenRules
 from durably.storage.open import hub_name
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+"""A request with a longer body is refused with 413."""
 
 PORT = 7071
 """As the local Functions host of Azure."""

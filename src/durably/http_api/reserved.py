@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from durably.core.ids import check_tags
-from durably.core.notices import CALLBACK, OWN, with_callback
-from durably.errors import InvalidTextError
+from durably.core.notices import OWN
 from durably.http_api.refusals import Refusal
 from durably.management import Management
 from durably.security.roles import Principal
@@ -35,17 +33,3 @@ async def check_restart(management: Management, instance_id: str, principal: Pri
     row = await management.get(instance_id, payloads=False)
     if row is not None:
         check_orchestrator(row.name)
-
-
-def checked_tags(tags: dict[str, str] | None) -> dict[str, str] | None:
-    """Tags as callers may give them.
-
-    Raises:
-        InvalidTextError: They cannot be stored, one is the runtime's own, or the callback is no URL.
-    """
-    for name in tags or ():
-        if name.startswith(OWN) and name != CALLBACK:
-            raise InvalidTextError(
-                f"The tag {name[:100]!r} is the runtime's own: expected a name that does not begin with '{OWN}'"
-            )
-    return with_callback(check_tags(tags), None)

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 
 from durably.client import Client
 from durably.clock import Clock, Random, SystemClock
+from durably.http_api.options import BODY_BYTES_MAX
 from durably.http_api.starting import Starts
 from durably.management import Management
 from durably.program.registry import Registry
-
-BODY_BYTES_MAX = 16 * 1024 * 1024
-"""A request with a longer body is refused with 413."""
 
 
 @dataclass(frozen=True)

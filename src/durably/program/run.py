@@ -33,7 +33,8 @@ from durably.core.events import (
     TimerFired,
 )
 from durably.core.external_events import EventMatcher
-from durably.errors import OrchestratorDeadlockError, PayloadError
+from durably.core.messages import WorkerAnswered
+from durably.errors import InvariantError, OrchestratorDeadlockError, PayloadError
 from durably.program import asyncio_fixes, generator_hooks, guards
 from durably.program.context import OrchestrationContext
 from durably.program.decisions import Decisions
@@ -170,6 +171,11 @@ class Run:
         if ended:
             self.close()
         return made
+
+    def answered(self, body: WorkerAnswered) -> WorkerAnswered | None:
+        """See `durably.engine.executor.Run.answered`: never called, this code runs here."""
+        text = f"a worker answered with {len(body.actions)} actions at {body.at}"
+        raise InvariantError("I5", self.instance_id, text)
 
     def close(self) -> None:
         """See `durably.engine.executor.Run.close`."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Final
+
+LOCAL_NAMES: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+"""What clients on this machine call it."""
 
 
 def is_loopback(host: str) -> bool:

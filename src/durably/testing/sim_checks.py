@@ -13,6 +13,7 @@ from durably.core.history import decode_rows
 from durably.core.instance import InstanceState
 from durably.core.invariants import check_instance
 from durably.core.status import TERMINAL
+from durably.engine.executor import Executor
 from durably.engine.partition import Partition
 from durably.engine.residents import decode_bases
 from durably.errors import DurablyError, InvariantError
@@ -64,11 +65,17 @@ class Runs:
 
 
 class Checks:
-    """All invariants of every instance that a commit touched."""
+    """All invariants of every instance that a commit touched.
 
-    def __init__(self, scene: Scene, app: App) -> None:
+    Args:
+        scene: The world.
+        app: Whose code runs.
+        judge: Replays histories; the functions of the app by default.
+    """
+
+    def __init__(self, scene: Scene, app: App, judge: Executor | None = None) -> None:
         self._scene = scene
-        self._judge = NativeExecutor(app.registry, app.converter, NativeOptions(slow_turn_s=0))
+        self._judge = judge or NativeExecutor(app.registry, app.converter, NativeOptions(slow_turn_s=0))
         self._seen_terminal: dict[tuple[str, int], str] = {}
 
     def committed(self, batch: Batch) -> None:

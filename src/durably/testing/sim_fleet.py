@@ -12,7 +12,9 @@ from durably.client import Client
 from durably.client.connection import Connection
 from durably.client.outside import OutsideOperations
 from durably.client.routed import RoutedOperations
+from durably.clock import Random
 from durably.core.commit import Batch
+from durably.engine.executor import Executor
 from durably.engine.host import Host
 from durably.engine.options import EngineOptions
 from durably.errors import OperationError
@@ -29,6 +31,15 @@ _OUTSIDE: Final = 0.2
 
 _SKEWS_S: Final = (-4, -1, 0, 0, 0, 1, 3)
 """How far the clocks of machines are from that of the hub."""
+
+
+Dress = Callable[[MachineLoop, Executor, Random, Callable[[Executor], Host]], Host]
+"""Makes a host on a machine, of the executor of its app and a source of chance: calls the last with what it is to have."""
+
+
+def _bare(machine: MachineLoop, executor: Executor, random: Random, make: Callable[[Executor], Host]) -> Host:
+    del machine, random
+    return make(executor)
 
 
 class Member:
@@ -51,6 +62,8 @@ class Member:
         app: App,
         options: EngineOptions,
         store: Callable[[MachineLoop, str], SharedStore],
+        *,
+        dress: Dress,
     ) -> None:
         self.name = name
         self.machine = MachineLoop(scene.loop, self._failed)
@@ -59,7 +72,12 @@ class Member:
         self.clock.jumped_us = scene.chance.choice(_SKEWS_S) * 1_000_000
         random = SimRandom(scene.chance)
         executor = NativeExecutor(app.registry, app.converter, NativeOptions(slow_turn_s=0))
-        self.host = Host(self.store, executor, options, self.clock, random)
+        self.host = dress(
+            self.machine,
+            executor,
+            random,
+            lambda dressed: Host(self.store, dressed, options, self.clock, random),
+        )
         self._operations = RoutedOperations(self.host)
         self.client = Client.of(self._operations, app.registry, app.converter, self.clock, random)
         self.up = self.dead = False
@@ -90,6 +108,7 @@ class Fleet:
         app: What they serve.
         options: Of their engines.
         committed: Called with each batch once it is applied.
+        dress: Makes its hosts; usually of the functions of the app alone.
 
     Attributes:
         wanted: How many hosts there should be.
@@ -103,7 +122,10 @@ class Fleet:
         app: App,
         options: EngineOptions,
         committed: Callable[[Batch], None],
+        *,
+        dress: Dress = _bare,
     ) -> None:
+        self._dress = dress
         self.wanted = 1
         self.members: list[Member] = []
         self._scene = scene
@@ -165,7 +187,9 @@ class Fleet:
         """Return when one more host is up."""
         while True:
             self._booted += 1
-            member = Member(f"host-{self._booted}", self._scene, self._app, self._options, self._store)
+            member = Member(
+                f"host-{self._booted}", self._scene, self._app, self._options, self._store, dress=self._dress
+            )
             self.members.append(member)
             self._scene.trace.add(member.name, "boots")
             try:

@@ -106,6 +106,10 @@ class StagedExecutor:
         """See `Executor.runs`."""
         return self._executor.runs(name, version)
 
+    def elsewhere(self, kind: FunctionKind, name: str) -> bool:
+        """See `Executor.elsewhere`."""
+        return self._executor.elsewhere(kind, name)
+
     def version_of_new(self, name: str) -> str | None:
         """See `Executor.version_of_new`."""
         return self._executor.version_of_new(name)

@@ -382,7 +382,7 @@ def test_a_call_of_a_child_sends_a_start_that_names_its_parent() -> None:
     ((target, body),) = Instance(CHILD).first.messages
     assert target == "c"
     assert isinstance(body, StartInstance)
-    assert body.parent == ParentRef("i", "e", 1, life="e")
+    assert body.parent == ParentRef("i", "e", 1, life="e", name="flow")
     assert (body.name, body.input, body.execution_id) == (
         "child",
         b"1",
@@ -399,7 +399,7 @@ def test_the_next_attempt_of_a_child_is_another_instance() -> None:
     ((target, body),) = commit.messages
     assert target == "c~2"
     assert isinstance(body, StartInstance)
-    assert body.parent == ParentRef("i", "e", 1, 2, life="e")
+    assert body.parent == ParentRef("i", "e", 1, 2, life="e", name="flow")
     assert body.execution_id != derived_execution_id("e", "child:1:1")
     assert instance.receive(child_done(attempt=1))[0] is None
     assert instance.receive(child_done(attempt=2))[0] == TaskCompleted(1, b"2")
@@ -540,7 +540,7 @@ def test_a_child_of_the_execution_before_that_did_not_succeed_is_wanted_once_mor
     assert isinstance(body, Rewind)
     assert (body.parent, body.lineage) == (ParentRef("i", "e", 1, life="e"), ("before",))
     assert body.start is not None
-    assert body.start.parent == body.parent
+    assert body.start.parent == ParentRef("i", "e", 1, life="e", name="flow")
     assert instance.receive(child_done(failure=FAILURE))[0] == TaskFailed(1, FAILURE)
 
 

@@ -67,6 +67,9 @@ class Bench:
     def on_loop(self, name: str) -> bool:
         return name != "plain"
 
+    def elsewhere(self, kind: str, name: str) -> bool:
+        return name.startswith("far")
+
     def gate(self, seq: int) -> asyncio.Event:
         return self._gates.setdefault(seq, asyncio.Event())
 
@@ -411,3 +414,35 @@ async def test_what_begins_after_it_was_given_up_has_no_limit(clock: ManualClock
     clock.advance(60)
     await bench.settled()
     assert bench.done == []
+
+
+async def test_what_runs_elsewhere_takes_no_place_and_is_waited_for_once_a_worker_has_it(
+    clock: ManualClock,
+) -> None:
+    bench = Bench(clock, limit=1)
+    for name in ("far", "far", "work"):
+        bench.start(name)
+    await bench.settled()
+    assert sorted(bench.running) == ["far", "far", "work"]
+    assert bench.pool.running == 1
+    begun = next(call for call in bench.calls if call.seq == 0).begun
+    assert begun is not None
+    begun()
+    await bench.let_go(2)
+    leaving = asyncio.create_task(bench.pool.finish(lambda _: True, 100))
+    await bench.settled()
+    assert bench.cancelled == [1]  # no worker has it: whoever serves its instance then asks for it
+    assert not leaving.done()
+    await bench.let_go(0)
+    await leaving
+    assert [done.seq for _, done in bench.done] == [2, 0]
+
+
+async def test_a_stop_waits_for_what_workers_have_and_for_nothing_else_that_is_elsewhere(
+    clock: ManualClock,
+) -> None:
+    bench = Bench(clock)
+    bench.start("far")
+    await bench.settled()
+    await bench.pool.stop(100)
+    assert bench.cancelled == [0]

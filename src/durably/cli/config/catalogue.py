@@ -75,6 +75,18 @@ _OTHERS: Final = (
     ),
     Known("DURABLY_HTTP", "http", default=True, about="HTTP is served (`--no-http`)."),
     Known(
+        "DURABLY_GRPC",
+        "http",
+        None,
+        "Address and port on which gRPC is served as well (`--grpc`), with the keys, tokens and certificates of HTTP.",
+    ),
+    Known(
+        "DURABLY_GRPC_ITEM_BYTES_MAX",
+        "http",
+        4 * 1024 * 1024,
+        "The largest piece of work that a worker gets over gRPC; the SDKs take no more unless told otherwise. What is larger fails.",
+    ),
+    Known(
         "DURABLY_BLOBS", "blobs", None, "URL of the store of blobs; by default a folder beside the hub file."
     ),
     Known("DURABLY_WEBHOOK_SECRET", "notices", None, "What messages to webhooks are signed with."),
@@ -100,15 +112,11 @@ def options_by_group() -> Iterator[tuple[str, str, Any]]:
     """Each group of options: its name, how its variables begin, and the class."""
     from durably.engine.options import EngineOptions
     from durably.executors.http.policy import HttpPolicy
+    from durably.http_api.options import HttpOptions
     from durably.triggers.options import BlobOptions, QueueOptions
 
     yield "engine", PREFIX, EngineOptions
-    try:
-        from durably.http_api.options import HttpOptions
-    except ImportError:  # the extra is not installed
-        pass
-    else:
-        yield "http", f"{PREFIX}HTTP_", HttpOptions
+    yield "http", f"{PREFIX}HTTP_", HttpOptions
     yield "call_http", f"{PREFIX}HTTP_", HttpPolicy
     yield "queues", f"{PREFIX}QUEUE_", QueueOptions
     yield "blobs", f"{PREFIX}BLOB_", BlobOptions

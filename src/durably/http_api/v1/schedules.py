@@ -9,10 +9,11 @@ import msgspec
 from msgspec import UNSET
 
 from durably.core.entities import EntityId
+from durably.core.notices import checked_tags
 from durably.http_api.access import require
 from durably.http_api.durable.entities import of_users
 from durably.http_api.refusals import Refusal
-from durably.http_api.reserved import check_orchestrator, checked_tags
+from durably.http_api.reserved import check_orchestrator
 from durably.http_api.served import Served
 from durably.http_api.starting import Starts
 from durably.http_api.v1 import bodies, requests

@@ -1,0 +1,1 @@
+"""Code that runs in other processes: workers of the Durable Task SDKs, which fetch their work over gRPC."""
