@@ -45,7 +45,7 @@ class Endings:
         self._store = store
         self._waiting: dict[str, list[asyncio.Future[InstanceRow]]] = {}
         self._unborn: set[str] = set()
-        """Those of them whose start waited for an owner: what has ended under such an id may be what they replace."""
+        """Those of them whose start waits for an owner, or may: what has ended under such an id may be what they replace."""
         self._looking: asyncio.Task[None] | None = None
         self._told: set[str] = set()
         self._anything_told = asyncio.Event()
@@ -60,14 +60,15 @@ class Endings:
         """
         future: asyncio.Future[InstanceRow] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(instance_id, []).append(future)  # at once: it may end while it is looked for
+        self._unborn.add(instance_id)  # until that is known: a look may come first
         try:
             row = await find_newest(self._store, instance_id)
             if row is None:
                 raise InstanceNotFoundError(instance_id)
             if row.status in TERMINAL:
                 return row
-            if row.execution == 0:
-                self._unborn.add(instance_id)
+            if row.execution:
+                self._unborn.discard(instance_id)
             if self._looking is None:
                 self._looking = asyncio.get_running_loop().create_task(self._look())
             async with asyncio.timeout(timeout_s):

@@ -12,7 +12,9 @@ from durably.client.connection import Connection
 from durably.client.endings import Endings
 from durably.client.outside import OutsideOperations
 from durably.clock import SystemClock, SystemRandom
-from durably.core.commit import Batch, InstanceRow
+from durably.core.commit import Batch, InboxRow, InstanceRow
+from durably.core.history import encode_body
+from durably.core.messages import StartInstance
 from durably.errors import HubClosedError, InstanceNotFoundError, StoreUnavailableError
 from durably.storage.memory import MemoryStore
 from durably.testing.store_scene import instance_row
@@ -93,6 +95,43 @@ def test_time_outs_and_the_end_of_the_client_are_told() -> None:
         endings.close()
         with pytest.raises(HubClosedError):
             await waiting
+
+    asyncio.run(run())
+
+
+def test_a_look_that_comes_before_the_waiter_knows_of_a_new_start_does_not_answer_it() -> None:
+    looked, known = asyncio.Event(), asyncio.Event()
+
+    class Slow(Busy):
+        async def get_instances(self, instance_ids: Sequence[str]) -> list[InstanceRow | None]:
+            if "b" in instance_ids:
+                looked.set()
+            return await super().get_instances(instance_ids)
+
+        async def read_messages(self, instance_id: str) -> list[InboxRow]:
+            found = await super().read_messages(instance_id)
+            if not looked.is_set():
+                await known.wait()
+            return found
+
+    async def run() -> None:
+        memory, _ = await _hub()
+        await _end(memory, "b")
+        store = Slow(memory.hub)
+        await store.open()
+        start = StartInstance("work", b'"again"', "e2", on_existing="replace_finished")
+        await store.post([InboxRow("m1", "b", 1, encode_body(start))])
+        endings = Endings(store)
+        looking = asyncio.create_task(endings.wait("a", 60))
+        waiting = asyncio.create_task(endings.wait("b", 0.2))
+        await looked.wait()
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        known.set()
+        with pytest.raises(TimeoutError):
+            await waiting
+        looking.cancel()
+        endings.close()
 
     asyncio.run(run())
 
