@@ -165,7 +165,7 @@ class SimWorker:
             request = work.orchestratorRequest
             self._told.check(request)
             answer = self._decide(request, work.completionToken)
-            self._machine.create_task(self._executor.orchestrated(answer))
+            self._executor.orchestrated(answer)
         else:
             self._executor.performed(_performed(work.activityRequest, work.completionToken))
 
@@ -182,7 +182,7 @@ class SimWorker:
             instanceId=request.instanceId, actions=parts[:1], completionToken=token, isPartial=True
         )
         first.chunkIndex.value = 0
-        self._machine.create_task(self._executor.orchestrated(first))
+        self._executor.orchestrated(first)
         del answer.actions[0]
         answer.chunkIndex.value = 1
         return answer

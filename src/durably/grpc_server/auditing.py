@@ -38,13 +38,13 @@ class Auditor:
         self._clock = clock
         self._random = random
 
-    async def check(self, needs: str) -> None:
+    async def check(self) -> None:
         """Refuse a change that could not be recorded.
 
         Raises:
             OperationError: The log cannot be written.
         """
-        if self._log is not None and needs in CHANGES:
+        if self._log is not None:
             await self._log.check()
 
     async def record(
@@ -57,12 +57,12 @@ class Auditor:
         request: Message,
         answer: Message | Refusal,
     ) -> None:
-        """Write the record of a call, before its answer leaves.
+        """Write the record of a call that changes something, before its answer leaves.
 
         Raises:
             OperationError: It could not be written.
         """
-        if self._log is None or needs not in CHANGES:
+        if self._log is None:
             return
         refused = answer if isinstance(answer, Refusal) else None
         if refused is not None and refused.kind in _TURNED_AWAY:

@@ -37,13 +37,12 @@ class Asked:
     """
 
     def __init__(self, context: Any) -> None:
-        found: Iterable[tuple[str, str | bytes]] = context.invocation_metadata() or ()
-        self._metadata = [(name.lower(), value) for name, value in found if isinstance(value, str)]
-        self._peer: str = context.peer()
+        self._context = context
+        self._metadata: Iterable[tuple[str, str | bytes]] = context.invocation_metadata() or ()
 
     def all(self, name: str) -> list[str]:
-        """All values of a name."""
-        return [value for given, value in self._metadata if given == name]
+        """All values of a name, which is in lower case, as names are in gRPC."""
+        return [value for given, value in self._metadata if given == name and isinstance(value, str)]
 
     def one(self, name: str) -> str:
         """The first value of a name, or ""."""
@@ -52,7 +51,8 @@ class Asked:
     @property
     def address(self) -> str:
         """Where it comes from, without the port."""
-        place = unquote(self._peer.partition(":")[2])
+        peer: str = self._context.peer()
+        place = unquote(peer.partition(":")[2])
         return place.rpartition(":")[0].strip("[]")
 
     @property

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from durably.errors import OperationError, UsageError
-from durably.grpc_server.service import TaskHubService
+from durably.grpc_server.service import SERVICE, TaskHubService
 from durably.http_api.options import HttpOptions
 from durably.http_api.tls import Tls
 
@@ -101,7 +101,8 @@ class GrpcServer:
             OperationError: The address is taken, or not one of this machine.
         """
         server = grpc.aio.server(maximum_concurrent_rpcs=_CALLS_MAX, options=_OPTIONS)
-        server.add_generic_rpc_handlers((self._service.handler,))
+        # Registered: each method takes its calls by itself. Else all of them come in through one door, one after the other.
+        server.add_registered_method_handlers(SERVICE, self._service.handlers())
         port = self._address.port
         for address in _resolved(self._address):
             place = str(address._replace(port=port))

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from durably.executors.remote.wire import Message, pb
-from durably.grpc_server.auditing import Auditor
+from durably.grpc_server.auditing import CHANGES, Auditor
 from durably.grpc_server.entities import Entities
 from durably.grpc_server.gate import Asked, Gate
 from durably.grpc_server.histories import Histories
@@ -44,7 +44,7 @@ class WorkService(Protocol):
     async def complete_orchestrator_task(
         self, request: pb.OrchestratorResponse, call: Call
     ) -> pb.CompleteTaskResponse:
-        """A turn was done. The answer means that it is durable, as with those below."""
+        """A turn was done. It is asked for again unless it becomes durable, as with those below."""
         ...
 
     async def complete_activity_task(
@@ -107,11 +107,9 @@ class TaskHubService:
             **_work_rpcs(work),
         }
 
-    @property
-    def handler(self) -> grpc.GenericRpcHandler:
-        """For a server."""
-        methods = {name: self._handler_of(name, rpc) for name, rpc in self.rpcs.items()}
-        return grpc.method_handlers_generic_handler(SERVICE, methods)
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """For a server, by the name of the method."""
+        return {name: self._handler_of(name, rpc) for name, rpc in self.rpcs.items()}
 
     @property
     def way_in(self) -> str:
@@ -130,6 +128,8 @@ class TaskHubService:
         return make(answer, request_deserializer=rpc.takes.FromString, response_serializer=_serialize)
 
     def _answering(self, name: str, rpc: Rpc) -> Callable[[Any, Any], Awaitable[Message]]:
+        is_recorded = rpc.needs in CHANGES
+
         async def answered(request: Message, context: Any) -> Message:
             asked, who = Asked(context), ANYBODY
             answer: Message | Refusal
@@ -137,16 +137,18 @@ class TaskHubService:
                 if rpc.needs:
                     who = await self._gate.principal(asked)
                     self._admit(asked, rpc, who)
-                    await self._audit.check(rpc.needs)
+                if is_recorded:
+                    await self._audit.check()
                 answer = await rpc.act(request, Call(who, context))
             except Exception as error:  # noqa: BLE001 - whatever it is, there is an answer
                 answer = self._gate.noted(asked, refusal_of(error))
-            try:
-                await self._audit.record(
-                    name, rpc.needs, asked=asked, who=who, request=request, answer=answer
-                )
-            except Exception as error:  # noqa: BLE001 - as above
-                answer = refusal_of(error)
+            if is_recorded:
+                try:
+                    await self._audit.record(
+                        name, rpc.needs, asked=asked, who=who, request=request, answer=answer
+                    )
+                except Exception as error:  # noqa: BLE001 - as above
+                    answer = refusal_of(error)
             if isinstance(answer, Refusal):
                 await context.abort(answer.code, str(answer))
                 raise answer

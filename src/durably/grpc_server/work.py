@@ -16,12 +16,9 @@ from durably.executors.remote.wire import has, pb
 from durably.grpc_server.served import Call
 
 _PING_S: Final = 30.0
-"""After so long without work a worker is told that the stream stands; SDKs give one up after two minutes of silence."""
+"""So often a worker without work is told that the stream stands; SDKs give one up after two minutes of silence."""
 
 _PING: Final = pb.WorkItem(healthPing=pb.HealthPing()).SerializeToString()
-
-_PATIENCE_S: Final = 5.0
-"""So long a worker waits at most until its answer is durable. One that never becomes durable is asked for again."""
 
 
 class RemoteWork:
@@ -33,24 +30,27 @@ class RemoteWork:
 
     def __init__(self, executor: RemoteExecutor) -> None:
         self._executor = executor
-        self._under_way: set[asyncio.Task[None]] = set()
 
     async def get_work_items(self, request: pb.GetWorkItemsRequest, call: Call) -> AsyncGenerator[bytes]:
         """See `WorkService.get_work_items`."""
         del call
         items: asyncio.Queue[bytes] = asyncio.Queue()
         worker = Worker(items.put_nowait, _limits(request), _filters(request))
-        broker = self._executor.broker
+        broker, loop = self._executor.broker, asyncio.get_running_loop()
+
+        def ping() -> None:
+            nonlocal pings
+            if items.empty():
+                items.put_nowait(_PING)
+            pings = loop.call_later(_PING_S, ping)
+
         broker.connect(worker)
+        pings = loop.call_later(_PING_S, ping)
         try:
             while True:
-                try:
-                    async with asyncio.timeout(_PING_S):
-                        item = await items.get()
-                except TimeoutError:
-                    item = _PING
-                yield item
+                yield await items.get()
         finally:
+            pings.cancel()
             broker.leave(worker)
 
     async def complete_orchestrator_task(
@@ -58,10 +58,7 @@ class RemoteWork:
     ) -> pb.CompleteTaskResponse:
         """See `WorkService.complete_orchestrator_task`. What comes too late is ignored."""
         del call
-        answered = asyncio.ensure_future(self._executor.orchestrated(request))
-        self._under_way.add(answered)  # else nobody may hold it once the patience is over
-        answered.add_done_callback(self._under_way.discard)
-        await asyncio.wait({answered}, timeout=_PATIENCE_S)
+        self._executor.orchestrated(request)
         return pb.CompleteTaskResponse()
 
     async def complete_activity_task(

@@ -59,7 +59,6 @@ class Hand(Worker):
         self.code = code
         self.waits = waits
         self.items: list[pb.WorkItem] = []
-        self._answers: set[asyncio.Task[None]] = set()
         executor.broker.connect(self)
 
     def _got(self, data: bytes) -> None:
@@ -68,15 +67,18 @@ class Hand(Worker):
         if not self.waits:
             self.answer(item)
 
-    def answer(self, item: pb.WorkItem) -> asyncio.Task[None]:
-        """Run the code on what was asked."""
+    def answer(self, item: pb.WorkItem) -> asyncio.Future[None]:
+        """Run the code on what was asked; done when the answer is durable, or when nobody wants it."""
         request = item.orchestratorRequest
         response = pb.OrchestratorResponse(
             instanceId=request.instanceId, actions=self.code(request), completionToken=item.completionToken
         )
-        answer = asyncio.ensure_future(self.executor.orchestrated(response))
-        self._answers.add(answer)
-        return answer
+        taken = self.executor.orchestrated(response)
+        if taken is not None:
+            return taken
+        dropped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        dropped.set_result(None)
+        return dropped
 
     async def got(self, count: int) -> pb.WorkItem:
         """The last piece of work once there are so many."""
@@ -323,14 +325,14 @@ async def test_parts_of_an_answer_count_together_and_none_may_be_missing(hub: De
     hand = Hand(workers, lambda request: [], waits=True)
     await host.client.start("flow", instance_id="i")
     item = await hand.got(1)
-    await workers.orchestrated(part(item, 0, task(1), partial=True))
-    await workers.orchestrated(part(item, 2, end(), partial=False))
+    workers.orchestrated(part(item, 0, task(1), partial=True))
+    workers.orchestrated(part(item, 2, end(), partial=False))
     item = await hand.got(2)  # it is asked once more
     assert await reaches(host, "i", "Running")
-    await workers.orchestrated(part(item, 0, task(1), partial=True))
-    await workers.orchestrated(part(item, 0, task(1), partial=True))
-    await workers.orchestrated(part(item, 1, task(2), partial=True))
-    await workers.orchestrated(part(item, 2, end(), partial=False))
+    workers.orchestrated(part(item, 0, task(1), partial=True))
+    workers.orchestrated(part(item, 0, task(1), partial=True))
+    workers.orchestrated(part(item, 1, task(2), partial=True))
+    workers.orchestrated(part(item, 2, end(), partial=False))
     assert await result_of(host, "i") == 1
     await eventually(lambda: len(done) == 2)
 

@@ -242,22 +242,32 @@ class RemoteExecutor:
         work = self.broker.waiting("orchestrator", (instance_id, 0))
         return isinstance(work, _Turn) and work.run.answers == 0
 
-    async def orchestrated(self, response: pb.OrchestratorResponse) -> None:
-        """A worker has answered; returns when that is durable, or when nobody wants it."""
+    def orchestrated(self, response: pb.OrchestratorResponse) -> asyncio.Task[None] | None:
+        """A worker has answered.
+
+        Returns:
+            Done when that is durable; None: nobody wants it, or another part has to come. No worker has to wait for it: what
+            never becomes durable is asked for again.
+        """
         key = (response.instanceId, 0)
         work = self.broker.work_of("orchestrator", response.completionToken, key)
         if not isinstance(work, _Turn) or work.asked is None:
-            return
+            return None
         place = response.chunkIndex.value if has(response, "chunkIndex") else len(work.parts)
         work.parts[place] = response
         if response.isPartial:
-            return
+            return None
         if sorted(work.parts) != list(range(len(work.parts))):
             self.broker.give_back("orchestrator", response.completionToken)  # a part was lost on its way
-            return
+            return None
         self.broker.withdraw(work)
-        body = _decided(work, work.asked, _joined(work, response))
-        await self._hand_in(work, body)
+        return self._have_taken(work, _decided(work, work.asked, _joined(work, response)))
+
+    def _have_taken(self, turn: _Turn, body: WorkerAnswered) -> asyncio.Task[None]:
+        answering = asyncio.get_running_loop().create_task(self._hand_in(turn, body))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+        return answering
 
     async def _hand_in(self, turn: _Turn, body: WorkerAnswered) -> None:
         """Have the instance take an answer; one that cannot be taken now is asked for again."""
@@ -275,11 +285,7 @@ class RemoteExecutor:
         if turn.asked is None:
             return
         failure = ExecutionFailed(FailureDetails.of(PayloadError(why)))
-        answering = asyncio.get_running_loop().create_task(
-            self._hand_in(turn, turn.run.answer(turn.asked, b"", (failure,)))
-        )
-        self._answering.add(answering)
-        answering.add_done_callback(self._answering.discard)
+        self._have_taken(turn, turn.run.answer(turn.asked, b"", (failure,)))
 
     # --- activities --------------------------------------------------------------------------------------------------
 
