@@ -16,8 +16,9 @@ from durabletask.client import TaskHubGrpcClient
 
 from durably import App, AppHost, OrchestrationContext
 from durably.executors.remote.wire import pb, pb_grpc
+from durably.grpc_server.gate import Gate
 from durably.grpc_server.server import Address, GrpcServer
-from durably.grpc_server.serving import grpc_server
+from durably.grpc_server.serving import grpc_server, hub_service, options_at
 from durably.http_api.options import HttpOptions
 
 PATIENCE_S = 20.0
@@ -172,16 +173,19 @@ async def _serve(
     over: threading.Event,
 ) -> None:
     async with app.host(hub) as host:
-        server = grpc_server(
+        place, url = Address.parse(address), host.engine.store.url
+        given = options_at(HttpOptions(**options), place)
+        service = hub_service(
             host.client,
             host.management,
+            Gate.of(given, url, host.engine.clock),
             clock=host.engine.clock,
             random=host.engine.random,
-            hub_url=host.engine.store.url,
-            address=Address.parse(address),
-            options=HttpOptions(**options),
+            hub_url=url,
+            options=given,
             **more,
         )
+        server = grpc_server(service, place, given)
         await server.start()
         opened(host, server)
         await asyncio.to_thread(over.wait)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from durably.clock import SystemRandom
 from durably.errors import OperationError, UsageError
@@ -17,6 +17,25 @@ if TYPE_CHECKING:
 
 
 _ITEM_BYTES_MAX: Final = "DURABLY_GRPC_ITEM_BYTES_MAX"
+
+
+class GrpcFace(NamedTuple):
+    """What the command line says of gRPC.
+
+    Attributes:
+        address: Where to listen.
+        hub: The URL of the hub, secrets included.
+        others: Names of other hubs, or ``*``, between commas.
+    """
+
+    address: str
+    hub: str
+    others: str
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The other hubs, each once."""
+        return frozenset(name.strip().lower() for name in self.others.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,7 @@ def _missing(error: ImportError) -> OperationError:
 
 
 async def open_grpc(
-    host: AppHost, where: str, settings: Mapping[str, str], *, insecure: bool | None
+    host: AppHost, where: GrpcFace, settings: Mapping[str, str], *, insecure: bool | None
 ) -> GrpcServer:
     """Serve gRPC for the clients of the Durable Task SDKs, with the keys, tokens and certificates of HTTP.
 
@@ -74,28 +93,28 @@ async def open_grpc(
         OperationError: The address is taken, or not one of this machine.
     """
     try:
+        from durably.cli.grpc_hubs import OtherHubs, service_of
+        from durably.grpc_server.gate import Gate
         from durably.grpc_server.server import Address
-        from durably.grpc_server.serving import grpc_server
-        from durably.grpc_server.work import RemoteWork
+        from durably.grpc_server.serving import grpc_server, options_at
     except ImportError as error:
         raise _missing(error) from None
     from durably.http_api.options import HttpOptions
 
-    address = Address.parse(where)
-    workers = host.workers
+    address = Address.parse(where.address)
     try:
+        options = options_at(HttpOptions.from_environment(settings, insecure=insecure), address)
+        url = host.engine.store.url
+        gate = Gate.of(options, url, host.engine.clock)
         server = grpc_server(
-            host.client,
-            host.management,
-            clock=host.engine.clock,
-            random=host.engine.random,
-            hub_url=host.engine.store.url,
-            address=address,
-            options=HttpOptions.from_environment(settings, insecure=insecure),
-            is_unstarted=None if workers is None else workers.is_unstarted,
-            work=None if workers is None else RemoteWork(workers),
+            service_of(host, gate, options),
+            address,
+            options,
+            name=options.hub_at(url),
+            others=where.names,
+            find=OtherHubs(where.hub, host.engine.options, options, settings).find,
         )
     except UsageError as error:
-        raise UsageError(f"--grpc {where}: {error}") from None
+        raise UsageError(f"--grpc {where.address}: {error}") from None
     await server.start()
     return server

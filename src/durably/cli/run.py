@@ -44,6 +44,14 @@ Examples:
     help="Also serve gRPC there, for clients of the Durable Task SDKs; APP may be left out then.",
 )
 @click.option(
+    "--grpc-hubs",
+    metavar="NAME,...",
+    default="",
+    envvar="DURABLY_GRPC_HUBS",
+    show_envvar=True,
+    help="Other hubs that calls over gRPC may name, * for any: beside --hub, made when first used.",
+)
+@click.option(
     "--dev",
     is_flag=True,
     envvar="DURABLY_DEV",
@@ -69,6 +77,7 @@ def run_command(
     http: bool,
     insecure: bool | None,
     grpc: str | None,
+    grpc_hubs: str,
     dev: bool,
     processes: Count | None,
 ) -> int:
@@ -92,7 +101,8 @@ def run_command(
     Nobody on this machine needs a key until there is one: durably keys create NAME --role ROLE. Any other --host needs one.
 
     --grpc localhost:4001: the Durable Task protocol, with the keys, tokens and certificates of HTTP. What the APPs do not
-    know waits for somebody who does.
+    know waits for somebody who does. --grpc-hubs orders,mails: calls may name these hubs, too (taskhub in the metadata);
+    each is a file or schema of that name beside --hub, has its own keys, and its functions are in workers.
 
     --processes: one process holds the port and starts the others, each a host of its own; what they print comes with their
     numbers. One that dies is replaced. SIGHUP starts new ones with the code as it is now, one after the other, and each old
@@ -107,7 +117,8 @@ def run_command(
 
     settings = settings_of_apps(apps)
     said: dict[str, Any] = {"hub": hub, "bind": bind, "port": port, "http": http, "insecure": insecure}
-    said |= {"dev": dev, "processes": processes, "grpc": grpc, **left_to_files(context, settings)}
+    said |= {"dev": dev, "processes": processes, "grpc": grpc, "grpc_hubs": grpc_hubs}
+    said |= left_to_files(context, settings)
     face = Face(said["bind"], said["port"], said["insecure"]) if said["http"] else None
     attached = settings_of(context).attached
     _check_grpc(context, apps, said)
@@ -138,9 +149,10 @@ def run_command(
         return None if face is None else await _open(app, host, face, settings, attached)
 
     async def open_grpc(host: AppHost) -> GrpcServer:
-        from durably.cli.faces import open_grpc
+        from durably.cli.faces import GrpcFace, open_grpc
 
-        return await open_grpc(host, said["grpc"], settings, insecure=said["insecure"])
+        where = GrpcFace(said["grpc"], said["hub"], said["grpc_hubs"])
+        return await open_grpc(host, where, settings, insecure=said["insecure"])
 
     return run_loop(
         serve(
@@ -165,6 +177,10 @@ def _check_grpc(context: click.Context, apps: tuple[str, ...], said: dict[str, A
         UsageError: There is no APP and no gRPC, the address is none, or another option does not go with it.
     """
     if not said["grpc"]:
+        if said["grpc_hubs"]:
+            raise click.UsageError(
+                "--grpc-hubs has no gRPC to be served on: expected --grpc ADDRESS:PORT, too", context
+            )
         if not apps:
             raise click.UsageError(
                 "Missing argument 'APP...': expected a file or module, or --grpc ADDRESS:PORT for a host without one",

@@ -6,13 +6,13 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
 
 from durably.errors import OperationError, UsageError
-from durably.grpc_server.service import SERVICE, TaskHubService
+from durably.grpc_server.service import SERVICE, Handlers
 from durably.http_api.options import HttpOptions
 from durably.http_api.tls import Tls
 
@@ -67,8 +67,27 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Service(Protocol):
+    """What a server answers.
+
+    Attributes:
+        way_in: How to get in, in a few words.
+    """
+
+    @property
+    def way_in(self) -> str: ...
+
+    def handlers(self) -> Handlers:
+        """By the name of the method."""
+        ...
+
+    async def close(self) -> None:
+        """No call comes any more. Idempotent."""
+        ...
+
+
 class GrpcServer:
-    """Serves a hub until it is stopped.
+    """Serves until it is stopped.
 
     Args:
         service: What is answered.
@@ -82,7 +101,7 @@ class GrpcServer:
         UsageError: A file for TLS cannot be used.
     """
 
-    def __init__(self, service: TaskHubService, address: Address, options: HttpOptions) -> None:
+    def __init__(self, service: Service, address: Address, options: HttpOptions) -> None:
         self._service = service
         self._address = address
         self._credentials = _credentials(options)
@@ -102,7 +121,8 @@ class GrpcServer:
         """
         server = grpc.aio.server(maximum_concurrent_rpcs=_CALLS_MAX, options=_OPTIONS)
         # Registered: each method takes its calls by itself. Else all of them come in through one door, one after the other.
-        server.add_registered_method_handlers(SERVICE, self._service.handlers())
+        untyped: Any = server  # the type stubs are behind
+        untyped.add_registered_method_handlers(SERVICE, self._service.handlers())
         port = self._address.port
         for address in _resolved(self._address):
             place = str(address._replace(port=port))

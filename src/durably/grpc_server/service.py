@@ -26,6 +26,16 @@ WORK: Final = "admin"
 """The permission of workers: whoever is one sees all inputs, and says what became of each."""
 
 
+Handlers = dict[str, "grpc.RpcMethodHandler[Any, Any]"]
+"""By the name of the method."""
+
+
+def handler_of(rpc: Rpc, call: Callable[[Any, Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    """For a server: how the call is answered, from bytes to bytes."""
+    make: Any = grpc.unary_stream_rpc_method_handler if rpc.streams else grpc.unary_unary_rpc_method_handler
+    return make(call, request_deserializer=rpc.takes.FromString, response_serializer=_serialize)
+
+
 def _serialize(message: Message | bytes) -> bytes:
     """The bytes of an answer; work comes as bytes already."""
     return message if isinstance(message, bytes) else message.SerializeToString()
@@ -77,6 +87,10 @@ class WorkService(Protocol):
         """A batch of operations."""
         ...
 
+    def close(self) -> None:
+        """End the streams: workers connect again, and get to whoever serves the hub then."""
+        ...
+
 
 class TaskHubService:
     """Answers the calls of one hub.
@@ -86,11 +100,16 @@ class TaskHubService:
         gate: Who is let in.
         audit: Records who changes what.
         work: The side of the workers; None: there is none, and its calls are answered with UNIMPLEMENTED.
+
+    Attributes:
+        rpcs: What it answers, by the name of the method.
+        calls: Answers each, given the request and the context of gRPC: with a message, or an iterator of them.
     """
 
     def __init__(self, served: Served, gate: Gate, audit: Auditor, work: WorkService | None = None) -> None:
         self._gate = gate
         self._audit = audit
+        self._work = work
         self.rpcs: Rpcs = {
             "Hello": Rpc(Empty, "", _hello),
             "CreateTaskHub": Rpc(pb.CreateTaskHubRequest, "admin", _create_hub),
@@ -106,10 +125,14 @@ class TaskHubService:
             **Histories(served).rpcs,
             **_work_rpcs(work),
         }
+        self.calls: dict[str, Callable[[Any, Any], Any]] = {
+            name: self._streaming(rpc) if rpc.streams else self._answering(name, rpc)
+            for name, rpc in self.rpcs.items()
+        }
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    def handlers(self) -> Handlers:
         """For a server, by the name of the method."""
-        return {name: self._handler_of(name, rpc) for name, rpc in self.rpcs.items()}
+        return {name: handler_of(rpc, self.calls[name]) for name, rpc in self.rpcs.items()}
 
     @property
     def way_in(self) -> str:
@@ -117,15 +140,10 @@ class TaskHubService:
         return self._gate.way_in
 
     async def close(self) -> None:
-        """Finish the audit log. Idempotent."""
+        """End the streams of workers, and finish the audit log. Idempotent."""
+        if self._work is not None:
+            self._work.close()
         await self._audit.close()
-
-    def _handler_of(self, name: str, rpc: Rpc) -> grpc.RpcMethodHandler[Any, Any]:
-        make: Any = (
-            grpc.unary_stream_rpc_method_handler if rpc.streams else grpc.unary_unary_rpc_method_handler
-        )
-        answer = self._streaming(rpc) if rpc.streams else self._answering(name, rpc)
-        return make(answer, request_deserializer=rpc.takes.FromString, response_serializer=_serialize)
 
     def _answering(self, name: str, rpc: Rpc) -> Callable[[Any, Any], Awaitable[Message]]:
         is_recorded = rpc.needs in CHANGES

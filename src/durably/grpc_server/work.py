@@ -30,11 +30,12 @@ class RemoteWork:
 
     def __init__(self, executor: RemoteExecutor) -> None:
         self._executor = executor
+        self._streams: set[asyncio.Queue[bytes | None]] = set()
 
     async def get_work_items(self, request: pb.GetWorkItemsRequest, call: Call) -> AsyncGenerator[bytes]:
         """See `WorkService.get_work_items`."""
         del call
-        items: asyncio.Queue[bytes] = asyncio.Queue()
+        items: asyncio.Queue[bytes | None] = asyncio.Queue()
         worker = Worker(items.put_nowait, _limits(request), _filters(request))
         broker, loop = self._executor.broker, asyncio.get_running_loop()
 
@@ -45,12 +46,14 @@ class RemoteWork:
             pings = loop.call_later(_PING_S, ping)
 
         broker.connect(worker)
+        self._streams.add(items)
         pings = loop.call_later(_PING_S, ping)
         try:
-            while True:
-                yield await items.get()
+            while (item := await items.get()) is not None:
+                yield item
         finally:
             pings.cancel()
+            self._streams.discard(items)
             broker.leave(worker)
 
     async def complete_orchestrator_task(
@@ -97,6 +100,11 @@ class RemoteWork:
         """See `WorkService.abandon_entity_task`."""
         self._give_back("entity", request.completionToken, call)
         return pb.AbandonEntityTaskResponse()
+
+    def close(self) -> None:
+        """See `WorkService.close`."""
+        for items in self._streams:
+            items.put_nowait(None)
 
     def _give_back(self, kind: Kind, token: str, call: Call) -> None:
         del call

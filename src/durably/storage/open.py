@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
@@ -13,6 +14,7 @@ from durably.storage.checkup import Finding
 from durably.storage.wrapped import COMPRESS_ABOVE, WrappedStore
 
 _POSTGRES = ("postgresql", "postgres")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,44}")
 _KNOWN = (
     "memory://, sqlite:///hub.db (relative to the working directory), sqlite:////var/lib/app/hub.db (absolute), "
     "postgresql://host/database?hub=name"
@@ -158,6 +160,31 @@ def hub_name(url: str) -> str:
     from durably.storage.postgres.address import Address
 
     return Address.of(url).schema
+
+
+def sibling_hub(url: str, name: str) -> str:
+    """The URL of the hub of another name beside this one: a file in the same folder, or a schema in the same database.
+
+    Args:
+        url: Of a hub. One in memory has as many others as are asked for.
+        name: What `hub_name` calls the other one.
+
+    Raises:
+        UsageError: No hub there can have this name.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"Hub name {name[:100]!r} is not usable: expected a letter, then letters, digits, '_' or '-', 45 at most"
+        )
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() in _POSTGRES:
+        from durably.storage.postgres.address import sibling
+
+        return sibling(url, name)
+    if scheme.lower() == "sqlite":
+        path = PurePath(rest[1:])
+        return f"sqlite:///{path.with_name(f'{name}{path.suffix}')}"
+    return url
 
 
 def _memory(url: str, rest: str) -> Store:

@@ -23,9 +23,7 @@ def announced(process: subprocess.Popen[str]) -> str:
 
 
 def place_of(said: str) -> str:
-    found = re.search(
-        r"^  grpc +grpc://(\S+) \(no key is asked for until there is one\)$", said, re.MULTILINE
-    )
+    found = re.search(r"^  grpc +grpc://(\S+) \(no key is asked for until there is one\b", said, re.MULTILINE)
     assert found is not None, said
     return found[1]
 
@@ -77,6 +75,7 @@ def test_a_host_without_an_app_keeps_what_nobody_knows_yet(folder: Folder) -> No
             2,
             "--grpc 0.0.0.0:0: gRPC is to listen on '0.0.0.0'",
         ),
+        (("shop.py", "--grpc-hubs", "orders"), 2, "--grpc-hubs has no gRPC to be served on"),
         (("shop.py", "--grpc", "localhost:0", "--dev"), 2, "leave --dev out"),
         (("shop.py", "--grpc", "localhost:0", "--processes", "2"), 2, "leave --processes out"),
     ],

@@ -8,7 +8,7 @@ import pytest
 from durably.codec.keys import EncryptionKeys
 from durably.errors import UsageError
 from durably.storage.memory import MemoryStore
-from durably.storage.open import open_store, store_of
+from durably.storage.open import open_store, sibling_hub, store_of
 from durably.storage.postgres.store import PostgresStore
 from durably.storage.sqlite.store import SqliteStore
 from durably.storage.wrapped import WrappedStore
@@ -118,3 +118,32 @@ def test_keys_are_never_ignored() -> None:
     assert store_of(wrapped, others) is wrapped, "it has keys of its own"
     with pytest.raises(UsageError, match="expected them where the store was made"):
         store_of(WrappedStore(given), keys)
+
+
+@pytest.mark.parametrize(
+    ("url", "sibling"),
+    [
+        ("sqlite:///hub.db", "sqlite:///orders-2.db"),
+        ("sqlite:////var/lib/shop/hub", "sqlite:////var/lib/shop/orders-2"),
+        ("memory://", "memory://"),
+    ],
+)
+def test_another_hub_lies_beside_a_hub(url: str, sibling: str) -> None:
+    assert sibling_hub(url, "orders-2") == sibling
+
+
+def test_another_hub_of_a_database_is_a_schema() -> None:
+    url = "postgresql://ann:s3%40cret@one,two:5433/shop?hub=mails&sslmode=require"
+    assert (
+        sibling_hub(url, "orders")
+        == "postgresql://ann:s3%40cret@one,two:5433/shop?sslmode=require&hub=orders"
+    )
+    assert sibling_hub("postgresql://one/shop", "orders") == "postgresql://one/shop?hub=orders"
+    with pytest.raises(UsageError, match="it becomes a schema"):
+        sibling_hub(url, "orders-2")
+
+
+@pytest.mark.parametrize("name", ["", "Orders", "../hub", "a/b", "a.b", "1st", "-a", "x" * 46, "hüb", "a\n"])
+def test_a_name_of_a_hub_is_no_path(name: str) -> None:
+    with pytest.raises(UsageError, match="is not usable"):
+        sibling_hub("sqlite:///hub.db", name)

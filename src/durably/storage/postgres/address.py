@@ -99,6 +99,19 @@ class Address(NamedTuple):
         return cls(dsn, schema, url, _one_by_one(dsn))
 
 
+def sibling(url: str, schema: str) -> str:
+    """The URL of another hub in the same database.
+
+    Raises:
+        UsageError: There can be no such schema, or the URL is not usable.
+    """
+    parts = urlsplit(url)
+    options = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key != "hub"]
+    found = urlunsplit(parts._replace(query=urlencode([*options, ("hub", schema)])))
+    Address.of(found)
+    return found
+
+
 def _one_by_one(dsn: str) -> list[str]:
     """The DSNs that name one host each."""
     parts = urlsplit(dsn)
