@@ -77,9 +77,18 @@ class Management(Protocol):
         ...
 
     async def terminate(
-        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+        self,
+        instance_id: str,
+        reason: str | None,
+        *,
+        recursive: bool = False,
+        compensate: bool = True,
+        output: Payload = None,
     ) -> None:
-        """Stop the instance at once; with its descendants, none of which runs any more on return. Raises as above."""
+        """Stop the instance at once; with its descendants, none of which runs any more on return. Raises as above.
+
+        Its output, and theirs, is `output`, else the reason as JSON.
+        """
         ...
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:

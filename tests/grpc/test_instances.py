@@ -301,7 +301,7 @@ def test_an_event_without_a_name_is_refused(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("output", "comes_out"),
-    [("enough", "enough"), (None, None), ({"a": 1}, '{"a": 1}'), ("ä\n", "ä\n")],
+    [("enough", "enough"), (None, None), ({"a": 1}, {"a": 1}), ([1, "x"], [1, "x"]), (7, 7), ("ä\n", "ä\n")],
 )
 def test_a_terminated_instance_has_the_output_that_was_given(
     scene: Scene, output: Any, comes_out: Any

@@ -113,7 +113,9 @@ async def drain(host: AppHost, signals: Signals, *, quiet: bool = False) -> None
     stopping = asyncio.ensure_future(host.stop())
     done, _ = await asyncio.wait({stopping}, timeout=_PATIENCE_S)
     if not done and not quiet:
-        what = "1 activity" if running == 1 else f"{running} activities"
+        what = (
+            "1 activity" if running == 1 else f"{running} activities" if running else "operations of entities"
+        )
         say(
             f"Stopping: waiting up to {host.engine.options.drain_timeout_s:g} s for {what}; "
             "Ctrl-C ends it at once, the work is done again later"

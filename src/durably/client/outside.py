@@ -138,10 +138,16 @@ class OutsideOperations:
         await self._control(instance_id, Cancel(reason), "cancel")
 
     async def terminate(
-        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+        self,
+        instance_id: str,
+        reason: str | None,
+        *,
+        recursive: bool = False,
+        compensate: bool = True,
+        output: Payload = None,
     ) -> None:
         """See `Management.terminate`."""
-        order = Terminate(reason, recursive, compensate=compensate)
+        order = Terminate(reason, recursive, compensate=compensate, output=output)
         obey = partial(self._control, instance_id, order, "terminate")
         if not recursive:
             await obey()

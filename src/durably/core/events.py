@@ -167,9 +167,15 @@ class ExecutionResumed(Event, tag=11):
 
 
 class ExecutionTerminated(Event, tag=12):
-    """The code was stopped at once; terminal."""
+    """The code was stopped at once; terminal.
+
+    Attributes:
+        reason: For people.
+        output: Of the instance; None: the reason.
+    """
 
     reason: str | None = None
+    output: Payload = None
 
 
 class Dropped(msgspec.Struct, frozen=True, array_like=True, gc=False):

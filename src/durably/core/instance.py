@@ -489,7 +489,9 @@ def _canceled(state: InstanceState, event: ExecutionCanceled) -> None:
 def _terminated(state: InstanceState, event: ExecutionTerminated) -> None:
     state.status = RuntimeStatus.Terminated.value
     state.suspended = False
-    state.output = None if event.reason is None else msgspec.json.encode(event.reason)
+    state.output = event.output
+    if event.output is None and event.reason is not None:
+        state.output = msgspec.json.encode(event.reason)
     state.failure = FailureDetails("Terminated", event.reason or "the instance was terminated")
 
 

@@ -107,6 +107,7 @@ class Terminate(Body, tag=7):
         parent: Set when it is meant as a child of this call; see `Cancel`.
         lineage: See `Cancel`.
         compensate: What its sagas have recorded is undone, by an instance of its own; False leaves it as it is.
+        output: What its output is to be; None: the reason.
     """
 
     reason: str | None = None
@@ -114,6 +115,7 @@ class Terminate(Body, tag=7):
     parent: ParentRef | None = None
     lineage: tuple[str, ...] = ()
     compensate: bool = True
+    output: Payload = None
 
 
 class Suspend(Body, tag=8):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -63,6 +64,7 @@ class Operation(NamedTuple):
         now: The clock.
         token: Source of the random ids that the code asks for.
         watched: Set while it is noted what runs.
+        begun: To be called when its code begins, if that is not at once; or None.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Operation(NamedTuple):
     now: int
     token: str
     watched: Watched | None = None
+    begun: Callable[[], None] | None = None
 
 
 class OperationOutcome(NamedTuple):

@@ -382,7 +382,7 @@ class Commit(msgspec.Struct, eq=False):
             self.record(ExecutionResumed(body.reason))
 
     def _terminate(self, body: Terminate) -> None:
-        self.record(ExecutionTerminated(body.reason))
+        self.record(ExecutionTerminated(body.reason, body.output))
         order = self._order_let_go(body)
         self._end(order)
         if body.compensate:
@@ -400,7 +400,7 @@ class Commit(msgspec.Struct, eq=False):
         order = self._order_let_go(body)
         for action in state.open.values():
             self._undo(action, order)
-        state.apply(ExecutionTerminated(body.reason))
+        state.apply(ExecutionTerminated(body.reason, body.output))
         self._tell_of_end(parent)
         if body.compensate:
             self._undo_rest()
@@ -409,7 +409,7 @@ class Commit(msgspec.Struct, eq=False):
         """What children have to be told. Some were asked to cancel long ago, and are perhaps still at it."""
         if not body.recursive:
             return None
-        order = Terminate(body.reason, recursive=True, compensate=body.compensate)
+        order = Terminate(body.reason, recursive=True, compensate=body.compensate, output=body.output)
         for child, attempt in self.state.let_go:
             self.messages.append(order_child(self.state, child, attempt, order))
         return order

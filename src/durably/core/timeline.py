@@ -68,6 +68,7 @@ _NOT_SHOWN = frozenset(
         "answer",
         "detail",
         "carried",
+        "output",
     )
 )
 _INSTANTS = frozenset(("fire_at", "retry_at", "start_at", "created_at"))

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from durably.clock import Random
@@ -112,7 +113,7 @@ class Entities:
         self._reading: dict[str, list[Delivery]] = {}
         self._ended: list[tuple[EntityResident, Delivery, asyncio.Task[OperationOutcome]]] = []
         self._pumps = 0
-        self._busy = 0
+        self._under_way: set[str] = set()
         self._crowd: Crowd[EntityResident] = Crowd(
             self.residents,
             limits.resident,
@@ -162,7 +163,7 @@ class Entities:
     @property
     def quiet(self) -> bool:
         """True when nothing is asked for, under way, or being read; what waits for a lock may wait on."""
-        return not (self._ready or self._wanted or self._reading or self._ended or self._busy)
+        return not (self._ready or self._wanted or self._reading or self._ended or self._under_way)
 
     def close(self) -> None:
         """Stop at once. What operations under way would have done never happened."""
@@ -299,6 +300,7 @@ class Entities:
                     "@app.entity"
                 )
             resident.code = executor.entity(entity_id)
+            resident.elsewhere = executor.elsewhere("entity", entity_id.name)
         return resident.code
 
     def _wait(self, resident: EntityResident, delivery: Delivery) -> None:
@@ -329,7 +331,8 @@ class Entities:
         caller = call.sender
         watched = self._trials.watched(resident, delivery, call)
         token = f"{self._token}:{self._operations}"
-        operation = Operation(call.operation, call.input, caller, now, token, watched)
+        begun = partial(self._under_way.add, token) if resident.elsewhere else None
+        operation = Operation(call.operation, call.input, caller, now, token, watched, begun)
         state = resident.state
         outcome = code.operate(state.state, state.version, operation)
         if isinstance(outcome, OperationOutcome):
@@ -345,14 +348,21 @@ class Entities:
             self._desk.answer(delivery)
         if not reads:
             resident.busy = task
-        self._busy += 1
-        task.add_done_callback(lambda _: self._task_done(resident, delivery, task))
+        if (
+            not resident.elsewhere
+        ):  # else it may wait for a worker: nobody has to wait for that when the host stops
+            self._under_way.add(token)
+        task.add_done_callback(lambda _: self._task_done(resident, delivery, task, token))
 
     def _task_done(
-        self, resident: EntityResident, delivery: Delivery, task: asyncio.Task[OperationOutcome]
+        self,
+        resident: EntityResident,
+        delivery: Delivery,
+        task: asyncio.Task[OperationOutcome],
+        token: str,
     ) -> None:
         if not self._closed:
-            self._busy -= 1
+            self._under_way.discard(token)
             self._ended.append((resident, delivery, task))
             self._desk.around.mailbox.arm()
 

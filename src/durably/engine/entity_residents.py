@@ -21,6 +21,7 @@ class EntityResident:
         instance_id: Its id as text.
         state: What its row says, and what operations since made of it.
         code: Its live code, or None until an operation comes.
+        elsewhere: That code runs in workers.
         queue: Messages that nobody has looked at.
         waiting: Messages whose turn has not come: it is locked, or an operation of it takes its time.
         busy: The operation that takes its time, or None.
@@ -36,6 +37,7 @@ class EntityResident:
         "busy",
         "code",
         "corrupt",
+        "elsewhere",
         "idle_since",
         "instance_id",
         "queue",
@@ -55,6 +57,7 @@ class EntityResident:
             except EntityCorruptError as error:
                 self.corrupt = str(error)
         self.code: EntityCode | None = None
+        self.elsewhere = False
         self.queue: deque[Delivery] = deque()
         self.waiting: list[Delivery] = []
         self.busy: asyncio.Task[OperationOutcome] | None = None

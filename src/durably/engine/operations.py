@@ -87,10 +87,16 @@ class Operations:
         await self._submit(instance_id, Cancel(reason))
 
     async def terminate(
-        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+        self,
+        instance_id: str,
+        reason: str | None,
+        *,
+        recursive: bool = False,
+        compensate: bool = True,
+        output: Payload = None,
     ) -> None:
         """See `Management.terminate`."""
-        order = Terminate(reason, recursive, compensate=compensate)
+        order = Terminate(reason, recursive, compensate=compensate, output=output)
         obey = partial(self._submit, instance_id, order)
         if not recursive:
             await obey()

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from durably.core.commit import InstanceRow
+from durably.core.events import Payload
 from durably.core.history import readable
 from durably.core.ids import check_text
 from durably.core.messages import Restart, Rewind, StartInstance
@@ -154,10 +155,11 @@ class Instances:
         return pb.RaiseEventResponse()
 
     async def _terminate(self, request: pb.TerminateRequest, call: Call) -> pb.TerminateResponse:
-        reason = _reason(text_of(request, "output"))
+        reason, output = _told(text_of(request, "output"))
         with suppress(InstanceNotFoundError):
             target = existing(request.instanceId)
-            await _unless_ended(self._management.terminate(target, reason, recursive=request.recursive))
+            order = self._management.terminate(target, reason, recursive=request.recursive, output=output)
+            await _unless_ended(order)
         return pb.TerminateResponse()
 
     async def _suspend(self, request: pb.SuspendRequest, call: Call) -> pb.SuspendResponse:
@@ -212,17 +214,13 @@ async def _unless_ended(order: Awaitable[None]) -> None:
         await order
 
 
-def _reason(output: str | None) -> str | None:
-    """The output that a terminated instance is to have, as the reason that the engine makes JSON of.
-
-    A JSON string is given as what it says, and comes out again as it was; any other JSON comes out as a string with it.
-    """
+def _told(output: str | None) -> tuple[str | None, Payload]:
+    """The output that a terminated instance is to have: as a reason for people, if it is a text, and as it is."""
     if not output:
-        return None
+        return None, None
     try:
         value = msgspec.json.decode(output)
     except (msgspec.DecodeError, RecursionError):
-        value = output
-    reason = value if isinstance(value, str) else output
-    check_text(reason, "output")
-    return reason
+        value = output  # such as where a payload store has it
+    check_text(output, "output")
+    return value if isinstance(value, str) else None, output.encode()

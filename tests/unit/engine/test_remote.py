@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +24,11 @@ Actions = Sequence[pb.OrchestratorAction]
 Code = Callable[[pb.OrchestratorRequest], Actions]
 
 
-def task(number: int, name: str = "work") -> pb.OrchestratorAction:
-    return pb.OrchestratorAction(id=number, scheduleTask=pb.ScheduleTaskAction(name=name))
+def task(number: int, name: str = "work", input: str = "") -> pb.OrchestratorAction:
+    action = pb.OrchestratorAction(id=number, scheduleTask=pb.ScheduleTaskAction(name=name))
+    if input:
+        action.scheduleTask.input.value = input
+    return action
 
 
 def child(number: int, name: str, instance_id: str) -> pb.OrchestratorAction:
@@ -380,6 +384,44 @@ async def test_code_that_failed_by_itself_is_asked_again_for_what_it_saw_last(hu
     await hand.got(2)
 
 
+@pytest.mark.parametrize("crash", [False, True])
+async def test_failures_that_were_awaited_together_are_rewound_together(hub: Deployment, crash: bool) -> None:
+    """As with whenAll of JavaScript, which waits for all: each failure is seen in a turn of its own."""
+    app, runs, gates = App(), Counter[int](), [asyncio.Event() for _ in range(3)]
+
+    @app.activity
+    async def work(number: int) -> int:
+        runs[number] += 1
+        await gates[number].wait()
+        if runs[number] == 1 and number:
+            raise ValueError(f"{number} has no paper")
+        return number
+
+    def code(request: pb.OrchestratorRequest) -> Actions:
+        events = [*request.pastEvents, *request.newEvents]
+        if not request.pastEvents:
+            return [task(number, "work", str(number)) for number in range(3)]
+        failed = sum(event.HasField("taskFailed") for event in events)
+        if failed + sum(event.HasField("taskCompleted") for event in events) < 3:
+            return []
+        return [end(status=pb.ORCHESTRATION_STATUS_FAILED)] if failed else [end("3")]
+
+    host, workers = await serve(hub, app)
+    hand = Hand(workers, code)
+    await host.client.start("flow", instance_id="i")
+    for turn, gate in enumerate(gates, 2):
+        gate.set()
+        await hand.got(turn)
+    assert (await host.client.wait_for_completion("i")).runtime_status == "Failed"
+    if crash:
+        await hub.crash(host)
+        host, workers = await serve(hub, app)
+        Hand(workers, code)
+    await host.client.rewind("i", reason="there is paper")
+    assert await result_of(host, "i") == 3
+    assert runs == {0: 1, 1: 2, 2: 2}
+
+
 async def test_a_child_in_a_worker_is_rewound_with_its_caller(hub: Deployment) -> None:
     app = App()
 
@@ -394,6 +436,28 @@ async def test_a_child_in_a_worker_is_rewound_with_its_caller(hub: Deployment) -
     assert (await host.client.wait_for_completion("p")).runtime_status == "Failed"
     await host.client.rewind("p", reason="try again")
     assert await result_of(host, "p") == 2
+
+
+async def test_a_host_that_stops_waits_for_operations_that_a_worker_has_and_for_no_others(
+    hub: Deployment,
+) -> None:
+    host, workers = await serve(hub, App(), drain_timeout_s=1_000)
+    items: list[pb.WorkItem] = []
+    worker = Worker(
+        lambda data: items.append(pb.WorkItem.FromString(data)), {}, Filters({("entity", "e"): frozenset()})
+    )
+    workers.broker.connect(worker)
+    for entity in ("@strange@1", "@e@1"):
+        await host.client.signal_entity(entity, "add")
+    await eventually(lambda: len(items) == 1)
+    stopping = asyncio.ensure_future(host.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    result = pb.EntityBatchResult(completionToken=items[0].completionToken)
+    result.results.add().success.SetInParent()
+    workers.operated(result)
+    async with asyncio.timeout(10):
+        await stopping
 
 
 async def test_a_cancellation_ends_what_runs_in_a_worker(hub: Deployment) -> None:

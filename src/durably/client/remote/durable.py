@@ -109,11 +109,19 @@ class DurableApi:
         cannot("A cancellation")
 
     async def terminate(
-        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+        self,
+        instance_id: str,
+        reason: str | None,
+        *,
+        recursive: bool = False,
+        compensate: bool = True,
+        output: Payload = None,
     ) -> None:
         """See `Management.terminate`."""
         if recursive or not compensate:
             cannot("--recursive" if recursive else "--no-compensate")
+        if output is not None:
+            cannot("An output of a terminated instance")
         await self._order(instance_id, "terminate", reason)
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:

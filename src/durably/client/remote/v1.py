@@ -109,9 +109,17 @@ class V1Api(ScheduleApi):
         await self._order(instance_id, "cancel", reason=reason)
 
     async def terminate(
-        self, instance_id: str, reason: str | None, *, recursive: bool = False, compensate: bool = True
+        self,
+        instance_id: str,
+        reason: str | None,
+        *,
+        recursive: bool = False,
+        compensate: bool = True,
+        output: Payload = None,
     ) -> None:
         """See `Management.terminate`."""
+        if output is not None:
+            cannot("An output of a terminated instance")
         await self._order(instance_id, "terminate", reason=reason, recursive=recursive, compensate=compensate)
 
     async def suspend(self, instance_id: str, reason: str | None) -> None:

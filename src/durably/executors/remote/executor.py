@@ -123,6 +123,8 @@ class _Operation:
 
     def request(self, token: str) -> bytes:
         """See `Work.request`."""
+        if self._operation.begun is not None:
+            self._operation.begun()
         item = pb.WorkItem(completionToken=token)
         request = item.entityRequestV2
         request.instanceId = self.instance_id

@@ -104,6 +104,7 @@ class RemoteRun:
         self._told_at = 0
         self._trace: bytes = b""
         self._failed: tuple[int, ...] = ()
+        self._heeded = True
 
     # --- what arrives ------------------------------------------------------------------------------------------------
 
@@ -189,9 +190,19 @@ class RemoteRun:
         return self.answer(asked, kept, actions)
 
     def _culprits(self, taken: int) -> tuple[int, ...]:
-        """The calls whose failure the code has seen last: a rewind does them again, and what came behind them."""
+        """The calls whose failure the code has seen last: a rewind does them again, and what came behind them.
+
+        Failures that it has seen one after the other without doing anything are one: it waits until all calls are over, as
+        the whenAll of JavaScript and .NET does.
+        """
+        failed = self._failures(taken)
+        if not failed:
+            return self._failed
+        return failed if self._heeded else (*self._failed, *failed)
+
+    def _failures(self, taken: int) -> tuple[int, ...]:
         seen = (waiting.event for waiting in self._waiting[:taken])
-        return tuple(event.seq for event in seen if isinstance(event, TaskFailed)) or self._failed
+        return tuple(event.seq for event in seen if isinstance(event, TaskFailed))
 
     def answer(self, asked: Asked, kept: bytes, actions: tuple[Action, ...]) -> WorkerAnswered:
         """An answer of our own making."""
@@ -231,7 +242,12 @@ class RemoteRun:
         self._seen = self._seen_with(event.at, event.taken)
         self._over = any(type(action) in OUTCOMES for action in actions)
         self._past += _PAST.of(_orchestrator_started(event.at))
+        failures = self._failures(event.taken)
         self._failed = self._culprits(event.taken)
+        if actions:
+            self._heeded = True
+        elif failures:
+            self._heeded = False
         for waiting in self._waiting[: event.taken]:
             self._past += _PAST.of(waiting.message)
         del self._waiting[: event.taken]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from durably.core.events import (
     ACTIONS,
     Action,
@@ -187,9 +189,10 @@ def _end(history: Sequence[HistoryEvent]) -> list[pb.HistoryEvent]:
             case ExecutionCanceled():
                 end = pb.ExecutionCompletedEvent(orchestrationStatus=pb.ORCHESTRATION_STATUS_CANCELED)
             case ExecutionTerminated():
-                message.executionTerminated.CopyFrom(
-                    pb.ExecutionTerminatedEvent(input=text_value(event.reason))
-                )
+                output = event.output
+                if output is None and event.reason is not None:
+                    output = msgspec.json.encode(event.reason)
+                message.executionTerminated.CopyFrom(pb.ExecutionTerminatedEvent(input=payload_value(output)))
                 return [message]
             case _:
                 continue
