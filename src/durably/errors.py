@@ -30,6 +30,7 @@ class FailureDetails(msgspec.Struct, frozen=True, array_like=True, gc=False):
         bases: Qualified names of the exception's class and its base classes, most derived first.
         non_retryable: True when no retry policy may try again.
         retry_after_us: No retry policy tries again sooner than this after the failure; 0: it decides alone.
+        properties: What a worker of a Durable Task SDK has added, as the text of a JSON object; or None.
     """
 
     type: str
@@ -39,6 +40,7 @@ class FailureDetails(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bases: tuple[str, ...] = ()
     non_retryable: bool = False
     retry_after_us: int = 0
+    properties: str | None = None
 
     def is_caused_by(self, error: type[BaseException] | str) -> bool:
         """Tell whether this failure, or one that caused it, is of a type.

@@ -52,6 +52,7 @@ def _start(state: InstanceState, action: ChildScheduled, number: int) -> StartIn
         version=action.version,
         parent=msgspec.structs.replace(parent, name=state.begun.name),
         tags=action.tags,
+        trace=action.trace or state.begun.trace,
     )
 
 

@@ -46,6 +46,18 @@ class ParentRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str | None = None
 
 
+class TraceContext(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The span in which something was asked for (W3C Trace Context), handed through as it came.
+
+    Attributes:
+        parent: The header ``traceparent``.
+        state: The header ``tracestate``, or None.
+    """
+
+    parent: str
+    state: str | None = None
+
+
 # --- what arrives ------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +88,7 @@ class ExecutionStarted(Event, tag=2):
         reason: Why the instance was restarted, for people.
         began_as: `life` of an execution that continues another one as new; None: `origin`.
         remote: Its code runs in workers, which see what arrives in batches and answer later; see `Answered`.
+        trace: Of whoever started the instance, or None.
     """
 
     instance_id: str
@@ -93,6 +106,7 @@ class ExecutionStarted(Event, tag=2):
     reason: str | None = None
     began_as: str | None = None
     remote: bool = False
+    trace: TraceContext | None = None
 
     @property
     def origin(self) -> str:
@@ -317,7 +331,7 @@ class TaskScheduled(Event, tag=20):
 
 
 class ChildScheduled(Event, tag=21):
-    """A sub-orchestration was called; `instance_id` is the id of its first attempt."""
+    """A sub-orchestration was called; `instance_id` is the id of its first attempt, `trace` that of the call, or None."""
 
     seq: int
     name: str
@@ -326,6 +340,7 @@ class ChildScheduled(Event, tag=21):
     version: str | None = None
     retry: RetrySpec | None = None
     tags: dict[str, str] | None = None
+    trace: TraceContext | None = None
 
 
 class TimerCreated(Event, tag=22):

@@ -6,7 +6,7 @@ from typing import TypeAlias, dataclass_transform
 
 import msgspec
 
-from durably.core.events import Action, EventRaised, ParentRef, Payload
+from durably.core.events import Action, EventRaised, ParentRef, Payload, TraceContext
 from durably.core.ids import next_execution_id
 from durably.errors import FailureDetails
 
@@ -30,6 +30,7 @@ class StartInstance(Body, tag=1):
         on_existing: ``"replace_finished"``, ``"fail"``, ``"replace"`` or ``"attach"``: what to do when the id is taken.
         fresh: The id was drawn at random by us, so nobody needs to look whether it is taken.
         reason: Why it was restarted, for people.
+        trace: Of whoever starts it, or None.
     """
 
     name: str
@@ -42,6 +43,7 @@ class StartInstance(Body, tag=1):
     on_existing: str = "replace_finished"
     fresh: bool = False
     reason: str | None = None
+    trace: TraceContext | None = None
 
 
 class RaiseEvent(Body, tag=2):

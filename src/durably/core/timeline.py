@@ -69,6 +69,7 @@ _NOT_SHOWN = frozenset(
         "detail",
         "carried",
         "output",
+        "trace",
     )
 )
 _INSTANTS = frozenset(("fire_at", "retry_at", "start_at", "created_at"))

@@ -246,6 +246,7 @@ class Desk:
             tags=start.tags,
             reason=start.reason,
             remote=self.executor.elsewhere("orchestrator", start.name),
+            trace=start.trace,
         )
 
     def rewound_event(
@@ -277,6 +278,7 @@ class Desk:
             custom_status=body.custom_status,
             began_as=before.life,
             remote=before.remote,
+            trace=before.trace,
         )
 
     # --- functions and versions --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from durably.core.messages import Restart, Rewind, StartInstance
 from durably.core.notices import checked_tags
 from durably.core.status import TERMINAL
 from durably.errors import InstanceAlreadyExistsError, InstanceNotFoundError, InstanceStateError
-from durably.executors.remote.wire import has, instant_of, payload_of, pb, text_of
+from durably.executors.remote.wire import has, instant_of, payload_of, pb, text_of, trace_of
 from durably.grpc_server.refusals import Code, Refusal
 from durably.grpc_server.served import (
     Call,
@@ -80,6 +80,7 @@ class Instances:
             start_at=await self._start_at(request),
             on_existing="fail" if fresh else await self._on_existing(request),
             fresh=fresh,
+            trace=trace_of(request, "parentTraceContext"),
         )
         await self._management.start(target, start)
         return pb.CreateInstanceResponse(instanceId=target)

@@ -11,10 +11,12 @@ import pytest
 
 from durably import App, AppHost, EngineOptions, OrchestrationContext
 from durably.clock import SystemRandom
+from durably.core.events import TraceContext
+from durably.core.messages import StartInstance
 from durably.executors.remote.broker import Worker
 from durably.executors.remote.executor import RemoteExecutor
 from durably.executors.remote.filters import Filters
-from durably.executors.remote.wire import pb
+from durably.executors.remote.wire import failure_message, failure_of, pb
 from durably.storage.api import Store
 from tests.support.hubs import Deployment
 from tests.support.stores import FaultyStore
@@ -515,3 +517,52 @@ async def test_a_host_that_serves_no_workers_leaves_their_histories_alone(hub: D
     host, workers = await serve(hub, App())
     Hand(workers, until_stop)
     assert await result_of(host, "i") == "stop"
+
+
+# --- what is handed through ------------------------------------------------------------------------------------------
+
+
+async def test_the_trace_of_a_start_reaches_all_that_comes_of_it(hub: Deployment) -> None:
+    """The parent continues as new and calls two children, one of them with a span of its own."""
+    app, trace = App(), TraceContext(f"00-{'a' * 32}-{'b' * 16}-01", "vendor=1")
+
+    @app.orchestrator
+    async def native(ctx: OrchestrationContext) -> Any:
+        return await ctx.call_sub_orchestrator("leaf", instance_id="grandchild")
+
+    seen: dict[str, list[tuple[str, str]]] = {}
+
+    def code(request: pb.OrchestratorRequest) -> Actions:
+        events = [*request.pastEvents, *request.newEvents]
+        started = next(event.executionStarted for event in events if event.HasField("executionStarted"))
+        told = started.parentTraceContext
+        if not request.pastEvents:
+            seen.setdefault(request.instanceId, []).append((told.traceParent, told.traceState.value))
+        if started.name == "leaf":
+            return [end()]
+        if started.input.value != "again":
+            return [end("again", pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW)]
+        if sum(event.HasField("subOrchestrationInstanceCompleted") for event in events) == 2:
+            return [end()]
+        own = child(2, "leaf", "own")
+        own.createSubOrchestration.parentTraceContext.traceParent = "00-own"
+        return [] if request.pastEvents else [child(1, "native", "n"), own]
+
+    host, workers = await serve(hub, app)
+    Hand(workers, code)
+    await host.management.start("i", StartInstance("flow", None, "x", trace=trace))
+    assert await result_of(host, "i") == 1
+    whole = (trace.parent, trace.state)
+    assert seen == {"i": [whole, whole], "own": [("00-own", "")], "grandchild": [whole]}
+
+
+def test_a_failure_keeps_what_a_worker_has_added_to_it() -> None:
+    sent = pb.TaskFailureDetails(errorType="E", errorMessage="no")
+    sent.properties["code"].number_value = 42
+    sent.properties["what"].string_value = "paper"
+    sent.properties["list"].list_value.values.add().null_value = 0  # pyright: ignore[reportAttributeAccessIssue]
+    sent.innerFailure.errorType = "Inner"
+    sent.innerFailure.properties["deep"].bool_value = True
+    failure = failure_of(sent)
+    assert failure.properties == '{"code": 42.0, "list": [null], "what": "paper"}'
+    assert failure_message(failure) == sent

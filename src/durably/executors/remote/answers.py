@@ -44,6 +44,7 @@ from durably.executors.remote.wire import (
     text_of,
     text_value,
     timestamp,
+    trace_of,
 )
 
 _LAST_INSTANT: Final = 253_402_300_799_999_999
@@ -184,7 +185,14 @@ class Translation:
         check_instance_id(target)
         seq, tags = self._numbers.next(number), checked_tags(dict(child.tags))
         return ChildScheduled(
-            seq, child.name, target, payload_of(child, "input"), text_of(child, "version"), None, tags
+            seq,
+            child.name,
+            target,
+            payload_of(child, "input"),
+            text_of(child, "version"),
+            None,
+            tags,
+            trace_of(child, "parentTraceContext"),
         )
 
     def _to_entity(self, number: int, message: pb.SendEntityMessageAction) -> Action | None:

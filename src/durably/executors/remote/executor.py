@@ -28,6 +28,7 @@ from durably.executors.remote.wire import (
     pb,
     text_of,
     timestamp,
+    trace_of,
 )
 
 _ORCHESTRATOR: Final = field_header(pb.WorkItem, "orchestratorRequest")
@@ -410,6 +411,7 @@ class RemoteEntity:
             version=text_of(start, "version"),
             start_at=instant_of(start, "scheduledTime"),
             fresh=not start.instanceId,
+            trace=trace_of(start, "parentTraceContext"),
         )
         return check_instance_id(start.instanceId or self._random.token()), body
 

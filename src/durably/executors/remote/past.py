@@ -17,7 +17,7 @@ from durably.core.events import (
     TimerFired,
 )
 from durably.errors import FailureDetails, UsageError
-from durably.executors.remote.wire import failure_message, payload_value, pb, timestamp
+from durably.executors.remote.wire import failure_message, payload_value, pb, timestamp, trace_message
 
 CallAction = TaskScheduled | ChildScheduled | TimerCreated | EntityCalled | LockRequested
 
@@ -48,6 +48,8 @@ def started_message(started: ExecutionStarted, now: int) -> pb.HistoryEvent:
         message.version.value = started.version
     if started.input is not None:
         message.input.value = started.input.decode()
+    if started.trace is not None:
+        message.parentTraceContext.CopyFrom(trace_message(started.trace))
     parent = started.parent
     if parent is not None and parent.seq >= 0 and not parent.instance_id.startswith("@"):
         message.parentInstance.taskScheduledId = parent.seq

@@ -9,15 +9,17 @@ Payloads are opaque texts here: nothing parses, trims or formats them anew.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final, NamedTuple, cast
 
 import durabletask.internal.orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
-from durably.core.events import Payload
+from durably.core.events import Payload, TraceContext
 from durably.errors import FailureDetails
 
 pb_grpc: Final[Any] = cast("Any", orchestrator_service_pb2_grpc)
@@ -39,6 +41,8 @@ __all__ = [
     "text_of",
     "text_value",
     "timestamp",
+    "trace_message",
+    "trace_of",
 ]
 
 _SECOND_US: Final = 1_000_000
@@ -94,8 +98,22 @@ def timestamp(instant: int | None) -> Timestamp | None:
     return Timestamp(seconds=seconds, nanos=micros * 1_000)
 
 
+def trace_of(message: Message, field: str) -> TraceContext | None:
+    """The trace context in a field that may be left out, or None."""
+    if not has(message, field):
+        return None
+    trace: pb.TraceContext = getattr(message, field)
+    return TraceContext(trace.traceParent, text_of(trace, "traceState")) if trace.traceParent else None
+
+
+def trace_message(trace: TraceContext) -> pb.TraceContext:
+    """The same the other way. Older workers look for the id of the span in a field of its own."""
+    span = trace.parent.split("-")[2] if trace.parent.count("-") >= 3 else ""
+    return pb.TraceContext(traceParent=trace.parent, spanID=span, traceState=text_value(trace.state))
+
+
 def failure_of(message: pb.TaskFailureDetails) -> FailureDetails:
-    """A failure with all its causes. Its `properties`, which only .NET and Python may send, are dropped."""
+    """A failure with all its causes."""
     chain = [message]
     while has(chain[-1], "innerFailure"):
         chain.append(chain[-1].innerFailure)
@@ -107,6 +125,7 @@ def failure_of(message: pb.TaskFailureDetails) -> FailureDetails:
             stack_trace=text_of(one, "stackTrace"),
             inner=inner,
             non_retryable=one.isNonRetriable,
+            properties=_properties_of(one),
         )
     return cast("FailureDetails", inner)
 
@@ -118,6 +137,8 @@ def failure_message(failure: FailureDetails) -> pb.TaskFailureDetails:
     while cause is not None:
         place.errorType, place.errorMessage = cause.type, cause.message
         place.isNonRetriable = cause.non_retryable
+        if cause.properties is not None and "properties" in place.DESCRIPTOR.fields_by_name:
+            ParseDict({"properties": json.loads(cause.properties)}, place)
         if cause.stack_trace is not None:
             place.stackTrace.value = cause.stack_trace
         cause = cause.inner
@@ -125,6 +146,13 @@ def failure_message(failure: FailureDetails) -> pb.TaskFailureDetails:
             place.innerFailure.SetInParent()
             place = place.innerFailure
     return message
+
+
+def _properties_of(message: pb.TaskFailureDetails) -> str | None:
+    if "properties" not in message.DESCRIPTOR.fields_by_name or not message.properties:
+        return None
+    found = pb.TaskFailureDetails(properties=message.properties)
+    return json.dumps(MessageToDict(found)["properties"], sort_keys=True)
 
 
 class FieldHeader(NamedTuple):

@@ -8,13 +8,12 @@ from typing import Any
 
 import msgspec
 
-from durably.core.commit import InstanceRow, Unreadable
+from durably.core.commit import InstanceRow
 from durably.core.events import HistoryEvent
 from durably.core.history import decode_failure
 from durably.core.status import RuntimeStatus
 from durably.core.timeline import HistoryEntry, second, timeline
-
-_NOTHING = msgspec.Raw(b"null")
+from durably.http_api.payloads import NULL, raw
 
 _ENDED_BADLY = {RuntimeStatus.Failed.value, RuntimeStatus.Canceled.value}
 
@@ -48,7 +47,7 @@ def status_body(
         history: Its history, or None: it was not asked for.
         payloads: Whoever asks may see payloads; else all of them are null.
     """
-    output = raw(row.output) if payloads else _NOTHING
+    output = raw(row.output) if payloads else NULL
     if payloads and row.status in _ENDED_BADLY and row.failure is not None:
         failure = decode_failure(row.failure)
         if failure is not None:
@@ -61,22 +60,13 @@ def status_body(
         name=row.name,
         instance_id=row.instance_id,
         runtime_status=row.status,
-        input=raw(row.input) if show_input and payloads else _NOTHING,
-        custom_status=raw(row.custom_status) if payloads else _NOTHING,
+        input=raw(row.input) if show_input and payloads else NULL,
+        custom_status=raw(row.custom_status) if payloads else NULL,
         output=output,
         created_time=f"{second(row.created_at // 1_000_000)}Z",
         last_updated_time=f"{second(row.updated_at // 1_000_000)}Z",
         history_events=msgspec.UNSET if history is None else history,
     )
-
-
-def raw(payload: bytes | None) -> msgspec.Raw:
-    """A payload in the body of an answer; one that cannot be read says so in its place."""
-    if payload is None:
-        return _NOTHING
-    if type(payload) is Unreadable:
-        return msgspec.Raw(msgspec.json.encode(f"(cannot be read: {payload.why})"))
-    return msgspec.Raw(payload)
 
 
 def seconds(moment: datetime) -> str:
@@ -172,9 +162,9 @@ def _row(entry: HistoryEntry, origin: HistoryEntry | None) -> dict[str, Any] | N
 
 def _add_outcome(row: dict[str, Any], entry: HistoryEntry, *, show_output: bool) -> None:
     if show_output and entry.result is not None:
-        row["Result"] = msgspec.Raw(entry.result.encode())
+        row["Result"] = raw(entry.result)
     if show_output and entry.event_type == "EventRaised" and entry.input is not None:
-        row["Input"] = msgspec.Raw(entry.input.encode())
+        row["Input"] = raw(entry.input)
     failure = entry.details.get("failure")
     if failure is not None:
         row["Reason"] = failure.get("message", "")

@@ -13,6 +13,7 @@ from durably.core.entities import EntityId, check_operation
 from durably.core.messages import CallEntity
 from durably.errors import DurablyError, EntityOperationFailedError
 from durably.http_api.durable.entities import EMPTY_KEY, of_users
+from durably.http_api.payloads import raw
 from durably.http_api.refusals import Refusal
 from durably.http_api.served import Served
 from durably.http_api.v1 import bodies, requests, shown
@@ -145,7 +146,7 @@ class Entities:
         except EntityOperationFailedError as error:
             failure = error.details if call.sees_payloads else None
             raise Refusal(422, str(error), type(error).__name__, failure=failure) from None
-        return bodies.Called(done=True, result=shown.raw(result) if call.sees_payloads else UNSET)
+        return bodies.Called(done=True, result=raw(result) if call.sees_payloads else UNSET)
 
     async def _waiting(self, perform: Callable[[], Awaitable[bodies.Called]]) -> AsyncGenerator[bytes]:
         """Signs of life, then the result: a lock may be held for days. What was sent is performed, also without a reader."""

@@ -8,12 +8,13 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from durably.client.entities import EntityInfo
-from durably.core.commit import InstanceRow, Unreadable
+from durably.core.commit import InstanceRow
 from durably.core.history import decode_failure
 from durably.core.parked import ParkedItem
 from durably.core.status import TERMINAL
 from durably.core.timeline import HistoryEntry, instant
 from durably.errors import FailureDetails
+from durably.http_api.payloads import raw
 from durably.http_api.v1 import bodies
 
 _tags = msgspec.json.Decoder(dict[str, str]).decode
@@ -47,13 +48,6 @@ def instance_of(row: InstanceRow, *, payloads: bool, inputs: bool = True) -> bod
         input=raw(row.input) if payloads and inputs else UNSET,
         output=raw(row.output) if payloads and inputs else UNSET,
     )
-
-
-def raw(payload: bytes | None) -> Raw:
-    """A payload as it is; one that cannot be read says so in its place."""
-    if type(payload) is Unreadable:
-        return Raw(msgspec.json.encode(f"(cannot be read: {payload.why})"))
-    return Raw(b"null" if payload is None else payload)
 
 
 @overload
@@ -93,7 +87,7 @@ def entry_of(number: int, entry: HistoryEntry, *, payloads: bool) -> bodies.Entr
 
 
 def _text(payload: str | None) -> Raw | UnsetType:
-    return UNSET if payload is None else Raw(payload.encode())
+    return UNSET if payload is None else raw(payload)
 
 
 def entity_of(info: EntityInfo, *, state: bool, waiting: bool = False) -> bodies.Entity:
